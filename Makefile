@@ -1,0 +1,102 @@
+# Sluice: fine-tune, sample and grade CogVideoX as Unix pipelines.
+#
+# make                        the programs, in bin/; without nvcc, the CPU backend only
+# make deps                   install what building and testing need (apt)
+# make demo                   clips in, a fine-tuned model's video out, on this machine's CPU
+# make test                   all the tests; make test T=frame runs those whose name starts so
+# make soak                   what takes long: hundreds of kills, millions of fuzzed inputs
+# make bench                  speed on this machine, as ratios against other programs
+# make install                programs, presets and manual into $(DESTDIR)$(PREFIX)
+# make format                 clang-format everything
+#
+# DEV=1                       warnings are errors
+# SAN=address,undefined       sanitized, in a build folder of its own: make SAN=address,undefined test
+# CC=clang CXX=clang++        another compiler
+
+FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 plot \
+           show tensor-gen tensor-eq model-init
+
+# Every package in one place: Debian 12 and Ubuntu 24.04 know them all by these names.
+BUILD_PACKAGES := gcc g++ make pkg-config libmsgpack-dev libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
+                  libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
+TEST_PACKAGES  := perl parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
+
+PREFIX  ?= /usr/local
+BUILD   := build/$(or $(subst $(comma),-,$(SAN)),release)
+BIN     := $(if $(SAN),$(BUILD)/bin,bin)
+comma   := ,
+
+CFLAGS  ?= -O3 -g
+LIBS    := $(if $(shell pkg-config --exists msgpack-c && echo y),msgpack-c,msgpack) jansson sentencepiece \
+           libavformat libavcodec libavutil libswscale
+OPENBLAS := $(if $(shell pkg-config --exists openblas && echo y),openblas,blas)
+FLAGS   := -I. -D_GNU_SOURCE -MMD -MP -fopenmp -ffp-contract=off -fno-math-errno -Wall -Wextra $(if $(DEV),-Werror) \
+           $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
+PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
+LINK    := -Wl,--as-needed $(PKG_L) -lstdc++ -ldl -lm
+
+LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
+           filters/filter.c
+OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
+TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
+TESTS_SH := $(wildcard tests/*.sh)
+
+all: $(addprefix $(BIN)/,$(FILTERS))
+
+$(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+
+$(BUILD)/tests/%: $(BUILD)/tests/%.c.o $(BUILD)/libsluice.a
+	$(CC) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+
+$(BUILD)/libsluice.a: $(OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(FLAGS) $(PKG_C) -c -o $@ $<
+
+$(BUILD)/%.cc.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(CFLAGS) $(FLAGS) $(PKG_C) -c -o $@ $<
+
+# Installs only what is missing, so that it costs nothing on the second day. A system without dpkg is told what it needs.
+deps:
+	@sh .ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: deps
+	@$(MAKE) --no-print-directory check
+
+check: all $(TESTS_C)
+	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" prove -j2 \
+	    $(filter $(BUILD)/tests/$(T)%,$(TESTS_C)) $(filter-out tests/lib.sh tests/soak%,$(filter tests/$(T)%,$(TESTS_SH)))
+
+soak: all $(TESTS_C)
+	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SOAK=1 prove -v $(filter tests/soak%,$(TESTS_SH))
+
+bench: all
+	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench
+
+install: all
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/sluice"
+	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) "$(DESTDIR)$(PREFIX)/bin"
+	cp -r examples/. "$(DESTDIR)$(PREFIX)/share/sluice"
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
+
+clean:
+	rm -rf build bin
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+.PHONY: all deps demo test check soak bench install format clean
+.SECONDARY:
+.DELETE_ON_ERROR:

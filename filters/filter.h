@@ -1,0 +1,101 @@
+/* filter - what every program of the toolkit does the same way: options, messages, records in, records out.
+ *
+ * A program has one stdin and one stdout, so this keeps them for it. The shape of a main():
+ *
+ *   filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_FRAMES_OUT);
+ *   ... open a device and a network, or die() ...
+ *   struct frame f = FRAME_INIT;
+ *   while (filter_next(&f)) {
+ *       if (!work(&f)) { filter_fail(&f, "%s", why); continue; }     names the key, counts it, goes on (--strict: stops)
+ *       filter_emit(&f);
+ *   }
+ *   return filter_finish();                                          the end header; a full disk shows up here
+ *
+ * Exit codes: 0 every record done; 1 something failed; 2 wrong usage, frames to a terminal included. */
+#ifndef FILTERS_FILTER_H
+#define FILTERS_FILTER_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "formats/frame.h"
+
+#define SLUICE_VERSION "0.1.0"
+
+/* One option. A setting can change the result, so it is recorded in the stream's begin header. */
+enum option_kind {
+    OPT_FLAG,   /* bool *, no argument, sets true */
+    OPT_INT,    /* int64_t *, within [low, high] */
+    OPT_REAL,   /* double *, within [low, high] */
+    OPT_TEXT,   /* const char ** */
+    OPT_CHOICE, /* const char **, one of `choices`, separated by | */
+    OPT_SIZE,   /* struct size *, WIDTHxHEIGHT */
+    OPT_LIST,   /* struct text_list *, may be given several times */
+};
+struct size {
+    int64_t width, height;
+};
+struct text_list {
+    int count;
+    const char *item[64];
+};
+struct option_spec {
+    const char *name; /* long name; the table ends with a NULL */
+    char letter;      /* or 0 */
+    enum option_kind kind;
+    void *dest;
+    double low, high; /* both 0: the kind's whole range */
+    const char *choices;
+    bool setting;
+};
+
+enum filter_flags {
+    FILTER_COMPUTE = 1,     /* takes --device --dtype --model --seed --threads */
+    FILTER_FRAMES_OUT = 2,  /* stdout carries frames: refuse a terminal */
+    FILTER_TEXT_OUT = 4,    /* stdout carries text lines */
+    FILTER_ARGUMENTS = 8,   /* operands allowed: filter.argc, filter.argv */
+    FILTER_SEED = 16,       /* takes --seed without being a compute filter */
+    FILTER_KEEP = 32,       /* takes --keep */
+    FILTER_NEEDS_MODEL = 64,/* -m is required */
+};
+
+/* What the common options said. */
+extern struct filter_state {
+    const char *name;   /* the program's */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
+    const char *dtype;  /* "", "bf16", "f32" */
+    const char *model;  /* or NULL */
+    int64_t seed;       /* 42 */
+    int64_t threads;    /* 0: all */
+    bool strict, keep, log_json;
+    int argc;           /* operands */
+    char **argv;
+    json_t *settings;   /* for the begin header; a program may add to it (a model's id) before the first record */
+    int64_t done, failed;
+} filter;
+
+/* Parses and checks options; prints --help and --version; makes sure that descriptors 0, 1, 2 are open. */
+void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
+
+/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program with 1.
+ * A JSON line that is no record is reported and counted, and the next one is returned. */
+bool filter_next(struct frame *f);
+void filter_emit(struct frame *f);                              /* write a record to stdout; counts it as done */
+void filter_emit_line(json_t *object_stolen);                   /* write one JSON line; counts it as done */
+void filter_fail(struct frame *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int filter_finish(void);                                        /* returns the exit code */
+
+/* The record as a JSON line: key and every meta field. The caller owns it. */
+json_t *filter_record_json(struct frame *f);
+
+/* Output dtype of a compute filter: F32 when --dtype f32, else BF16. */
+enum dtype filter_dtype(void);
+
+void say(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* "program: key: message" */
+void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));         /* exit 1 */
+void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 2 */
+
+/* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled. */
+void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

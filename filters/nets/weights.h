@@ -1,0 +1,43 @@
+/* weights - what a network says about its parameters, once: names, shapes, initial values and where they go.
+ *
+ * From that one list come loading with every name and shape checked, random models, model-init's files, listings
+ * and counts without an allocation. */
+#ifndef NETS_WEIGHTS_H
+#define NETS_WEIGHTS_H
+
+#include "formats/model.h"
+#include "kernels/kernels.h"
+
+struct param {
+    char name[160];
+    struct tensor shape;  /* as in the file; F32, data NULL */
+    double mean, std;     /* of random initial values (std 0: constant) */
+    bool channels_last;   /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
+    struct tensor *slot;  /* filled at load; NULL in a listing */
+};
+
+struct params {
+    struct param *param;
+    int count, capacity;
+};
+
+/* param_add(&list, &w->bias, 0, 0.1, "norm.%d.bias", i)(rank, dims...) is spelled in two steps: the shape is made first.
+ * Returns the new entry so that a caller may set channels_last. */
+struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean, double std,
+                        const char *name_fmt, ...) __attribute__((format(printf, 6, 7)));
+#define shape_of(...) tensor_of(DT_F32, NULL, __VA_ARGS__)
+void params_free(struct params *list);
+int64_t params_count(const struct params *list); /* elements of all of them */
+
+/* Fill every slot with device memory in the device's weight dtype: from files, or made up when the model is random:.
+ * A tensor that is missing, extra (but for `alias`, which may be present: NULL-terminated list, may be NULL) or has
+ * another shape is named in the error. Values that are NaN or infinite are refused. id, when not NULL, gets 16 hex
+ * digits that identify the contents (config, names, bytes). */
+bool weights_load(struct kern *k, const struct params *list, const struct model *m, const char *part,
+                  const char *const *alias, char id[17], char *err, size_t errlen);
+
+/* The made-up values of one parameter, the same on every machine: normal from the counter-based generator keyed by
+ * (seed, name). data has room for its elements as F32, in the file's order. */
+void weights_random(const struct param *p, uint64_t seed, float *data);
+
+#endif

@@ -1,0 +1,30 @@
+/* atomic - files that appear whole or not at all: a temporary name in the same folder, fsync, rename, fsync of
+ * the folder. */
+#ifndef FORMATS_ATOMIC_H
+#define FORMATS_ATOMIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct atomic_file {
+    char path[4096], temporary[4096 + 32];
+    FILE *f; /* write here */
+};
+
+/* false with the reason in err. */
+bool atomic_open(struct atomic_file *a, const char *path, char *err, size_t errlen);
+/* Flushes, syncs and renames; on failure nothing is left behind and the old file, if any, still stands. */
+bool atomic_commit(struct atomic_file *a, char *err, size_t errlen);
+void atomic_abort(struct atomic_file *a); /* removes the temporary; harmless after a commit */
+
+/* For writers that must open the file themselves (a muxer): the temporary name to write, then this. */
+bool atomic_temporary(struct atomic_file *a, const char *path, char *err, size_t errlen); /* a->f stays NULL */
+
+bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */
+
+/* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX.
+ * false when the name would not fit (255 bytes with the suffix). */
+bool key_filename(char *buf, size_t size, const char *key, const char *suffix);
+
+#endif

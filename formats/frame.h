@@ -1,0 +1,95 @@
+/* frame - the wire: a stream of msgpack-framed records of named tensors.
+ *
+ * A stream is a sequence of msgpack objects. A header is an ext object of type 83 ('S') whose payload is a u32
+ * little-endian CRC-32C of the map's bytes, then those bytes, one msgpack map:
+ *
+ *   begin   {"kind":"begin", "sluice":1, "program":str, "version":str, "settings":map}
+ *   record  {"kind":"record", "seq":n, "key":str, "meta":map,
+ *            "tensors":[{"name":str, "dtype":str, "shape":[..], "nbytes":n, "crc32c":u32}, ...]}
+ *           followed by one msgpack bin per tensor, in that order: raw little-endian row-major bytes
+ *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}    over the u32 LE header CRCs of begin and records
+ *
+ * Streams may follow one another (cat a.mp b.mp). End of file anywhere but after an end is an error. */
+#ifndef FORMATS_FRAME_H
+#define FORMATS_FRAME_H
+
+#include <jansson.h>
+
+#include "formats/tensor.h"
+
+enum {
+    FRAME_MAX_TENSORS = 256,
+    FRAME_MAX_HEADER = 1 << 20,
+    FRAME_MAX_DEPTH = 16,
+    FRAME_MAX_NAME = 64,
+};
+
+/* One record. Its tensors' memory belongs to it and is reused by the next frame_read() into it. */
+struct frame {
+    json_t *head; /* the header map: kind, key, meta and whatever else it holds, kept when passed on */
+    int count;
+    struct frame_tensor {
+        char name[FRAME_MAX_NAME];
+        struct tensor t;
+        size_t capacity;  /* bytes allocated at t.data */
+        uint32_t crc;     /* of the bytes, when known */
+        bool crc_known;   /* false after frame_add(): computed when written */
+    } *tensor;            /* FRAME_MAX_TENSORS slots, allocated with the first record */
+    char error[512];      /* why the last call on this frame failed */
+};
+#define FRAME_INIT {0}
+
+void frame_free(struct frame *f);
+const char *frame_key(const struct frame *f);
+json_t *frame_meta(struct frame *f);                          /* borrowed; edit in place */
+const char *frame_text(const struct frame *f, const char *field); /* a meta string, or NULL */
+
+/* Start an empty record (drops tensors, keeps their memory for reuse). The key is copied. */
+void frame_new(struct frame *f, const char *key);
+
+/* The tensor called name, or NULL. */
+struct tensor *frame_find(struct frame *f, const char *name);
+/* The same, but missing, or of another rank or dtype, is an error told in f->error. DT_COUNT: any float dtype. */
+struct tensor *frame_want(struct frame *f, const char *name, enum dtype d, int rank);
+/* A new tensor, its memory owned by the frame and not yet set: frame_add(&f, "latents", DT_BF16, 4, t, c, h, w).
+ * One of that name is replaced. NULL with f->error: out of memory or too many tensors. The returned pointer is good
+ * until the next frame_add or frame_drop. Writing into a tensor that was read needs frame_add of the same name first. */
+#define frame_add(f, name, dtype, ...) frame_add_shape(f, name, dtype, (const int64_t[]){__VA_ARGS__})
+struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d, const int64_t *rank_then_shape);
+void frame_drop(struct frame *f, const char *name); /* nothing happens when there is none */
+
+/* ---- reading -------------------------------------------------------------------------------------------- */
+
+struct frame_reader; /* of frames, or of JSON lines: told apart by the first byte */
+struct frame_reader *frame_reader_open(int fd, const char *name); /* name is for messages: "stdin" */
+void frame_reader_close(struct frame_reader *r);                   /* does not close fd */
+
+enum frame_got {
+    FRAME_DAMAGED = -1, /* the stream cannot be trusted any further: f->error says where and why */
+    FRAME_END = 0,      /* a clean end */
+    FRAME_RECORD = 1,
+    FRAME_BAD_LINE = 2, /* one JSON line is not a record: f->error says which; reading may go on */
+};
+enum frame_got frame_read(struct frame_reader *r, struct frame *f);
+
+bool frame_reader_is_jsonl(const struct frame_reader *r);   /* known after the first frame_read() */
+int64_t frame_reader_failed(const struct frame_reader *r);  /* sum of the ends' `failed` seen so far */
+json_t *frame_reader_begin(const struct frame_reader *r);   /* the latest begin header, borrowed, or NULL */
+int64_t frame_reader_bytes(const struct frame_reader *r);   /* position in the input */
+
+/* ---- writing -------------------------------------------------------------------------------------------- */
+
+struct frame_writer;
+/* settings is borrowed and may be NULL. Nothing is written before the first record or the end. */
+struct frame_writer *frame_writer_open(int fd, const char *program, json_t *settings);
+bool frame_write(struct frame_writer *w, struct frame *f); /* renumbers seq; false: errno tells */
+bool frame_write_end(struct frame_writer *w, int64_t failed);
+const char *frame_writer_error(const struct frame_writer *w);
+void frame_writer_close(struct frame_writer *w); /* does not close fd */
+
+/* Whole reads and writes on a descriptor: loop over short counts, EINTR, and EAGAIN (by poll).
+ * read_full returns the bytes read (less than n only at end of file) or -1. */
+ssize_t read_full(int fd, void *buf, size_t n);
+bool write_full(int fd, const void *buf, size_t n);
+
+#endif

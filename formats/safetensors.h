@@ -1,0 +1,48 @@
+/* safetensors - named tensors in a file: u64 header length N, N bytes of JSON, then the tensors' bytes.
+ *
+ * The reader trusts nothing: sizes are bounded and overflow-checked before any allocation, the byte ranges must
+ * tile the rest of the file with no hole, overlap or tail, and names must be unique. Bytes are read with pread, so a
+ * file that shrinks underneath is an error and not a signal. */
+#ifndef FORMATS_SAFETENSORS_H
+#define FORMATS_SAFETENSORS_H
+
+#include <jansson.h>
+
+#include "formats/tensor.h"
+
+enum {
+    SAFETENSORS_MAX_HEADER = 16 << 20,
+    SAFETENSORS_MAX_TENSORS = 65536,
+    SAFETENSORS_MAX_NAME = 512,
+};
+
+struct safetensors {
+    char *path;
+    int fd;
+    json_t *metadata; /* __metadata__: strings to strings; never NULL (empty when absent) */
+    int count;
+    struct safetensors_entry { /* in file order */
+        char *name;
+        struct tensor shape; /* data NULL */
+        uint64_t offset;     /* in the file */
+        size_t bytes;
+    } *entry;
+};
+
+struct safetensors *safetensors_open(const char *path, char *err, size_t errlen);
+void safetensors_close(struct safetensors *s); /* NULL is fine */
+const struct safetensors_entry *safetensors_find(const struct safetensors *s, const char *name); /* or NULL */
+/* The entry's bytes into data (entry->bytes of it). */
+bool safetensors_read(const struct safetensors *s, const struct safetensors_entry *e, void *data, char *err,
+                      size_t errlen);
+
+/* Write a file, atomically; tensors in the order given except that larger dtypes come first, as other writers do.
+ * metadata: strings to strings, or NULL. */
+struct safetensors_item {
+    const char *name;
+    struct tensor t;
+};
+bool safetensors_write(const char *path, const struct safetensors_item *items, int count, json_t *metadata, char *err,
+                       size_t errlen);
+
+#endif
