@@ -50,9 +50,10 @@ class Cases:
 
 
 def write_json(value, *path):
+    """JSON with one line for each case (list) or field (object)."""
+    if isinstance(value, list):
+        lines, ends = [json.dumps(v) for v in value], "[]"
+    else:
+        lines, ends = [json.dumps(str(k)) + ": " + json.dumps(v) for k, v in value.items()], "{}"
     with open(os.path.join(*path), "w") as f:
-        if isinstance(value, list):
-            f.write("[\n" + ",\n".join("  " + json.dumps(v) for v in value) + "\n]\n")
-        else:
-            json.dump(value, f, indent=2)
-            f.write("\n")
+        f.write(ends[0] + "\n  " + ",\n  ".join(lines) + "\n" + ends[1] + "\n")

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes everything below tests/data again (or below $1), with the Python packages of requirements.txt.
-# PYTHON names the interpreter that has them.
+# Makes everything below tests/data again (or below the folder $1), with the Python packages of requirements.txt.
+# PYTHON names the interpreter that has them. On one machine everything repeats but the order of the fields in an adapter's header.
 set -eu
+case ${1:-} in '') out=../data ;; /*) out=$1 ;; *) out=$PWD/$1 ;; esac
 cd "$(dirname "$0")"
-export PYTHONDONTWRITEBYTECODE=1
-out=${1:-../data}
-for part in t5 vae dit; do
+export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0 # peft writes a set into that header
+for part in t5 vae dit sample train schedulers; do # train needs what dit made
     echo "$part" >&2
     "${PYTHON:-python3}" "make_$part.py" "$out"
 done

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+# Checks that diffusers loads one of our adapter files and then answers what we answered.
+#   check_lora.py MODEL_DIR ADAPTER.safetensors CASE.safetensors [TOLERANCE=1e-4]
+# MODEL_DIR has transformer/; CASE has latents [T,16,h,w], text [L,D], timestep [1] and out [T,16,h,w] (with the adapter).
+# Prints TAP; SKIPs without the Python packages.
+import os
+import sys
+
+try:
+    import torch
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+    from safetensors.torch import load_file
+    import peft  # noqa: F401 (diffusers needs it for adapters)
+except ImportError as missing:
+    print(f"1..0 # SKIP no Python package {missing.name}")
+    sys.exit(0)
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import dit
+
+if len(sys.argv) not in (4, 5):
+    sys.exit("usage: check_lora.py MODEL_DIR ADAPTER.safetensors CASE.safetensors [TOLERANCE]")
+model_dir, adapter, case_file = sys.argv[1:4]
+tolerance = float(sys.argv[4]) if len(sys.argv) == 5 else 1e-4
+
+model = CogVideoXTransformer3DModel.from_pretrained(model_dir, subfolder="transformer", torch_dtype=torch.float32).eval()
+pipe = CogVideoXPipeline(tokenizer=None, text_encoder=None, vae=None, transformer=model, scheduler=CogVideoXDDIMScheduler())
+case = {name: t.float() for name, t in load_file(case_file).items()}
+with torch.no_grad():
+    inputs = case["latents"], case["text"], case["timestep"].item()
+    base = dit.forward(model, *inputs)
+    pipe.load_lora_weights(os.path.dirname(os.path.abspath(adapter)), weight_name=os.path.basename(adapter))
+    out = dit.forward(model, *inputs)
+
+expected = len(load_file(adapter))
+taken = sum("lora_" in name for name, _ in model.named_parameters())
+error = (out - case["out"]).abs().max().item()
+effect = (out - base).abs().max().item()
+print("1..2")
+print(f"{'ok' if taken == expected else 'not ok'} 1 - diffusers took {taken} of the file's {expected} tensors")
+print(f"{'ok' if error <= tolerance else 'not ok'} 2 - largest difference {error:.3g} (the adapter changes up to {effect:.3g})")
+sys.exit(0 if taken == expected and error <= tolerance else 1)

@@ -1,0 +1,25 @@
+# Makes schedulers.json: diffusers' CogVideoX schedulers with the published settings: alphas_cumprod (fp64, printed so that
+# reading gives the same double) for the 5B and the 2B shift, and the timesteps of each step count.
+import math
+
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+
+from common import DATA, write_json
+from make_sample import SCHEDULER
+
+INDICES = [0, 1, 2, 19, 39, 59, 99, 199, 249, 333, 499, 500, 666, 799, 875, 959, 979, 998, 999]
+STEPS = [1, 2, 4, 5, 8, 10, 20, 25, 40, 50]
+
+out = {"alphas_cumprod": [], "timesteps": {}, "dynamic_guidance": []}
+for shift in (1.0, 3.0):
+    table = CogVideoXDDIMScheduler(**{**SCHEDULER, "snr_shift_scale": shift}).alphas_cumprod.double().tolist()
+    assert table == CogVideoXDPMScheduler(**{**SCHEDULER, "snr_shift_scale": shift}).alphas_cumprod.double().tolist()
+    out["alphas_cumprod"].append({"snr_shift_scale": shift, "at": [[i, table[i]] for i in INDICES], "sum": math.fsum(table)})
+scheduler = CogVideoXDPMScheduler(**SCHEDULER)
+for n in STEPS:
+    scheduler.set_timesteps(n)
+    out["timesteps"][n] = scheduler.timesteps.tolist()
+for n in (10, 50):  # use_dynamic_cfg, the pipeline's own formula
+    out["dynamic_guidance"].append({"guidance": 6, "steps": n, "values": [
+        1 + 6 * ((1 - math.cos(math.pi * ((n - t) / n) ** 5.0)) / 2) for t in out["timesteps"][n]]})
+write_json(out, DATA, "schedulers.json")
