@@ -20,8 +20,6 @@
 
 #include "formats/frame.h"
 
-#define SLUICE_VERSION "0.1.0"
-
 /* One option. A setting can change the result, so it is recorded in the stream's begin header. */
 enum option_kind {
     OPT_FLAG,   /* bool *, no argument, sets true */

@@ -17,6 +17,8 @@
 
 #include "formats/tensor.h"
 
+#define SLUICE_VERSION "0.1.0"
+
 enum {
     FRAME_MAX_TENSORS = 256,
     FRAME_MAX_HEADER = 1 << 20,
@@ -34,6 +36,7 @@ struct frame {
         size_t capacity;  /* bytes allocated at t.data */
         uint32_t crc;     /* of the bytes, when known */
         bool crc_known;   /* false after frame_add(): computed when written */
+        json_t *entry;    /* what its header entry said, unknown fields included */
     } *tensor;            /* FRAME_MAX_TENSORS slots, allocated with the first record */
     char error[512];      /* why the last call on this frame failed */
 };
@@ -82,7 +85,9 @@ int64_t frame_reader_bytes(const struct frame_reader *r);   /* position in the i
 struct frame_writer;
 /* settings is borrowed and may be NULL. Nothing is written before the first record or the end. */
 struct frame_writer *frame_writer_open(int fd, const char *program, json_t *settings);
-bool frame_write(struct frame_writer *w, struct frame *f); /* renumbers seq; false: errno tells */
+/* Renumbers seq. false with the reason in frame_writer_error() and errno: EMSGSIZE for a record that no header can hold
+ * (nothing of it was written), anything else from write(2). A tensor's bytes must not change once written. */
+bool frame_write(struct frame_writer *w, struct frame *f);
 bool frame_write_end(struct frame_writer *w, int64_t failed);
 const char *frame_writer_error(const struct frame_writer *w);
 void frame_writer_close(struct frame_writer *w); /* does not close fd */

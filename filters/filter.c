@@ -1,0 +1,379 @@
+#include "filters/filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
+
+static unsigned flags;
+static struct frame_reader *input;
+static struct frame_writer *output;
+static bool showing_progress; /* a progress line stands on the terminal, without its newline */
+
+/* ---- messages ------------------------------------------------------------------------------------------- */
+
+static void message(const char *level, const char *key, const char *fmt, va_list ap)
+{
+    char text[1024];
+    vsnprintf(text, sizeof text, fmt, ap);
+    if (showing_progress) fputs("\r\033[K", stderr);
+    showing_progress = false;
+    if (filter.log_json) {
+        json_t *line = json_pack("{s:s, s:s, s:s*, s:s}", "program", filter.name, "level", level, "key", key, "message", text);
+        char *dump = json_dumps(line, JSON_COMPACT);
+        fprintf(stderr, "%s\n", dump ? dump : "{}");
+        free(dump);
+        json_decref(line);
+    } else {
+        fprintf(stderr, "%s: %s%s%s\n", filter.name, key ? key : "", key ? ": " : "", text);
+    }
+}
+
+void say(const char *key, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    message("info", key, fmt, ap);
+    va_end(ap);
+}
+
+void die(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    message("fatal", NULL, fmt, ap);
+    va_end(ap);
+    exit(1);
+}
+
+void usage_error(const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    say(NULL, "%s (see %s --help)", text, filter.name);
+    exit(2);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void progress(const char *fmt, ...)
+{
+    static double last, start;
+    static int terminal = -1;
+    char text[256];
+    double t = now();
+    if (terminal < 0) terminal = isatty(2), start = t;
+    if (!terminal || filter.log_json || t - last < 0.1) return;
+    last = t;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "\r%s: %s, %lld done, %.0f s\033[K", filter.name, text, (long long)filter.done, t - start);
+    showing_progress = true;
+}
+
+/* ---- options -------------------------------------------------------------------------------------------- */
+
+static const struct option_spec compute_options[] = {
+    {.name = "device", .kind = OPT_TEXT, .dest = &filter.device},
+    {.name = "dtype", .kind = OPT_CHOICE, .dest = &filter.dtype, .choices = "bf16|f32", .setting = true},
+    {.name = "model", .letter = 'm', .kind = OPT_TEXT, .dest = &filter.model},
+    {.name = "threads", .kind = OPT_INT, .dest = &filter.threads, .low = 0, .high = 1024},
+    {0}};
+static const struct option_spec seed_options[] = {
+    {.name = "seed", .kind = OPT_INT, .dest = &filter.seed, .high = 9.2e18, .setting = true}, {0}};
+static const struct option_spec keep_options[] = {{.name = "keep", .kind = OPT_FLAG, .dest = &filter.keep, .setting = true}, {0}};
+static const struct option_spec common_options[] = {
+    {.name = "strict", .kind = OPT_FLAG, .dest = &filter.strict},
+    {.name = "log-json", .kind = OPT_FLAG, .dest = &filter.log_json},
+    {0}};
+
+static const char compute_help[] =
+    "      --device NAME    cpu | cuda | cuda:N                       [cuda if there is one, else cpu]\n"
+    "      --dtype TYPE     bf16 | f32: of computation and output     [cuda: bf16; cpu: f32, bf16 written]\n"
+    "      --threads N      CPU threads; changes no bit               [all]\n";
+static const char seed_help[] = "      --seed N         of the random numbers                     [42]\n";
+static const char keep_help[] = "      --keep           pass the consumed tensors on, too         [off]\n";
+static const char common_help[] = "      --strict         stop at the first record that fails       [off]\n"
+                                  "      --log-json       messages as JSON lines                    [off]\n"
+                                  "      --help, --version\n";
+
+static void set_option(const struct option_spec *o, const char *value)
+{
+    char *end;
+    errno = 0;
+    switch (o->kind) {
+    case OPT_FLAG: *(bool *)o->dest = true; break;
+    case OPT_TEXT: *(const char **)o->dest = value; break;
+    case OPT_INT: {
+        long long v = strtoll(value, &end, 10);
+        bool bounded = o->low != 0 || o->high != 0;
+        if (end == value || *end || errno) usage_error("--%s wants a whole number, not `%s`", o->name, value);
+        if (bounded && ((double)v < o->low || (double)v > o->high))
+            usage_error("--%s %lld is outside %.0f..%.0f", o->name, v, o->low, o->high);
+        *(int64_t *)o->dest = v;
+        break;
+    }
+    case OPT_REAL: {
+        double v = strtod(value, &end);
+        bool bounded = o->low != 0 || o->high != 0;
+        if (end == value || *end || errno || v != v || v - v != 0)
+            usage_error("--%s wants a number, not `%s`", o->name, value);
+        if (bounded && (v < o->low || v > o->high)) usage_error("--%s %g is outside %g..%g", o->name, v, o->low, o->high);
+        *(double *)o->dest = v;
+        break;
+    }
+    case OPT_CHOICE: {
+        size_t n = strlen(value);
+        for (const char *c = o->choices; c; c = strchr(c, '|') ? strchr(c, '|') + 1 : NULL)
+            if (n && strcspn(c, "|") == n && !strncmp(c, value, n)) {
+                *(const char **)o->dest = value;
+                return;
+            }
+        usage_error("--%s is one of %s, not `%s`", o->name, o->choices, value);
+    }
+    case OPT_SIZE: {
+        struct size *s = o->dest;
+        int used = 0;
+        long long w, h;
+        if (sscanf(value, "%lldx%lld%n", &w, &h, &used) != 2 || value[used] || w < 1 || h < 1 || w > 16384 || h > 16384)
+            usage_error("--%s wants WIDTHxHEIGHT, not `%s`", o->name, value);
+        *s = (struct size){w, h};
+        break;
+    }
+    case OPT_LIST: {
+        struct text_list *l = o->dest;
+        if (l->count == (int)(sizeof l->item / sizeof l->item[0])) usage_error("too many --%s", o->name);
+        l->item[l->count++] = value;
+        break;
+    }
+    }
+}
+
+static json_t *option_json(const struct option_spec *o)
+{
+    switch (o->kind) {
+    case OPT_FLAG: return json_boolean(*(bool *)o->dest);
+    case OPT_INT: return json_integer(*(int64_t *)o->dest);
+    case OPT_REAL: return json_real(*(double *)o->dest);
+    case OPT_TEXT:
+    case OPT_CHOICE: return *(const char **)o->dest ? json_string(*(const char **)o->dest) : json_null();
+    case OPT_SIZE: return json_sprintf("%lldx%lld", (long long)((struct size *)o->dest)->width,
+                                       (long long)((struct size *)o->dest)->height);
+    case OPT_LIST: {
+        struct text_list *l = o->dest;
+        json_t *list = json_array();
+        for (int i = 0; i < l->count; i++) json_array_append_new(list, json_string(l->item[i]));
+        return list;
+    }
+    }
+    return NULL;
+}
+
+/* The program's text, with the options it shares with others in place of a line "COMMON". */
+static void print_help(const char *help, const struct option_spec *const *tables)
+{
+    const char *mark = strstr(help, "COMMON\n");
+    if (!mark) mark = help + strlen(help);
+    printf("%.*s%s%s%s%s%s", (int)(mark - help), help, flags & FILTER_COMPUTE ? compute_help : "",
+           flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "", flags & FILTER_KEEP ? keep_help : "", common_help,
+           *mark ? mark + strlen("COMMON\n") : "");
+    for (const struct option_spec *o = tables[0]; o && o->name; o++) {
+        char word[64];
+        snprintf(word, sizeof word, "--%s", o->name);
+        if (!strstr(help, word)) fflush(stdout), fprintf(stderr, "%s: %s is missing above\n", filter.name, word), abort();
+    }
+}
+
+/* A file opened later must never become descriptor 0, 1 or 2. What was closed stays useless: reads from 0 and
+ * writes to 1 fail. */
+static void occupy_standard_descriptors(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : O_WRONLY) != fd) _exit(1);
+}
+
+void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
+{
+    const struct option_spec *tables[] = {options,
+                                          which & FILTER_COMPUTE ? compute_options : NULL,
+                                          which & (FILTER_COMPUTE | FILTER_SEED) ? seed_options : NULL,
+                                          which & FILTER_KEEP ? keep_options : NULL,
+                                          common_options};
+    enum { TABLES = sizeof tables / sizeof tables[0], MAX = 64, HELP = 1000, VERSION, FIRST };
+    const struct option_spec *known[MAX];
+    struct option longs[MAX + 3];
+    char letters[2 * MAX + 2] = ":";
+    int count = 0;
+
+    occupy_standard_descriptors();
+    filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+    flags = which;
+    for (int t = 0; t < TABLES; t++)
+        for (const struct option_spec *o = tables[t]; o && o->name && count < MAX; o++) {
+            bool argument = o->kind != OPT_FLAG;
+            longs[count] = (struct option){o->name, argument, NULL, FIRST + count};
+            if (o->letter) strncat(letters, (char[]){o->letter, argument ? ':' : 0, 0}, 2);
+            known[count++] = o;
+        }
+    longs[count] = (struct option){"help", 0, NULL, HELP};
+    longs[count + 1] = (struct option){"version", 0, NULL, VERSION};
+    longs[count + 2] = (struct option){0};
+
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
+        if (c == HELP) {
+            print_help(help, tables);
+            exit(fflush(stdout) ? 1 : 0);
+        }
+        if (c == VERSION) {
+            printf("%s (sluice) %s\n", filter.name, SLUICE_VERSION);
+            exit(fflush(stdout) ? 1 : 0);
+        }
+        if (c == ':') usage_error("%s wants a value", argv[optind - 1]);
+        if (c == '?') {
+            if (optopt && optopt < 256) usage_error("no option -%c", optopt);
+            usage_error("no option %s, or a value it does not take", argv[optind - 1]);
+        }
+        for (int i = 0; i < count; i++)
+            if (c == FIRST + i || c == known[i]->letter) set_option(known[i], optarg);
+    }
+    filter.argc = argc - optind;
+    filter.argv = argv + optind;
+    if (filter.argc && !(flags & FILTER_ARGUMENTS)) usage_error("unexpected operand `%s`", filter.argv[0]);
+    if (flags & FILTER_COMPUTE) {
+        int index, used = 0;
+        bool numbered = sscanf(filter.device, "cuda:%d%n", &index, &used) == 1 && !filter.device[used] && index >= 0;
+        if (strcmp(filter.device, "auto") && strcmp(filter.device, "cpu") && strcmp(filter.device, "cuda") && !numbered)
+            usage_error("--device is cpu, cuda or cuda:N, not `%s`", filter.device);
+    }
+    if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
+    if (flags & FILTER_FRAMES_OUT && isatty(1)) usage_error("frames are not for a terminal: send stdout to a file or a pipe");
+
+    filter.settings = json_object();
+    for (int i = 0; i < count; i++)
+        if (known[i]->setting) json_object_set_new(filter.settings, known[i]->name, option_json(known[i]));
+}
+
+/* ---- records -------------------------------------------------------------------------------------------- */
+
+static void count_failure(const char *key, const char *fmt, va_list ap)
+{
+    filter.failed++;
+    message("error", key, fmt, ap);
+    if (filter.strict) exit(1);
+}
+
+static void fail_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void fail_line(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    count_failure(NULL, fmt, ap);
+    va_end(ap);
+}
+
+void filter_fail(struct frame *f, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    count_failure(frame_key(f), fmt, ap);
+    va_end(ap);
+}
+
+bool filter_next(struct frame *f)
+{
+    if (!input && !(input = frame_reader_open(0, "stdin"))) die("out of memory");
+    for (;;) {
+        switch (frame_read(input, f)) {
+        case FRAME_RECORD: progress("%s", frame_key(f)); return true;
+        case FRAME_END: return false;
+        case FRAME_BAD_LINE: fail_line("%s", f->error); break;
+        case FRAME_DAMAGED: die("%s", f->error);
+        }
+    }
+}
+
+/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been ignored. */
+static void output_failed(const char *why)
+{
+    if (errno == EPIPE) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+        _exit(128 + SIGPIPE);
+    }
+    die("stdout: %s", why);
+}
+
+static struct frame_writer *frames_out(void)
+{
+    if (!output && !(output = frame_writer_open(1, filter.name, filter.settings))) die("out of memory");
+    return output;
+}
+
+void filter_emit(struct frame *f)
+{
+    if (frame_write(frames_out(), f)) {
+        filter.done++;
+        progress("%s", frame_key(f));
+    } else if (errno == EMSGSIZE) {
+        filter_fail(f, "%s", frame_writer_error(output));
+    } else {
+        output_failed(frame_writer_error(output));
+    }
+}
+
+void filter_emit_line(json_t *object_stolen)
+{
+    char *line = json_dumps(object_stolen, JSON_COMPACT);
+    json_decref(object_stolen);
+    if (!line) die("out of memory");
+    bool bad = puts(line) < 0 || fflush(stdout);
+    free(line);
+    if (bad) output_failed(strerror(errno));
+    filter.done++;
+}
+
+int filter_finish(void)
+{
+    int64_t upstream = input ? frame_reader_failed(input) : 0;
+    if (flags & FILTER_FRAMES_OUT && !frame_write_end(frames_out(), upstream + filter.failed))
+        output_failed(frame_writer_error(output));
+    if (fflush(stdout)) output_failed(strerror(errno));
+    if (close(1) && flags & (FILTER_FRAMES_OUT | FILTER_TEXT_OUT)) output_failed(strerror(errno));
+    if (showing_progress) fputs("\r\033[K", stderr);
+    showing_progress = false;
+    if (filter.failed) say(NULL, "%lld failed, %lld done", (long long)filter.failed, (long long)filter.done);
+    frame_reader_close(input);
+    frame_writer_close(output);
+    json_decref(filter.settings);
+    return filter.failed ? 1 : 0;
+}
+
+json_t *filter_record_json(struct frame *f)
+{
+    json_t *line = json_pack("{s:s}", "key", frame_key(f));
+    json_object_update_missing(line, frame_meta(f));
+    return line;
+}
+
+enum dtype filter_dtype(void)
+{
+    return !strcmp(filter.dtype, "f32") ? DT_F32 : DT_BF16;
+}
