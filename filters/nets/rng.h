@@ -1,7 +1,7 @@
 /* rng - random numbers that depend on what they are for, never on what was drawn before.
  *
- * Counter-based: Philox4x32-10 (Salmon et al. 2011), keyed by a hash of (seed, key, purpose, position); element i of a
- * draw is the same whatever its neighbours, threads or shards. The PyTorch-compatible generators, which are running
+ * Counter-based: Philox4x32-10 (Salmon et al. 2011), keyed by a hash of (seed, key, purpose), with the position as the
+ * upper half of its counter; element i of a draw is the same whatever its neighbours, threads or shards. The PyTorch-compatible generators, which are running
  * states by nature, are in torch_rng.h. */
 #ifndef NETS_RNG_H
 #define NETS_RNG_H
@@ -23,6 +23,6 @@ uint64_t rng_below(const struct rng *r, uint64_t i, uint64_t n);         /* [0, 
 /* n standard normals by Box-Muller in double, two per block, rounded to float. */
 void rng_normal(const struct rng *r, float *out, size_t n);
 
-uint64_t hash64(uint64_t seed, const void *data, size_t n); /* a good 64-bit hash (not cryptographic) */
+uint64_t hash64(uint64_t seed, const void *data, size_t n); /* XXH64: good, not cryptographic */
 
 #endif
