@@ -12,7 +12,8 @@ struct atomic_file {
     FILE *f; /* write here */
 };
 
-/* false with the reason in err. */
+/* false with the reason in err. A link's target is replaced, not the link; what is there and no regular file (a
+ * device, a pipe) is refused. */
 bool atomic_open(struct atomic_file *a, const char *path, char *err, size_t errlen);
 /* Flushes, syncs and renames; on failure nothing is left behind and the old file, if any, still stands. */
 bool atomic_commit(struct atomic_file *a, char *err, size_t errlen);
@@ -24,7 +25,7 @@ bool atomic_temporary(struct atomic_file *a, const char *path, char *err, size_t
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */
 
 /* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX.
- * false when the name would not fit (255 bytes with the suffix). */
+ * Two keys never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty. */
 bool key_filename(char *buf, size_t size, const char *key, const char *suffix);
 
 #endif

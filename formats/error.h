@@ -1,0 +1,19 @@
+/* error - how library code says no: the reason into err, false to the caller. */
+#ifndef FORMATS_ERROR_H
+#define FORMATS_ERROR_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* return fail(err, errlen, "%s: %s", path, strerror(errno)); */
+__attribute__((format(printf, 3, 4))) static inline bool fail(char *err, size_t errlen, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err, errlen, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+#endif
