@@ -327,9 +327,11 @@ struct frame_reader {
     uint8_t buffer[BUFFER];
     size_t head, tail;  /* unread bytes of buffer */
     int64_t position;   /* bytes consumed */
+    int64_t record_at;  /* where the last record's header began */
+    uint32_t record_crc;
     uint8_t *header;    /* FRAME_MAX_HEADER + 4 */
     uint32_t crc;       /* over the header CRCs of this stream */
-    int64_t records;    /* of this stream */
+    int64_t records;    /* of this stream; -1: entered in the middle, the first record's seq will tell */
     int64_t failed;     /* of all streams */
     int64_t line;       /* JSONL */
     char *text;
@@ -346,6 +348,17 @@ struct frame_reader *frame_reader_open(int fd, const char *name)
     r->fd = fd;
     snprintf(r->name, sizeof r->name, "%s", name);
     fcntl(fd, F_SETPIPE_SZ, 1 << 20); /* fewer switches between the two programs; no matter when refused */
+    return r;
+}
+
+struct frame_reader *frame_reader_open_at(int fd, const char *name, int64_t offset)
+{
+    if (lseek(fd, offset, SEEK_SET) < 0) return NULL;
+    struct frame_reader *r = frame_reader_open(fd, name);
+    if (!r) return NULL;
+    r->state = INSIDE;
+    r->position = offset;
+    r->records = -1;
     return r;
 }
 
@@ -376,6 +389,12 @@ json_t *frame_reader_begin(const struct frame_reader *r)
 int64_t frame_reader_bytes(const struct frame_reader *r)
 {
     return r->position;
+}
+
+int64_t frame_reader_record_at(const struct frame_reader *r, uint32_t *header_crc)
+{
+    *header_crc = r->record_crc;
+    return r->record_at;
 }
 
 static enum frame_got damaged(struct frame_reader *r, struct frame *f, const char *fmt, ...)
@@ -572,7 +591,9 @@ static enum frame_got read_record(struct frame_reader *r, struct frame *f, json_
     f->count = 0;
     json_t *tensors = json_object_get(head, "tensors");
     int64_t seq;
-    if (!get_count(head, "seq", &seq) || seq != r->records)
+    bool numbered = get_count(head, "seq", &seq);
+    if (numbered && r->records < 0) r->records = seq;
+    if (!numbered || seq != r->records)
         return damaged(r, f, "bad header: its `seq` is not %lld", (long long)r->records);
     if (!json_string_length(json_object_get(head, "key"))) return damaged(r, f, "bad header: it has no `key`");
     if (strlen(frame_key(f)) != json_string_length(json_object_get(head, "key")))
@@ -673,6 +694,7 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
             if (more == 0) return FRAME_END;
         }
         uint32_t crc;
+        int64_t at = r->position;
         json_t *head = read_header(r, f, &crc);
         if (!head) return FRAME_DAMAGED;
         const char *kind = json_string_value(json_object_get(head, "kind"));
@@ -694,6 +716,8 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
             r->crc = crc32c(0, &crc, 4);
         } else if (record) {
             r->crc = crc32c(r->crc, &crc, 4);
+            r->record_at = at;
+            r->record_crc = crc;
             return read_record(r, f, head);
         } else if (read_end(r, f, head) < 0) {
             return FRAME_DAMAGED;

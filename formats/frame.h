@@ -80,6 +80,11 @@ int64_t frame_reader_failed(const struct frame_reader *r);  /* sum of the ends' 
 json_t *frame_reader_begin(const struct frame_reader *r);   /* the latest begin header, borrowed, or NULL */
 int64_t frame_reader_bytes(const struct frame_reader *r);   /* position in the input */
 
+/* For an index over files of frames: where the header of the record just read begins, and its checksum; and a reader
+ * that starts at such a place, in the middle of a stream. NULL: out of memory, or errno of lseek. */
+int64_t frame_reader_record_at(const struct frame_reader *r, uint32_t *header_crc);
+struct frame_reader *frame_reader_open_at(int fd, const char *name, int64_t offset);
+
 /* ---- writing -------------------------------------------------------------------------------------------- */
 
 struct frame_writer;
