@@ -406,7 +406,10 @@ static enum frame_got damaged(struct frame_reader *r, struct frame *f, const cha
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    frame_error(f, "%s: record %lld, byte %lld: %s", r->name, (long long)r->records, (long long)r->position, what);
+    if (r->records < 0)
+        frame_error(f, "%s: byte %lld: %s", r->name, (long long)r->position, what);
+    else
+        frame_error(f, "%s: record %lld, byte %lld: %s", r->name, (long long)r->records, (long long)r->position, what);
     return FRAME_DAMAGED;
 }
 
