@@ -1,0 +1,240 @@
+/* csv.c - libcsv pushes fields and rows; this turns it round, so that a program asks for the next row. */
+#include "formats/csv.h"
+
+#include <csv.h>
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/error.h"
+#include "formats/frame.h"
+
+struct csv_state {
+    struct csv_parser parser;
+    int fd;
+    char *name;
+    char block[1 << 16];
+    size_t used, have; /* of block */
+    bool ended;        /* the file: what block has is all */
+    char last;         /* the byte before block[used] */
+    int64_t line;      /* of that byte's successor, from 1 */
+
+    /* the row being read */
+    char *text; /* its fields, each with a 0 behind it */
+    size_t length, room;
+    size_t *start; /* where each field starts in text */
+    int fields, slots;
+    bool row_done, out_of_memory;
+};
+
+/* ---- what libcsv calls ----------------------------------------------------------------------------------
+ */
+
+static void on_field(void *bytes, size_t n, void *state)
+{
+    struct csv_state *s = state;
+    if (s->length + n + 1 > s->room) {
+        size_t room = 2 * (s->length + n + 1);
+        char *grown = realloc(s->text, room);
+        if (!grown) goto no_memory;
+        s->text = grown, s->room = room;
+    }
+    if (s->fields == s->slots) {
+        int slots = s->slots ? 2 * s->slots : 16;
+        size_t *grown = realloc(s->start, (size_t)slots * sizeof *grown);
+        if (!grown) goto no_memory;
+        s->start = grown, s->slots = slots;
+    }
+    s->start[s->fields++] = s->length;
+    if (n) memcpy(s->text + s->length, bytes, n);
+    s->length += n;
+    s->text[s->length++] = 0;
+    return;
+no_memory:
+    s->out_of_memory = true;
+}
+
+static void on_row(int end, void *state)
+{
+    (void)end;
+    ((struct csv_state *)state)->row_done = true;
+}
+
+static int no_space(unsigned char c)
+{
+    (void)c;
+    return 0;
+}
+
+/* ---- one row --------------------------------------------------------------------------------------------
+ */
+
+static enum csv_got damaged(struct csv *c, int64_t line, const char *why)
+{
+    fail(c->error, sizeof c->error, "%s: line %lld: %s", c->state->name, (long long)line, why);
+    return CSV_DAMAGED;
+}
+
+static bool is_line_end(char c)
+{
+    return c == '\n' || c == '\r';
+}
+
+/* Moves n bytes on, of which only the last may be a line end. */
+static void move_on(struct csv_state *s, size_t n)
+{
+    for (; n; n--) {
+        char byte = s->block[s->used++];
+        s->line += byte == '\r' || (byte == '\n' && s->last != '\r');
+        s->last = byte;
+    }
+}
+
+/* More bytes in block; 0 at the end of the file, -1 with errno. */
+static int refill(struct csv_state *s)
+{
+    if (s->ended) return 0;
+    ssize_t got = read_full(s->fd, s->block, sizeof s->block);
+    if (got < 0) return -1;
+    s->used = 0, s->have = (size_t)got, s->ended = (size_t)got < sizeof s->block;
+    return got > 0;
+}
+
+/* A row of any shape into text and start. The parser gets the block up to the next line end at a time, so
+ * that a call completes one row at most. */
+static enum csv_got read_row(struct csv *c)
+{
+    struct csv_state *s = c->state;
+    size_t bytes = 0;
+    s->fields = 0, s->length = 0, s->row_done = false;
+    while (!s->row_done) {
+        int more = s->used < s->have ? 1 : refill(s);
+        if (more < 0) return damaged(c, s->line, strerror(errno));
+        if (!more) {
+            if (csv_fini(&s->parser, on_field, on_row, s))
+                return damaged(c, c->line, "the file ends inside a quoted field of the row that starts here");
+            if (s->out_of_memory) return damaged(c, c->line, "out of memory");
+            return s->row_done ? CSV_ROW : CSV_END;
+        }
+        const char *from = s->block + s->used;
+        size_t n = 0, left = s->have - s->used;
+        if (bytes == 0) {
+            if (is_line_end(*from)) {
+                move_on(s, 1);
+                continue;
+            }
+            c->line = s->line;
+        }
+        while (n < left && !is_line_end(from[n])) n++;
+        n += n < left;
+        if ((bytes += n) > CSV_MAX_ROW)
+            return damaged(c, c->line,
+                           "a row of more than 16 MiB starts here: a quote that is never closed?");
+        if (csv_parse(&s->parser, from, n, on_field, on_row, s) != n && csv_error(&s->parser) == CSV_EPARSE)
+            return damaged(c, s->line, "a quote inside an unquoted field, or no comma after a closing quote");
+        if (csv_error(&s->parser) || s->out_of_memory) return damaged(c, s->line, "out of memory");
+        move_on(s, n);
+    }
+    return CSV_ROW;
+}
+
+/* Its fields as strings, or false: it cannot be a row of text. */
+static bool point_at_fields(struct csv *c)
+{
+    struct csv_state *s = c->state;
+    char *unit = s->text, *end = s->text + s->length;
+    json_t *probe = json_stringn(s->text, s->length); /* refuses what is not UTF-8 */
+    json_decref(probe);
+    if (!probe)
+        return fail(c->error, sizeof c->error, "%s: line %lld: not UTF-8", s->name, (long long)c->line);
+    if (s->fields != c->columns)
+        return fail(c->error, sizeof c->error, "%s: line %lld: %d fields under %d columns", s->name,
+                    (long long)c->line, s->fields, c->columns);
+    for (int i = 0; i < s->fields; i++, unit += strlen(unit) + 1) c->field[i] = s->text + s->start[i];
+    if (unit != end)
+        return fail(c->error, sizeof c->error, "%s: line %lld: a zero byte", s->name, (long long)c->line);
+    return true;
+}
+
+enum csv_got csv_next(struct csv *c)
+{
+    enum csv_got got = read_row(c);
+    return got == CSV_ROW && !point_at_fields(c) ? CSV_BAD_ROW : got;
+}
+
+/* ---- the header -----------------------------------------------------------------------------------------
+ */
+
+static bool same_name(const char *a, const char *b)
+{
+    while (*a && (*a == *b || (*a == ' ' && *b == '_') || (*a == '_' && *b == ' '))) a++, b++;
+    return *a == *b;
+}
+
+int csv_column(const struct csv *c, const char *name)
+{
+    for (int i = 0; i < c->columns; i++)
+        if (same_name(c->column[i], name)) return i;
+    return -1;
+}
+
+static bool read_header(struct csv *c)
+{
+    struct csv_state *s = c->state;
+    if (refill(s) > 0 && s->have >= 3 && !memcmp(s->block, "\xef\xbb\xbf", 3)) s->used = 3;
+    enum csv_got got = read_row(c);
+    if (got == CSV_END) damaged(c, 1, "no header: the file is empty");
+    if (got != CSV_ROW) return false;
+
+    c->columns = s->fields;
+    c->column = calloc((size_t)s->fields, sizeof *c->column);
+    c->field = calloc((size_t)s->fields, sizeof *c->field);
+    if (!c->column || !c->field) return damaged(c, 1, "out of memory"), false;
+    if (!point_at_fields(c)) return false;
+    for (int i = 0; i < c->columns; i++)
+        if (!(c->column[i] = strdup(c->field[i]))) return damaged(c, 1, "out of memory"), false;
+    for (int i = 0; i < c->columns; i++) /* nameless columns are common, and harmless */
+        if (*c->column[i] && csv_column(c, c->column[i]) != i)
+            return fail(c->error, sizeof c->error, "%s: line %lld: column `%s` is there twice", s->name,
+                        (long long)c->line, c->column[i]);
+    return true;
+}
+
+struct csv *csv_open(int fd, const char *name, char *err, size_t errlen)
+{
+    struct csv *c = calloc(1, sizeof *c);
+    struct csv_state *s = calloc(1, sizeof *s);
+    char *copy = strdup(name);
+    if (!c || !s || !copy || csv_init(&s->parser, CSV_STRICT | CSV_STRICT_FINI)) {
+        free(c), free(s), free(copy);
+        fail(err, errlen, "%s: out of memory", name);
+        return NULL;
+    }
+    csv_set_space_func(&s->parser, no_space); /* libcsv would trim */
+    csv_set_blk_size(&s->parser, 4096);
+    s->fd = fd, s->name = copy, s->line = 1, c->state = s;
+    if (read_header(c)) return c;
+    fail(err, errlen, "%s", c->error);
+    csv_close(c);
+    return NULL;
+}
+
+void csv_close(struct csv *c)
+{
+    if (!c) return;
+    for (int i = 0; i < c->columns; i++) free(c->column[i]);
+    csv_free(&c->state->parser);
+    free(c->state->name), free(c->state->text), free(c->state->start), free(c->state);
+    free(c->column), free(c->field), free(c);
+}
+
+bool csv_number(const char *field, double *value)
+{
+    char *end;
+    double v = strtod(field, &end);
+    if (!*field || *end || field[strspn(field, "0123456789+-.eE")] || !isfinite(v)) return false;
+    *value = v;
+    return true;
+}

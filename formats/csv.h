@@ -1,0 +1,45 @@
+/* csv - tables as spreadsheets and data sets write them: RFC 4180 with a header row, read as a stream.
+ *
+ * Quoted fields may hold commas, doubled quotes and line ends. Spaces belong to the field. LF, CR LF and CR
+ * end a line; empty lines and a byte order mark at the start are skipped. What RFC 4180 does not allow is an
+ * error: a quote inside an unquoted field, anything but a comma after a closing quote, a file that ends
+ * inside quotes. */
+#ifndef FORMATS_CSV_H
+#define FORMATS_CSV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { CSV_MAX_ROW = 16 << 20 }; /* bytes; a larger row is most likely a quote that is never closed */
+
+struct csv {
+    int columns;
+    char **column; /* the header's names */
+    char **field;  /* the latest row: `columns` strings, good until the next csv_next() */
+    int64_t line;  /* where that row starts, from 1 */
+    char error[256];
+    struct csv_state *state;
+};
+
+/* Reads the header from fd. NULL with the reason in err, which starts with name: a damaged or missing header,
+ * or a column of it that is there twice. Does not close fd. */
+struct csv *csv_open(int fd, const char *name, char *err, size_t errlen);
+void csv_close(struct csv *c); /* NULL is fine */
+
+enum csv_got {
+    CSV_DAMAGED = -1, /* nothing more can be read: c->error says where and why */
+    CSV_END = 0,
+    CSV_ROW = 1,
+    CSV_BAD_ROW =
+        2, /* more or fewer fields than columns, or not UTF-8: c->error says so; reading may go on */
+};
+enum csv_got csv_next(struct csv *c);
+
+/* The column's index, or -1. A space and an underscore are equal: "motion score" finds motion_score. */
+int csv_column(const struct csv *c, const char *name);
+
+/* A plain finite decimal number and nothing else; false leaves *value alone. */
+bool csv_number(const char *field, double *value);
+
+#endif
