@@ -6,13 +6,18 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* return fail(err, errlen, "%s: %s", path, strerror(errno)); */
+/* Text from a file (a tensor's name, a field) may be part of it, so control characters are not passed on to a
+ * terminal.
+ *
+ *   return fail(err, errlen, "%s: %s", path, strerror(errno)); */
 __attribute__((format(printf, 3, 4))) static inline bool fail(char *err, size_t errlen, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(err, errlen, fmt, ap);
     va_end(ap);
+    for (char *p = err; errlen > 0 && *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 127) *p = '?';
     return false;
 }
 

@@ -29,12 +29,17 @@ struct safetensors {
     } *entry;
 };
 
+/* NULL with the reason in err, which names the file and, where there is one, the tensor. Dtypes other than those of
+ * tensor.h (BOOL, I8, F8_E4M3, ...) are refused. Tensors need not be aligned. */
 struct safetensors *safetensors_open(const char *path, char *err, size_t errlen);
 void safetensors_close(struct safetensors *s); /* NULL is fine */
 const struct safetensors_entry *safetensors_find(const struct safetensors *s, const char *name); /* or NULL */
 /* The entry's bytes into data (entry->bytes of it). */
 bool safetensors_read(const struct safetensors *s, const struct safetensors_entry *e, void *data, char *err,
                       size_t errlen);
+/* n of them from byte `from` on, within the entry (the caller's care). Safe from several threads at once. */
+bool safetensors_read_part(const struct safetensors *s, const struct safetensors_entry *e, size_t from, void *data,
+                           size_t n, char *err, size_t errlen);
 
 /* Write a file, atomically; tensors in the order given except that larger dtypes come first, as other writers do.
  * metadata: strings to strings, or NULL. */
