@@ -42,7 +42,7 @@ struct kern {
     bool planning;
     char *stack;       /* scratch: base, size, top, and the highest top seen */
     size_t size, used, peak;
-    size_t saved_used; /* the real stack's top, while planning counts on one of its own */
+    size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */
     struct kern_block *blocks; /* long-lived allocations */
 };
 

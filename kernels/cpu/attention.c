@@ -1,0 +1,114 @@
+#include "kernels/cpu/cpu.h"
+
+#include <cblas.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+
+enum { QUERIES = 128 }; /* rows of scores that are worked on at once */
+
+HOT static float row_max(const float *x, int64_t n)
+{
+    enum { LANES = 8 };
+    float m[LANES];
+    for (int j = 0; j < LANES; j++) m[j] = -FLT_MAX;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) m[j] = x[i + j] > m[j] ? x[i + j] : m[j];
+    for (; i < n; i++) m[0] = x[i] > m[0] ? x[i] : m[0];
+    for (int j = 1; j < LANES; j++) m[0] = m[j] > m[0] ? m[j] : m[0];
+    return m[0];
+}
+
+HOT static void exp_row(float *x, float shift, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = vexp(x[i] - shift);
+}
+
+HOT static void scale_row(float *restrict x, float scale, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] *= scale;
+}
+
+HOT static void add_row(float *restrict x, const float *restrict y, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] += y[i];
+}
+
+/* ds = p (ds - delta) */
+HOT static void softmax_slope_row(float *restrict ds, const float *restrict p, float delta, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) ds[i] = p[i] * (ds[i] - delta);
+}
+
+static bool fits_blas(struct kern *k, int64_t rows, int64_t width)
+{
+    if (rows <= INT_MAX && width <= INT_MAX) return true;
+    kern_fail(k, "attention over %lld rows of %lld is too large for BLAS", (long long)rows, (long long)width);
+    return false;
+}
+
+void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
+                           float scale)
+{
+    int64_t rows = q->shape[0], width = q->shape[1], d = width / heads, tile = min64(QUERIES, rows);
+    float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * rows);
+    if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
+    int n = (int)rows, depth = (int)d, stride = (int)width;
+    PARALLEL_FOR(k, collapse(2))
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t first = 0; first < rows; first += tile) {
+            float *p = scratch + omp_get_thread_num() * tile * rows;
+            int m = (int)min64(tile, rows - first);
+            int64_t at = first * width + h * d;
+            float *out = f32(o) + at;
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, scale, f32(q) + at, stride,
+                        f32(kk) + h * d, stride, 0, p, n);
+            double sum[QUERIES];
+            for (int64_t i = 0; i < m; i++) {
+                float *row = p + i * rows;
+                if (bias) add_row(row, f32(bias) + (h * rows + first + i) * rows, rows);
+                float max = row_max(row, rows);
+                exp_row(row, max, rows);
+                sum[i] = sum_of(row, rows);
+                if (lse) f32(lse)[h * rows + first + i] = (float)(max + log(sum[i]));
+            }
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, 1, p, n, f32(v) + h * d, stride, 0,
+                        out, stride);
+            for (int64_t i = 0; i < m; i++) scale_row(out + i * width, (float)(1 / sum[i]), d);
+        }
+}
+
+void cpu_attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
+                            const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
+                            const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
+                            float scale)
+{
+    int64_t rows = q->shape[0], width = q->shape[1], d = width / heads, tile = min64(QUERIES, rows);
+    float *scratch = cpu_scratch(k, DT_F32, k->threads * 2 * tile * rows);
+    if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
+    int n = (int)rows, depth = (int)d, stride = (int)width;
+    PARALLEL_FOR(k)
+    for (int64_t h = 0; h < heads; h++) /* dk and dv sum over the query tiles of a head, so one thread does them in order */
+        for (int64_t first = 0; first < rows; first += tile) {
+            float *p = scratch + omp_get_thread_num() * 2 * tile * rows, *ds = p + tile * rows;
+            int m = (int)min64(tile, rows - first);
+            int64_t at = first * width + h * d;
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, scale, f32(q) + at, stride,
+                        f32(kk) + h * d, stride, 0, p, n);
+            for (int64_t i = 0; i < m; i++) exp_row(p + i * rows, f32(lse)[h * rows + first + i], rows);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, 1, p, n, f32(dout) + at, stride,
+                        first > 0, f32(dv) + h * d, stride);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, 1, f32(dout) + at, stride,
+                        f32(v) + h * d, stride, 0, ds, n);
+            for (int64_t i = 0; i < m; i++) {
+                double delta = dot_of(f32(dout) + at + i * width, f32(o) + at + i * width, d);
+                softmax_slope_row(ds + i * rows, p + i * rows, (float)delta, rows);
+            }
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, scale, ds, n, f32(kk) + h * d, stride,
+                        0, f32(dq) + at, stride);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, scale, ds, n, f32(q) + at, stride,
+                        first > 0, f32(dk) + h * d, stride);
+        }
+}

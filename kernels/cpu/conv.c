@@ -1,0 +1,96 @@
+/* Convolutions as products: the 3x3 or 3x3x3 neighbourhoods of a tile of output pixels are laid out as rows, which
+ * w, seen as [Co, taps Ci], then multiplies. */
+#include "kernels/cpu/cpu.h"
+
+#include <cblas.h>
+#include <limits.h>
+
+enum { PIXELS = 256 };
+
+struct conv {
+    const float *x, *history;    /* history: the two frames before x; with `first` it is x[0] */
+    bool first;
+    int64_t H, W, C;             /* of a frame of x */
+    int64_t out_h, out_w, count; /* output pixels of a frame, of all frames */
+    int depth, stride, pad;      /* taps in time; step and zero rows above in space */
+};
+
+static const float *frame(const struct conv *g, int64_t t)
+{
+    int64_t size = g->H * g->W * g->C;
+    if (t >= 0) return g->x + t * size;
+    return g->first ? g->x : g->history + (2 + t) * size;
+}
+
+/* Three neighbours of row i of a frame, from column j on: 3C values, zero outside the frame. */
+static float *gather_row(float *to, const struct conv *g, const float *from, int64_t i, int64_t j)
+{
+    int64_t low = j < 0 ? -j : 0, high = min64(3, g->W - j);
+    size_t pixel = (size_t)g->C * sizeof(float);
+    if (i < 0 || i >= g->H) low = high = 0;
+    memset(to, 0, (size_t)low * pixel);
+    memcpy(to + low * g->C, from + (i * g->W + j + low) * g->C, (size_t)(high - low) * pixel);
+    memset(to + high * g->C, 0, (size_t)(3 - high) * pixel);
+    return to + 3 * g->C;
+}
+
+static void gather(float *to, const struct conv *g, int64_t pixel, int64_t n)
+{
+    for (int64_t p = pixel; p < pixel + n; p++) {
+        int64_t t = p / (g->out_h * g->out_w), i = p / g->out_w % g->out_h, j = p % g->out_w;
+        for (int64_t dt = 1 - g->depth; dt <= 0; dt++)
+            for (int di = 0; di < 3; di++)
+                to = gather_row(to, g, frame(g, t + dt), i * g->stride + di - g->pad, j * g->stride - g->pad);
+    }
+}
+
+HOT static void add_bias(float *restrict y, const float *restrict b, int64_t pixels, int64_t C)
+{
+    for (int64_t p = 0; p < pixels; p++, y += C)
+        for (int64_t c = 0; c < C; c++) y[c] += b[c];
+}
+
+static void convolve(struct kern *k, struct tensor *y, const struct conv *g, const struct tensor *w,
+                     const struct tensor *b)
+{
+    int64_t taps = g->depth * 9 * g->C, out = w->shape[0], tile = min64(PIXELS, g->count);
+    float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * taps);
+    if (!scratch || !taps || !out) return;
+    if (taps > INT_MAX || out > INT_MAX) {
+        kern_fail(k, "a convolution from %lld to %lld channels is too large for BLAS", (long long)g->C, (long long)out);
+        return;
+    }
+    PARALLEL_FOR(k)
+    for (int64_t pixel = 0; pixel < g->count; pixel += tile) {
+        float *rows = scratch + omp_get_thread_num() * tile * taps, *to = f32(y) + pixel * out;
+        int64_t n = min64(tile, g->count - pixel);
+        gather(rows, g, pixel, n);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)out, (int)taps, 1, rows, (int)taps, f32(w),
+                    (int)taps, 0, to, (int)out);
+        add_bias(to, f32(b), n, out);
+    }
+}
+
+void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
+                               bool first, const struct tensor *w, const struct tensor *b)
+{
+    int64_t T = x->shape[0], size = x->shape[1] * x->shape[2] * x->shape[3];
+    struct conv g = {.x = f32(x), .history = f32(history), .first = first, .H = x->shape[1], .W = x->shape[2],
+                     .C = x->shape[3], .out_h = x->shape[1], .out_w = x->shape[2], .depth = 3, .stride = 1, .pad = 1,
+                     .count = T * x->shape[1] * x->shape[2]};
+    convolve(k, y, &g, w, b);
+    if (k->planning || !kern_ok(k)) return;
+    float *h = f32(history);
+    size_t bytes = (size_t)size * sizeof *h;
+    memmove(h, T > 1 ? f32(x) + (T - 2) * size : first ? f32(x) : h + size, bytes);
+    memmove(h + size, f32(x) + (T - 1) * size, bytes);
+}
+
+void cpu_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                        const struct tensor *b, int stride)
+{
+    struct conv g = {.x = f32(x), .H = x->shape[1], .W = x->shape[2], .C = x->shape[3], .out_h = y->shape[1],
+                     .out_w = y->shape[2], .depth = 1, .stride = stride, .pad = stride == 1,
+                     .count = y->shape[0] * y->shape[1] * y->shape[2]};
+    convolve(k, y, &g, w, b);
+}

@@ -1,0 +1,449 @@
+/* The shared entry of every operation: what kernels.h says about shapes and dtypes is checked here, once, for all
+ * devices; then the device's function computes. */
+#include "kernels/backend.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+/* While planning there is nothing to compute. */
+#define RUN(op, ...)                                                                                               \
+    do {                                                                                                           \
+        if (!k->planning) k->backend->op(k, __VA_ARGS__);                                                          \
+    } while (0)
+
+/* For operations that take scratch: they are called while planning too, so that it is counted. */
+#define RUN_WITH_SCRATCH(op, ...)                                                                                  \
+    do {                                                                                                           \
+        size_t mark = kern_mark(k);                                                                                \
+        k->backend->op(k, __VA_ARGS__);                                                                            \
+        kern_release(k, mark);                                                                                     \
+    } while (0)
+
+/* want(x, DT_F32, 2, rows, -1): argument x of this operation has this dtype and shape (-1: any size) and memory. False
+ * also when an earlier error stands, so that the conditions of an entry read as one chain. */
+#define want(t, dtype, ...) wanted(k, __func__, #t, t, dtype, (const int64_t[]){__VA_ARGS__})
+#define want_count(t, dtype, n) wanted_count(k, __func__, #t, t, dtype, n)
+/* check(condition, "what is wrong, %d", x): anything else that has to hold */
+#define check(condition, ...) ((condition) || refuse(k, __func__, __VA_ARGS__))
+
+__attribute__((format(printf, 3, 4))) static bool refuse(struct kern *k, const char *op, const char *fmt, ...)
+{
+    char text[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    kern_fail(k, "%s: %s", op, text);
+    return false;
+}
+
+static bool present(struct kern *k, const char *op, const char *name, const struct tensor *t)
+{
+    if (!kern_ok(k)) return false;
+    if (!t) return refuse(k, op, "%s is missing", name);
+    if (!t->data && !k->planning && tensor_count(t)) return refuse(k, op, "%s has no memory", name);
+    return true;
+}
+
+static bool wanted(struct kern *k, const char *op, const char *name, const struct tensor *t, enum dtype d,
+                   const int64_t *rank_then_shape)
+{
+    char is[100], needed[100];
+    if (!present(k, op, name, t)) return false;
+    if (tensor_matches(t, d, rank_then_shape)) return true;
+    struct tensor want = tensor_make(d, NULL, rank_then_shape);
+    tensor_describe(is, sizeof is, t);
+    tensor_describe(needed, sizeof needed, &want);
+    return refuse(k, op, "%s is %s, not %s (-1: any)", name, is, needed);
+}
+
+static bool wanted_count(struct kern *k, const char *op, const char *name, const struct tensor *t, enum dtype d,
+                         int64_t count)
+{
+    char is[100];
+    if (!present(k, op, name, t)) return false;
+    if (t->dtype == d && (count < 0 || tensor_count(t) == count)) return true;
+    tensor_describe(is, sizeof is, t);
+    return refuse(k, op, "%s is %s, not %s with %lld elements (-1: any)", name, is, dtype_name(d), (long long)count);
+}
+
+/* ---- products ------------------------------------------------------------------------------------------- */
+
+void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b, bool tb,
+            double alpha, double beta)
+{
+    enum dtype d = a && a->dtype == DT_F64 ? DT_F64 : DT_F32;
+    if (!want(a, d, 2, -1, -1) || !want(b, d, 2, tb ? -1 : a->shape[!ta], tb ? a->shape[!ta] : -1) ||
+        !want(c, d, 2, a->shape[ta], b->shape[!tb]))
+        return;
+    RUN(matmul, c, a, ta, b, tb, alpha, beta);
+}
+
+void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                    const struct tensor *b)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, -1, x->shape[1]) ||
+        !want(y, DT_F32, 2, x->shape[0], w->shape[0]) || (b && !want(b, DT_F32, 1, w->shape[0])))
+        return;
+    RUN(linear_forward, y, x, w, b);
+}
+
+void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w, bool add)
+{
+    if (!want(dy, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, dy->shape[1], -1) ||
+        !want(dx, DT_F32, 2, dy->shape[0], w->shape[1]))
+        return;
+    RUN(linear_backward, dx, dy, w, add);
+}
+
+void linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre, const struct tensor *x,
+                         const struct tensor *w, const struct tensor *b)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, -1, x->shape[1]) ||
+        !want(y, DT_F32, 2, x->shape[0], w->shape[0]) || (b && !want(b, DT_F32, 1, w->shape[0])) ||
+        (pre && !want(pre, DT_F32, 2, x->shape[0], w->shape[0])))
+        return;
+    RUN(linear_gelu_forward, y, pre, x, w, b);
+}
+
+void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy, const struct tensor *w,
+                          const struct tensor *pre)
+{
+    if (!want(dy, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, dy->shape[1], -1) ||
+        !want(pre, DT_F32, 2, dy->shape[0], w->shape[1]) || !want(dpre, DT_F32, 2, dy->shape[0], w->shape[1]))
+        return;
+    RUN(linear_gelu_backward, dpre, dy, w, pre);
+}
+
+void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table, const struct tensor *ids)
+{
+    if (!want(table, DT_F32, 2, -1, -1) || !want(ids, DT_I32, 1, -1) ||
+        !want(y, DT_F32, 2, ids->shape[0], table->shape[1]))
+        return;
+    RUN(embedding_forward, y, table, ids);
+}
+
+/* ---- normalisation -------------------------------------------------------------------------------------- */
+
+void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                        const struct tensor *b, const struct tensor *scale, const struct tensor *shift, float eps)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
+        !want(w, DT_F32, 1, x->shape[1]) || !want(b, DT_F32, 1, x->shape[1]) ||
+        !check(!scale == !shift, "scale and shift go together") || (scale && !want(scale, DT_F32, 1, x->shape[1])) ||
+        (shift && !want(shift, DT_F32, 1, x->shape[1])))
+        return;
+    RUN(layer_norm_forward, y, x, w, b, scale, shift, eps);
+}
+
+void layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
+                         const struct tensor *w, const struct tensor *scale, float eps, bool add)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(dy, DT_F32, 2, x->shape[0], x->shape[1]) ||
+        !want(dx, DT_F32, 2, x->shape[0], x->shape[1]) || !want(w, DT_F32, 1, x->shape[1]) ||
+        (scale && !want(scale, DT_F32, 1, x->shape[1])))
+        return;
+    RUN(layer_norm_backward, dx, dy, x, w, scale, eps, add);
+}
+
+void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w, float eps)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
+        !want(w, DT_F32, 1, x->shape[1]))
+        return;
+    RUN(rms_norm_forward, y, x, w, eps);
+}
+
+/* The part that both directions share: rows of whole heads, and tables for the rows from `first` on. */
+static bool rope_shapes(struct kern *k, const char *op, const struct tensor *x, const struct tensor *w,
+                        const struct tensor *cos, const struct tensor *sin, int64_t first)
+{
+    int64_t d = w->shape[0], rotated = x->shape[0] - first;
+    const int64_t table[] = {2, rotated, d};
+    if (d < 1 || x->shape[1] % d)
+        return refuse(k, op, "rows of %lld are no whole heads of %lld", (long long)x->shape[1], (long long)d);
+    if (!cos != !sin) return refuse(k, op, "cos and sin go together");
+    if (!cos) return true;
+    if (first < 0 || rotated < 0 || d % 2)
+        return refuse(k, op, "cannot rotate pairs of %lld channels from row %lld of %lld", (long long)d,
+                      (long long)first, (long long)x->shape[0]);
+    return wanted(k, op, "cos", cos, DT_F32, table) && wanted(k, op, "sin", sin, DT_F32, table);
+}
+
+void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                          const struct tensor *b, const struct tensor *cos, const struct tensor *sin, int64_t first,
+                          float eps)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) || !want(w, DT_F32, 1, -1) ||
+        !want(b, DT_F32, 1, w->shape[0]) || !rope_shapes(k, __func__, x, w, cos, sin, first))
+        return;
+    RUN(qk_norm_rope_forward, y, x, w, b, cos, sin, first, eps);
+}
+
+void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
+                           const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
+                           int64_t first, float eps)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(dy, DT_F32, 2, x->shape[0], x->shape[1]) ||
+        !want(dx, DT_F32, 2, x->shape[0], x->shape[1]) || !want(w, DT_F32, 1, -1) ||
+        !rope_shapes(k, __func__, x, w, cos, sin, first))
+        return;
+    RUN(qk_norm_rope_backward, dx, dy, x, w, cos, sin, first, eps);
+}
+
+/* x and y [T,H,W,C] alike and C in whole groups, for both group norms */
+static bool group_shapes(struct kern *k, const char *op, const struct tensor *y, const struct tensor *x,
+                         const struct tensor *w, const struct tensor *b, int groups)
+{
+    const int64_t any[] = {4, -1, -1, -1, -1};
+    if (!wanted(k, op, "x", x, DT_F32, any)) return false;
+    const int64_t same[] = {4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]}, channels[] = {1, x->shape[3]};
+    if (!wanted(k, op, "y", y, DT_F32, same) || !wanted(k, op, "w", w, DT_F32, channels) ||
+        !wanted(k, op, "b", b, DT_F32, channels))
+        return false;
+    if (groups > 0 && x->shape[3] % groups == 0) return true;
+    return refuse(k, op, "%lld channels in %d groups", (long long)x->shape[3], groups);
+}
+
+void group_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                             const struct tensor *b, int groups, float eps)
+{
+    if (!group_shapes(k, __func__, y, x, w, b, groups)) return;
+    RUN_WITH_SCRATCH(group_norm_silu_forward, y, x, w, b, groups, eps);
+}
+
+void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                               const struct tensor *b, const struct tensor *mul, const struct tensor *add,
+                               int groups, float eps)
+{
+    if (!group_shapes(k, __func__, y, x, w, b, groups) || !want(mul, DT_F32, 4, -1, -1, -1, x->shape[3]) ||
+        !want(add, DT_F32, 4, mul->shape[0], mul->shape[1], mul->shape[2], x->shape[3]))
+        return;
+    int64_t T = x->shape[0], Tz = mul->shape[0];
+    if (!check(tensor_count(mul) || !tensor_count(x), "mul and add are empty") ||
+        !check(Tz > 1 || T == 1 || T % 2 == 0, "%lld frames cannot be led by one", (long long)T))
+        return;
+    RUN_WITH_SCRATCH(spatial_norm_silu_forward, y, x, w, b, mul, add, groups, eps);
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------ */
+
+void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                       const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
+                       float scale)
+{
+    if (!want(q, DT_F32, 2, -1, -1)) return;
+    int64_t rows = q->shape[0], width = q->shape[1];
+    if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
+        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) || !want(o, DT_F32, 2, rows, width) ||
+        (lse && !want(lse, DT_F32, 2, heads, rows)) || (bias && !want(bias, DT_F32, 3, heads, rows, rows)))
+        return;
+    RUN_WITH_SCRATCH(attention_forward, o, lse, q, kk, v, bias, heads, scale);
+}
+
+void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
+                        const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
+                        const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
+                        float scale)
+{
+    if (!want(q, DT_F32, 2, -1, -1)) return;
+    int64_t rows = q->shape[0], width = q->shape[1];
+    if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
+        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) || !want(o, DT_F32, 2, rows, width) ||
+        !want(dout, DT_F32, 2, rows, width) || !want(lse, DT_F32, 2, heads, rows) ||
+        !want(dq, DT_F32, 2, rows, width) || !want(dk, DT_F32, 2, rows, width) || !want(dv, DT_F32, 2, rows, width))
+        return;
+    RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
+}
+
+/* ---- elementwise ---------------------------------------------------------------------------------------- */
+
+void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)
+{
+    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
+        !want(gate, DT_F32, 1, x->shape[1]))
+        return;
+    RUN(gated_add_forward, x, y, gate);
+}
+
+void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx, const struct tensor *gate)
+{
+    if (!want(dx, DT_F32, 2, -1, -1) || !want(dy, DT_F32, 2, dx->shape[0], dx->shape[1]) ||
+        !want(gate, DT_F32, 1, dx->shape[1]))
+        return;
+    RUN(gated_add_backward, dy, dx, gate);
+}
+
+void add(struct kern *k, struct tensor *y, const struct tensor *x)
+{
+    if (!want_count(x, DT_F32, -1) || !want_count(y, DT_F32, tensor_count(x))) return;
+    RUN(add, y, x);
+}
+
+void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b)
+{
+    if (!want_count(x, DT_F32, -1) || !want_count(y, DT_F32, tensor_count(x))) return;
+    RUN(axpby, y, a, x, b);
+}
+
+void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
+{
+    if (!want_count(x, DT_F32, -1) || !want_count(y, DT_F32, tensor_count(x))) return;
+    RUN(silu_forward, y, x);
+}
+
+void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)
+{
+    if (!want_count(a, DT_F32, -1) || !want_count(b, DT_F32, tensor_count(a)) ||
+        !want_count(y, DT_F32, tensor_count(a)))
+        return;
+    RUN(gelu_mul_forward, y, a, b);
+}
+
+/* ---- between latents and tokens ------------------------------------------------------------------------- */
+
+static bool patch_shapes(struct kern *k, const char *op, const struct tensor *tokens, const struct tensor *latents,
+                         int patch)
+{
+    const int64_t any[] = {4, -1, -1, -1, -1};
+    if (!wanted(k, op, "x", latents, DT_F32, any)) return false;
+    int64_t F = latents->shape[0], C = latents->shape[1], h = latents->shape[2], w = latents->shape[3];
+    if (patch < 1 || h % patch || w % patch)
+        return refuse(k, op, "frames of %lldx%lld in patches of %d", (long long)w, (long long)h, patch);
+    const int64_t shape[] = {2, F * (h / patch) * (w / patch), C * patch * patch};
+    return wanted(k, op, "y", tokens, DT_F32, shape);
+}
+
+void patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patch)
+{
+    if (patch_shapes(k, __func__, y, x, patch)) RUN(patchify, y, x, patch);
+}
+
+void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int patch)
+{
+    if (patch_shapes(k, __func__, y, x, patch)) RUN(unpatchify, x, y, patch);
+}
+
+/* ---- convolution and resampling ------------------------------------------------------------------------- */
+
+void causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
+                           bool first, const struct tensor *w, const struct tensor *b)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(w, DT_F32, 5, -1, 3, 3, 3, x->shape[3]) ||
+        !want(b, DT_F32, 1, w->shape[0]) || !want(y, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], w->shape[0]) ||
+        !want(history, DT_F32, 4, 2, x->shape[1], x->shape[2], x->shape[3]) || !check(x->shape[0] > 0, "no frames"))
+        return;
+    RUN_WITH_SCRATCH(causal_conv3d_forward, y, x, history, first, w, b);
+}
+
+void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                    const struct tensor *b, int stride)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(w, DT_F32, 4, -1, 3, 3, x->shape[3]) ||
+        !want(b, DT_F32, 1, w->shape[0]) || !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
+        !want(y, DT_F32, 4, x->shape[0], x->shape[1] / stride, x->shape[2] / stride, w->shape[0]))
+        return;
+    RUN_WITH_SCRATCH(conv2d_forward, y, x, w, b, stride);
+}
+
+void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1) ||
+        !want(y, DT_F32, 4, (x->shape[0] + 1) / 2, x->shape[1], x->shape[2], x->shape[3]))
+        return;
+    RUN(halve_time_forward, y, x);
+}
+
+void upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1)) return;
+    int64_t T = x->shape[0], frames = !time ? T : T % 2 ? 1 + 2 * (T - 1) : 2 * T;
+    if (want(y, DT_F32, 4, frames, 2 * x->shape[1], 2 * x->shape[2], x->shape[3])) RUN(upsample_forward, y, x, time);
+}
+
+void channels_last(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1) ||
+        !want(y, DT_F32, 4, x->shape[0], x->shape[2], x->shape[3], x->shape[1]))
+        return;
+    RUN(channels_last, y, x, scale);
+}
+
+void channels_second(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1) ||
+        !want(y, DT_F32, 4, x->shape[0], x->shape[3], x->shape[1], x->shape[2]))
+        return;
+    RUN(channels_second, y, x, scale);
+}
+
+void pixels_to_unit(struct kern *k, struct tensor *y, const struct tensor *u8)
+{
+    if (!want_count(u8, DT_U8, -1) || !want_count(y, DT_F32, tensor_count(u8))) return;
+    RUN(pixels_to_unit, y, u8);
+}
+
+void unit_to_pixels(struct kern *k, struct tensor *u8, const struct tensor *y)
+{
+    if (!want_count(y, DT_F32, -1) || !want_count(u8, DT_U8, tensor_count(y))) return;
+    RUN(unit_to_pixels, u8, y);
+}
+
+/* [from, from+n) lies within size */
+static bool inside(int64_t from, int64_t n, int64_t size)
+{
+    return from >= 0 && n >= 0 && n <= size && from <= size - n;
+}
+
+void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const struct tensor *x, int64_t i0,
+                 int64_t j0, int64_t rows, int64_t cols)
+{
+    if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(y, DT_F32, 4, x->shape[0], -1, -1, x->shape[3]) ||
+        !check(inside(i0, rows, x->shape[1]) && inside(j0, cols, x->shape[2]) && inside(y0, rows, y->shape[1]) &&
+                   inside(x0, cols, y->shape[2]),
+               "%lldx%lld at %lld,%lld of %lldx%lld to %lld,%lld of %lldx%lld", (long long)rows, (long long)cols,
+               (long long)i0, (long long)j0, (long long)x->shape[1], (long long)x->shape[2], (long long)y0,
+               (long long)x0, (long long)y->shape[1], (long long)y->shape[2]))
+        return;
+    RUN(copy_window, y, y0, x0, x, i0, j0, rows, cols);
+}
+
+void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_t extent, bool vertical)
+{
+    if (!want(a, DT_F32, 4, -1, -1, -1, -1) ||
+        !want(b, DT_F32, 4, a->shape[0], vertical ? -1 : a->shape[1], vertical ? a->shape[2] : -1, a->shape[3]))
+        return;
+    int axis = vertical ? 1 : 2;
+    if (check(inside(0, extent, a->shape[axis]) && inside(0, extent, b->shape[axis]), "%lld of %lld and %lld",
+              (long long)extent, (long long)a->shape[axis], (long long)b->shape[axis]))
+        RUN(blend_edge, b, a, extent, vertical);
+}
+
+/* ---- training ------------------------------------------------------------------------------------------- */
+
+void mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred, const struct tensor *pred,
+                          const struct tensor *target, double weight)
+{
+    *loss = 0;
+    if (!want_count(pred, DT_F32, -1) || !check(tensor_count(pred) > 0, "nothing to compare") ||
+        !want_count(target, DT_F32, tensor_count(pred)) ||
+        (dpred && !want_count(dpred, DT_F32, tensor_count(pred))))
+        return;
+    RUN(mse_forward_backward, loss, dpred, pred, target, weight);
+}
+
+void sum_squares(struct kern *k, double *sum, const struct tensor *x)
+{
+    *sum = 0;
+    if (want_count(x, DT_F32, -1)) RUN(sum_squares, sum, x);
+}
+
+void adamw_step(struct kern *k, struct tensor *p, struct tensor *m, struct tensor *v, const struct tensor *g,
+                double gscale, int64_t t, const struct adamw *o)
+{
+    if (!want_count(p, DT_F32, -1) || !want_count(m, DT_F32, tensor_count(p)) ||
+        !want_count(v, DT_F32, tensor_count(p)) || !want_count(g, DT_F32, tensor_count(p)) ||
+        !check(t >= 1, "step %lld, but they count from 1", (long long)t))
+        return;
+    RUN(adamw_step, p, m, v, g, gscale, t, o);
+}
