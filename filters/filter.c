@@ -220,7 +220,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     const struct option_spec *known[MAX];
     struct option longs[MAX + 3];
     char letters[2 * MAX + 2] = ":";
-    int count = 0;
+    int count = 0, at = 1;
 
     occupy_standard_descriptors();
     filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
@@ -229,7 +229,11 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
         for (const struct option_spec *o = tables[t]; o && o->name && count < MAX; o++) {
             bool argument = o->kind != OPT_FLAG;
             longs[count] = (struct option){o->name, argument, NULL, FIRST + count};
-            if (o->letter) strncat(letters, (char[]){o->letter, argument ? ':' : 0, 0}, 2);
+            if (o->letter) {
+                letters[at++] = o->letter;
+                if (argument) letters[at++] = ':';
+                letters[at] = 0;
+            }
             known[count++] = o;
         }
     longs[count] = (struct option){"help", 0, NULL, HELP};

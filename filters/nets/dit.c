@@ -1,0 +1,510 @@
+#include "filters/nets/dit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/nets/positions.h"
+#include "formats/error.h"
+
+static const float qk_eps = 1e-6f; /* of the per-head norms; the blocks' norms take the config's norm_eps */
+
+/* ---- configuration and parameters ----------------------------------------------------------------------- */
+
+static bool read_config(struct dit_config *d, json_t *json, const char *file, char *err, size_t errlen)
+{
+    struct config c = {.json = json, .file = file};
+    d->layers = config_int(&c, "num_layers", 1, DIT_MAX_LAYERS);
+    d->heads = config_int(&c, "num_attention_heads", 1, 1024);
+    d->head_dim = config_int(&c, "attention_head_dim", 8, 1024);
+    d->in_channels = config_int(&c, "in_channels", 1, 1024);
+    d->out_channels = config_int_or(&c, "out_channels", 1, 1024, d->in_channels);
+    d->patch = config_int(&c, "patch_size", 1, 64);
+    d->time_dim = config_int(&c, "time_embed_dim", 1, 65536);
+    d->text_dim = config_int(&c, "text_embed_dim", 1, 65536);
+    d->text_length = config_int(&c, "max_text_seq_length", 1, 65536);
+    d->sample_width = config_int(&c, "sample_width", 1, 65536);
+    d->sample_height = config_int(&c, "sample_height", 1, 65536);
+    d->rotary = config_bool_or(&c, "use_rotary_positional_embeddings", false);
+    d->spatial_scale = config_real_or(&c, "spatial_interpolation_scale", 1.875);
+    d->temporal_scale = config_real_or(&c, "temporal_interpolation_scale", 1);
+    d->norm_eps = config_real_or(&c, "norm_eps", 1e-5);
+    d->width = d->heads * d->head_dim;
+    /* Options of other versions: computing without them would be silently wrong. */
+    config_expect(&c, "patch_size_t", json_null());
+    config_expect(&c, "ofs_embed_dim", json_null());
+    config_expect(&c, "patch_bias", json_true());
+    config_expect(&c, "use_learned_positional_embeddings", json_false());
+    config_expect(&c, "attention_bias", json_true());
+    config_expect(&c, "norm_elementwise_affine", json_true());
+    config_expect(&c, "flip_sin_to_cos", json_true());
+    config_expect(&c, "freq_shift", json_integer(0));
+    config_expect(&c, "activation_fn", json_string("gelu-approximate"));
+    config_expect(&c, "timestep_activation_fn", json_string("silu"));
+    if (c.error[0]) return fail(err, errlen, "%s", c.error);
+    if (d->in_channels != d->out_channels) return fail(err, errlen, "%s: in_channels and out_channels differ", file);
+    if (d->rotary && d->head_dim % 16)
+        return fail(err, errlen, "%s: rotary needs attention_head_dim divisible by 16, not %lld", file, (long long)d->head_dim);
+    if (!d->rotary && d->width % 16)
+        return fail(err, errlen, "%s: the sine-cosine table needs a width divisible by 16, not %lld", file, (long long)d->width);
+    if (d->width % 2) return fail(err, errlen, "%s: an odd width", file);
+    return true;
+}
+
+static void declare_linear(struct params *list, struct dit_linear *l, int64_t out, int64_t in, const char *name)
+{
+    param_add(list, &l->weight, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name);
+    param_add(list, &l->bias, shape_of(1, out), 0, 0, "%s.bias", name);
+}
+
+static void declare_norm(struct params *list, struct dit_norm *n, int64_t width, const char *name)
+{
+    param_add(list, &n->weight, shape_of(1, width), 1, 0, "%s.weight", name);
+    param_add(list, &n->bias, shape_of(1, width), 0, 0, "%s.bias", name);
+}
+
+static void declare(struct params *list, struct dit *d)
+{
+    const struct dit_config *c = &d->c;
+    int64_t w = c->width;
+    param_add(list, &d->patch.weight, shape_of(4, w, c->in_channels, c->patch, c->patch), 0,
+              1 / sqrt((double)(c->in_channels * c->patch * c->patch)), "patch_embed.proj.weight");
+    param_add(list, &d->patch.bias, shape_of(1, w), 0, 0, "patch_embed.proj.bias");
+    declare_linear(list, &d->text, w, c->text_dim, "patch_embed.text_proj");
+    declare_linear(list, &d->time1, c->time_dim, w, "time_embedding.linear_1");
+    declare_linear(list, &d->time2, c->time_dim, c->time_dim, "time_embedding.linear_2");
+    for (int64_t i = 0; i < c->layers; i++) {
+        struct dit_block *b = &d->block[i];
+        char name[96];
+#define NAME(suffix) (snprintf(name, sizeof name, "transformer_blocks.%d." suffix, (int)i), name)
+        declare_linear(list, &b->modulation1, 6 * w, c->time_dim, NAME("norm1.linear"));
+        declare_norm(list, &b->norm1, w, NAME("norm1.norm"));
+        declare_norm(list, &b->norm_q, c->head_dim, NAME("attn1.norm_q"));
+        declare_norm(list, &b->norm_k, c->head_dim, NAME("attn1.norm_k"));
+        declare_linear(list, &b->to[TO_Q], w, w, NAME("attn1.to_q"));
+        declare_linear(list, &b->to[TO_K], w, w, NAME("attn1.to_k"));
+        declare_linear(list, &b->to[TO_V], w, w, NAME("attn1.to_v"));
+        declare_linear(list, &b->to[TO_OUT], w, w, NAME("attn1.to_out.0"));
+        declare_linear(list, &b->modulation2, 6 * w, c->time_dim, NAME("norm2.linear"));
+        declare_norm(list, &b->norm2, w, NAME("norm2.norm"));
+        declare_linear(list, &b->ff_in, 4 * w, w, NAME("ff.net.0.proj"));
+        declare_linear(list, &b->ff_out, w, 4 * w, NAME("ff.net.2"));
+#undef NAME
+    }
+    declare_norm(list, &d->norm_final, w, "norm_final");
+    declare_linear(list, &d->norm_out_modulation, 2 * w, c->time_dim, "norm_out.linear");
+    declare_norm(list, &d->norm_out, w, "norm_out.norm");
+    declare_linear(list, &d->out, c->out_channels * c->patch * c->patch, w, "proj_out");
+}
+
+bool dit_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
+{
+    struct dit *d = calloc(1, sizeof *d);
+    bool good = d && read_config(&d->c, config, file, err, errlen);
+    if (good) declare(list, d);
+    for (int i = 0; good && i < list->count; i++) list->param[i].slot = NULL; /* they pointed into d */
+    free(d);
+    return good;
+}
+
+struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, char *err, size_t errlen)
+{
+    struct dit *d = calloc(1, sizeof *d);
+    struct params list = {0};
+    json_t *json = model_config(m, "transformer", err, errlen);
+    bool good = d && json && read_config(&d->c, json, "transformer/config.json", err, errlen);
+    if (good) {
+        d->k = k;
+        declare(&list, d);
+        if (shapes_only)
+            for (int i = 0; i < list.count; i++) *list.param[i].slot = list.param[i].shape;
+        else
+            good = weights_load(k, &list, m, "transformer", NULL, d->id, err, errlen);
+    }
+    if (good) d->patch.weight = tensor_as(&d->patch.weight, 2, d->c.width, tensor_count(&d->patch.weight) / d->c.width);
+    params_free(&list);
+    json_decref(json);
+    if (good) return d;
+    free(d);
+    return NULL;
+}
+
+void dit_close(struct dit *d)
+{
+    free(d);
+}
+
+/* ---- sizes ---------------------------------------------------------------------------------------------- */
+
+bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen)
+{
+    const struct dit_config *c = &d->c;
+    char is[160];
+    if (latents->rank != 4 || latents->shape[0] < 1 || latents->shape[1] != c->in_channels || latents->shape[2] < c->patch ||
+        latents->shape[3] < c->patch || latents->shape[2] % c->patch || latents->shape[3] % c->patch)
+        return fail(err, errlen, "latents %s do not fit the model: [T,%lld,h,w] with h and w divisible by %lld",
+                    tensor_describe(is, sizeof is, latents), (long long)c->in_channels, (long long)c->patch);
+    *g = (struct dit_grid){.frames = latents->shape[0], .height = latents->shape[2], .width = latents->shape[3]};
+    g->rows = g->height / c->patch;
+    g->cols = g->width / c->patch;
+    int64_t video = g->frames * g->rows * g->cols, wide = c->rotary ? c->head_dim : c->width;
+    g->tokens = c->text_length + video;
+
+    struct tensor one = kern_tensor(d->k, DT_F32, 2, video, wide);
+    struct tensor two = c->rotary ? kern_tensor(d->k, DT_F32, 2, video, wide) : one;
+    if (c->rotary)
+        g->cos = one, g->sin = two;
+    else
+        g->table = one;
+    if (!kern_ok(d->k)) return fail(err, errlen, "%s", kern_error(d->k));
+    if (kern_planning(d->k)) return true;
+
+    float *a = malloc((size_t)(video * wide) * 2 * sizeof *a), *b = a + video * wide;
+    if (!a) return fail(err, errlen, "no memory for the position tables");
+    if (c->rotary)
+        rope_tables(a, b, g->frames, g->rows, g->cols, c->sample_height / c->patch, c->sample_width / c->patch, c->head_dim);
+    else
+        sincos_table(a, g->frames, g->rows, g->cols, c->width, c->spatial_scale, c->temporal_scale);
+    struct tensor host = tensor_of(DT_F32, a, 2, video, wide);
+    kern_upload(d->k, &one, &host);
+    host.data = b;
+    if (c->rotary) kern_upload(d->k, &two, &host);
+    free(a);
+    return true;
+}
+
+struct adapter_base dit_adapter_base(const struct dit *d, const struct dit_grid *g)
+{
+    struct adapter_base base = {.layers = d->c.layers, .width = d->c.width, .n_text = d->c.text_length};
+    if (g) base.frames = g->frames, base.rows = g->rows, base.cols = g->cols;
+    return base;
+}
+
+/* ---- forward -------------------------------------------------------------------------------------------- */
+
+static struct tensor scratch(struct dit *d, int64_t rows, int64_t width)
+{
+    return kern_tensor(d->k, DT_F32, 2, rows, width);
+}
+
+/* The i-th of the equal parts of a modulation vector [1, n width]. */
+static struct tensor part(const struct tensor *modulation, int i, int64_t width)
+{
+    struct tensor flat = tensor_as(modulation, 1, tensor_count(modulation));
+    return tensor_rows(&flat, i * width, width);
+}
+
+/* A block's modulation: shift, scale, gate of the video, then of the text. */
+enum { SHIFT_V, SCALE_V, GATE_V, SHIFT_T, SCALE_T, GATE_T };
+
+struct stream { /* the two kinds of rows of the joint sequence, and which modulation is theirs */
+    int64_t from, rows;
+    int shift;
+};
+
+static void streams(const struct dit *d, const struct dit_grid *g, struct stream s[2])
+{
+    s[0] = (struct stream){0, d->c.text_length, SHIFT_T};
+    s[1] = (struct stream){d->c.text_length, g->tokens - d->c.text_length, SHIFT_V};
+}
+
+static struct tensor modulation(struct dit *d, const struct dit_linear *l, const struct tensor *silu_time)
+{
+    struct tensor m = scratch(d, 1, l->bias.shape[0]);
+    linear_forward(d->k, &m, silu_time, &l->weight, &l->bias);
+    return m;
+}
+
+/* z = (LN(x) w + b)(1 + scale) + shift, each stream by its own modulation; the norm's weights serve both. */
+static void modulate(struct dit *d, const struct dit_grid *g, struct tensor *z, const struct tensor *x,
+                     const struct dit_norm *n, const struct tensor *m)
+{
+    struct stream s[2];
+    streams(d, g, s);
+    for (int i = 0; i < 2; i++) {
+        struct tensor zs = tensor_rows(z, s[i].from, s[i].rows), xs = tensor_rows(x, s[i].from, s[i].rows);
+        struct tensor shift = part(m, s[i].shift, d->c.width), scale = part(m, s[i].shift + 1, d->c.width);
+        layer_norm_forward(d->k, &zs, &xs, &n->weight, &n->bias, &scale, &shift, (float)d->c.norm_eps);
+    }
+}
+
+/* x += gate ⊙ y, each stream by its own gate. */
+static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *y, const struct tensor *m)
+{
+    struct stream s[2];
+    streams(d, g, s);
+    for (int i = 0; i < 2; i++) {
+        struct tensor xs = tensor_rows(x, s[i].from, s[i].rows), ys = tensor_rows(y, s[i].from, s[i].rows);
+        struct tensor gate = part(m, s[i].shift + 2, d->c.width);
+        gated_add_forward(d->k, &xs, &ys, &gate);
+    }
+}
+
+/* An attention projection with its adapters. */
+static void project(struct dit *d, int64_t layer, enum adapter_target t, struct tensor *y, const struct tensor *x,
+                    struct tensor *saved)
+{
+    const struct dit_linear *l = &d->block[layer].to[t];
+    linear_forward(d->k, y, x, &l->weight, &l->bias);
+    for (int i = 0; i < d->adapters; i++) {
+        int module = adapter_module(d->adapter[i], layer, t);
+        if (module >= 0) d->adapter[i]->kind->forward(d->adapter[i], module, y, x, &saved[i]);
+    }
+}
+
+static void normed_rope(struct dit *d, const struct dit_grid *g, struct tensor *y, const struct tensor *x,
+                        const struct dit_norm *n)
+{
+    bool rope = d->c.rotary;
+    qk_norm_rope_forward(d->k, y, x, &n->weight, &n->bias, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length,
+                         qk_eps);
+}
+
+/* Everything a block keeps lies in s. When sampling, in, mid and out are one tensor and nothing is kept. */
+static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *out, struct dit_block_saved *s,
+                          const struct tensor *silu_time)
+{
+    const struct dit_block *b = &d->block[i];
+    struct kern *k = d->k;
+    size_t mark = kern_mark(k);
+    struct tensor z = scratch(d, g->tokens, d->c.width);
+
+    struct tensor m = modulation(d, &b->modulation1, silu_time);
+    modulate(d, g, &z, &s->in, &b->norm1, &m);
+    project(d, i, TO_Q, &s->q, &z, s->adapter[TO_Q]);
+    project(d, i, TO_K, &s->k, &z, s->adapter[TO_K]);
+    project(d, i, TO_V, &s->v, &z, s->adapter[TO_V]);
+    struct tensor qn = scratch(d, g->tokens, d->c.width), kn = scratch(d, g->tokens, d->c.width);
+    normed_rope(d, g, &qn, &s->q, &b->norm_q);
+    normed_rope(d, g, &kn, &s->k, &b->norm_k);
+    attention_forward(k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL, (int)d->c.heads,
+                      1 / sqrtf((float)d->c.head_dim));
+    project(d, i, TO_OUT, &z, &s->o, s->adapter[TO_OUT]);
+    if (s->mid.data != s->in.data) kern_copy(k, &s->mid, &s->in);
+    gated_add(d, g, &s->mid, &z, &m);
+    kern_release(k, mark);
+
+    z = scratch(d, g->tokens, d->c.width);
+    m = modulation(d, &b->modulation2, silu_time);
+    modulate(d, g, &z, &s->mid, &b->norm2, &m);
+    struct tensor hidden = scratch(d, g->tokens, 4 * d->c.width);
+    linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
+    linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
+    if (out->data != s->mid.data) kern_copy(k, out, &s->mid);
+    gated_add(d, g, out, &z, &m);
+    kern_release(k, mark);
+}
+
+/* What block_forward fills, beside its input, middle and output. */
+static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, struct dit_block_saved *s, bool training, bool pre)
+{
+    s->q = scratch(d, g->tokens, d->c.width);
+    s->k = scratch(d, g->tokens, d->c.width);
+    s->v = scratch(d, g->tokens, d->c.width);
+    s->o = scratch(d, g->tokens, d->c.width);
+    s->lse = training ? scratch(d, d->c.heads, g->tokens) : (struct tensor){0};
+    s->pre = pre ? scratch(d, g->tokens, 4 * d->c.width) : (struct tensor){0};
+    for (int t = 0; t < ADAPTER_TARGETS; t++)
+        for (int n = 0; n < d->adapters; n++)
+            if (adapter_module(d->adapter[n], i, (enum adapter_target)t) >= 0)
+                s->adapter[t][n] = kern_tensor(d->k, DT_F32, 1, d->adapter[n]->kind->saved_floats(d->adapter[n], g->tokens));
+}
+
+/* silu(linear_2(silu(linear_1(embedding)))): what every modulation starts from. */
+static struct tensor time_embedding(struct dit *d, double timestep)
+{
+    struct tensor e = scratch(d, 1, d->c.time_dim), h = scratch(d, 1, d->c.time_dim), in = scratch(d, 1, d->c.width);
+    float *table = malloc((size_t)d->c.width * sizeof *table);
+    if (!table) kern_fail(d->k, "out of memory");
+    if (table) {
+        timestep_embedding(table, d->c.width, timestep);
+        struct tensor host = tensor_of(DT_F32, table, 2, 1, d->c.width);
+        kern_upload(d->k, &in, &host);
+        free(table);
+    }
+    linear_forward(d->k, &h, &in, &d->time1.weight, &d->time1.bias);
+    silu_forward(d->k, &h, &h);
+    linear_forward(d->k, &e, &h, &d->time2.weight, &d->time2.bias);
+    silu_forward(d->k, &e, &e);
+    return e;
+}
+
+static void embed(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *latents, const struct tensor *text)
+{
+    size_t mark = kern_mark(d->k);
+    struct tensor text_rows = tensor_rows(x, 0, d->c.text_length);
+    struct tensor video = tensor_rows(x, d->c.text_length, g->tokens - d->c.text_length);
+    struct tensor patches = scratch(d, video.shape[0], d->patch.weight.shape[1]);
+    linear_forward(d->k, &text_rows, text, &d->text.weight, &d->text.bias);
+    patchify(d->k, &patches, latents, (int)d->c.patch);
+    linear_forward(d->k, &video, &patches, &d->patch.weight, &d->patch.bias);
+    if (!d->c.rotary) add(d->k, &video, &g->table);
+    kern_release(d->k, mark);
+}
+
+void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, const struct tensor *latents,
+                 const struct tensor *text, double timestep, struct dit_saved *saved)
+{
+    struct kern *k = d->k;
+    int64_t w = d->c.width, n_text = d->c.text_length;
+    size_t start = kern_mark(k);
+    struct tensor silu_time = time_embedding(d, timestep), x = scratch(d, g->tokens, w);
+    embed(d, g, &x, latents, text);
+
+    if (!saved) {
+        struct dit_block_saved s = {.in = x, .mid = x};
+        size_t mark = kern_mark(k);
+        for (int64_t i = 0; i < d->c.layers; i++) {
+            block_scratch(d, g, i, &s, false, false);
+            block_forward(d, g, i, &x, &s, &silu_time);
+            kern_release(k, mark);
+        }
+    } else {
+        saved->modulation = silu_time;
+        for (int64_t i = 0; i < d->c.layers; i++) {
+            struct dit_block_saved *s = &saved->block[i];
+            bool full = saved->recompute == RECOMPUTE_FULL;
+            struct tensor next = scratch(d, g->tokens, w);
+            size_t mark = kern_mark(k);
+            *s = (struct dit_block_saved){.in = x};
+            s->mid = full ? next : scratch(d, g->tokens, w);
+            block_scratch(d, g, i, s, !full, saved->recompute == RECOMPUTE_NONE);
+            block_forward(d, g, i, &next, s, &silu_time);
+            if (full) kern_release(k, mark);
+            x = next;
+        }
+        saved->last = x;
+    }
+
+    size_t mark = kern_mark(k);
+    struct tensor video = tensor_rows(&x, n_text, g->tokens - n_text), y = scratch(d, video.shape[0], w);
+    struct tensor m = modulation(d, &d->norm_out_modulation, &silu_time);
+    struct tensor shift = part(&m, 0, w), scale = part(&m, 1, w); /* shift first, here, too */
+    struct tensor patches = scratch(d, video.shape[0], d->out.bias.shape[0]);
+    layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL, (float)d->c.norm_eps);
+    layer_norm_forward(k, &y, &y, &d->norm_out.weight, &d->norm_out.bias, &scale, &shift, (float)d->c.norm_eps);
+    linear_forward(k, &patches, &y, &d->out.weight, &d->out.bias);
+    unpatchify(k, out, &patches, (int)d->c.patch);
+    kern_release(k, saved ? mark : start);
+}
+
+/* ---- backward ------------------------------------------------------------------------------------------- */
+
+/* dy = gate ⊙ dx per stream */
+static void gated_add_back(struct dit *d, const struct dit_grid *g, struct tensor *dy, const struct tensor *dx, const struct tensor *m)
+{
+    struct stream s[2];
+    streams(d, g, s);
+    for (int i = 0; i < 2; i++) {
+        struct tensor ys = tensor_rows(dy, s[i].from, s[i].rows), xs = tensor_rows(dx, s[i].from, s[i].rows);
+        struct tensor gate = part(m, s[i].shift + 2, d->c.width);
+        gated_add_backward(d->k, &ys, &xs, &gate);
+    }
+}
+
+/* dx += the modulated norm's backward pass, per stream */
+static void modulate_back(struct dit *d, const struct dit_grid *g, struct tensor *dx, const struct tensor *dz,
+                          const struct tensor *x, const struct dit_norm *n, const struct tensor *m)
+{
+    struct stream s[2];
+    streams(d, g, s);
+    for (int i = 0; i < 2; i++) {
+        struct tensor ds = tensor_rows(dx, s[i].from, s[i].rows), zs = tensor_rows(dz, s[i].from, s[i].rows);
+        struct tensor xs = tensor_rows(x, s[i].from, s[i].rows), scale = part(m, s[i].shift + 1, d->c.width);
+        layer_norm_backward(d->k, &ds, &zs, &xs, &n->weight, &scale, (float)d->c.norm_eps, true);
+    }
+}
+
+/* dx = (or +=) dy W and the adapter's share; NULL when nothing below is trained. */
+static void project_back(struct dit *d, int64_t layer, enum adapter_target t, struct tensor *dx, bool add_to, const struct tensor *dy,
+                         const struct tensor *x, const struct tensor *saved)
+{
+    if (dx) linear_backward(d->k, dx, dy, &d->block[layer].to[t].weight, add_to);
+    int module = adapter_module(d->adapter[0], layer, t);
+    if (module >= 0) d->adapter[0]->kind->backward(d->adapter[0], module, dx, dy, x, &saved[0]);
+}
+
+/* dx: the gradient of the block's output on entry, of its input on return (not for the first block). */
+static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *dx, struct dit_block_saved *s,
+                           const struct tensor *silu_time)
+{
+    const struct dit_block *b = &d->block[i];
+    struct kern *k = d->k;
+    int64_t w = d->c.width;
+    float scale = 1 / sqrtf((float)d->c.head_dim);
+    bool rope = d->c.rotary;
+    size_t mark = kern_mark(k);
+    struct tensor z = scratch(d, g->tokens, w);
+
+    /* x_out = x_mid + gate2 ⊙ ff(z2) */
+    struct tensor m = modulation(d, &b->modulation2, silu_time);
+    {
+        size_t inner = kern_mark(k);
+        struct tensor dff = scratch(d, g->tokens, w), dpre = scratch(d, g->tokens, 4 * w), pre = s->pre;
+        if (!pre.rank) { /* not kept: the feed-forward's first half again */
+            pre = scratch(d, g->tokens, 4 * w);
+            modulate(d, g, &z, &s->mid, &b->norm2, &m);
+            linear_forward(k, &pre, &z, &b->ff_in.weight, &b->ff_in.bias);
+        }
+        gated_add_back(d, g, &dff, dx, &m);
+        linear_gelu_backward(k, &dpre, &dff, &b->ff_out.weight, &pre);
+        linear_backward(k, &dff, &dpre, &b->ff_in.weight, false);
+        modulate_back(d, g, dx, &dff, &s->mid, &b->norm2, &m);
+        kern_release(k, inner);
+    }
+
+    /* x_mid = x_in + gate1 ⊙ to_out(attention(z1)) */
+    m = modulation(d, &b->modulation1, silu_time);
+    struct tensor dz = scratch(d, g->tokens, w), d_o = scratch(d, g->tokens, w);
+    gated_add_back(d, g, &dz, dx, &m);
+    project_back(d, i, TO_OUT, &d_o, false, &dz, &s->o, s->adapter[TO_OUT]);
+    struct tensor qn = scratch(d, g->tokens, w), kn = scratch(d, g->tokens, w);
+    struct tensor dq = scratch(d, g->tokens, w), dk = scratch(d, g->tokens, w), dv = scratch(d, g->tokens, w);
+    normed_rope(d, g, &qn, &s->q, &b->norm_q);
+    normed_rope(d, g, &kn, &s->k, &b->norm_k);
+    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v, (int)d->c.heads, scale);
+    qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length, qk_eps);
+    qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length, qk_eps);
+    modulate(d, g, &z, &s->in, &b->norm1, &m);
+    struct tensor *below = i > 0 ? &dz : NULL; /* nothing is trained below the first block */
+    project_back(d, i, TO_Q, below, false, &qn, &z, s->adapter[TO_Q]);
+    project_back(d, i, TO_K, below, true, &kn, &z, s->adapter[TO_K]);
+    project_back(d, i, TO_V, below, true, &dv, &z, s->adapter[TO_V]);
+    if (below) modulate_back(d, g, dx, &dz, &s->in, &b->norm1, &m);
+    kern_release(k, mark);
+}
+
+void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout, const struct dit_saved *saved)
+{
+    struct kern *k = d->k;
+    int64_t w = d->c.width, n_text = d->c.text_length, n_video = g->tokens - n_text;
+    size_t start = kern_mark(k);
+    struct tensor dx = scratch(d, g->tokens, w), dtext = tensor_rows(&dx, 0, n_text), dvideo = tensor_rows(&dx, n_text, n_video);
+    kern_zero(k, &dtext); /* the text rows end with the last block */
+    {
+        size_t mark = kern_mark(k);
+        struct tensor video = tensor_rows(&saved->last, n_text, n_video), y = scratch(d, n_video, w), dy = scratch(d, n_video, w);
+        struct tensor m = modulation(d, &d->norm_out_modulation, &saved->modulation), scale = part(&m, 1, w);
+        struct tensor dpatches = scratch(d, n_video, d->out.bias.shape[0]);
+        layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL, (float)d->c.norm_eps);
+        patchify(k, &dpatches, dout, (int)d->c.patch);
+        linear_backward(k, &dy, &dpatches, &d->out.weight, false);
+        layer_norm_backward(k, &dvideo, &dy, &y, &d->norm_out.weight, &scale, (float)d->c.norm_eps, false);
+        kern_copy(k, &dy, &dvideo);
+        layer_norm_backward(k, &dvideo, &dy, &video, &d->norm_final.weight, NULL, (float)d->c.norm_eps, false);
+        kern_release(k, mark);
+    }
+    for (int64_t i = d->c.layers - 1; i >= 0; i--) {
+        size_t mark = kern_mark(k);
+        struct dit_block_saved s = saved->block[i];
+        if (saved->recompute == RECOMPUTE_FULL) {
+            struct tensor out = scratch(d, g->tokens, w);
+            s.mid = scratch(d, g->tokens, w);
+            block_scratch(d, g, i, &s, true, true);
+            block_forward(d, g, i, &out, &s, &saved->modulation);
+        }
+        block_backward(d, g, i, &dx, &s, &saved->modulation);
+        kern_release(k, mark);
+    }
+    kern_release(k, start);
+}
