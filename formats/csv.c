@@ -14,7 +14,6 @@
 struct csv_state {
     struct csv_parser parser;
     int fd;
-    char *name;
     char block[1 << 16];
     size_t used, have; /* of block */
     bool ended;        /* the file: what block has is all */
@@ -29,8 +28,7 @@ struct csv_state {
     bool row_done, out_of_memory;
 };
 
-/* ---- what libcsv calls ----------------------------------------------------------------------------------
- */
+/* ---- what libcsv calls --------------------------------------------------------------------------------- */
 
 static void on_field(void *bytes, size_t n, void *state)
 {
@@ -68,12 +66,21 @@ static int no_space(unsigned char c)
     return 0;
 }
 
-/* ---- one row --------------------------------------------------------------------------------------------
- */
+/* ---- one row ------------------------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static bool refuse(struct csv *c, int64_t line, const char *fmt, ...)
+{
+    int at = snprintf(c->error, sizeof c->error, "line %lld: ", (long long)line);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(c->error + at, sizeof c->error - (size_t)at, fmt, ap);
+    va_end(ap);
+    return false;
+}
 
 static enum csv_got damaged(struct csv *c, int64_t line, const char *why)
 {
-    fail(c->error, sizeof c->error, "%s: line %lld: %s", c->state->name, (long long)line, why);
+    refuse(c, line, "%s", why);
     return CSV_DAMAGED;
 }
 
@@ -144,18 +151,14 @@ static enum csv_got read_row(struct csv *c)
 static bool point_at_fields(struct csv *c)
 {
     struct csv_state *s = c->state;
-    char *unit = s->text, *end = s->text + s->length;
     json_t *probe = json_stringn(s->text, s->length); /* refuses what is not UTF-8 */
     json_decref(probe);
-    if (!probe)
-        return fail(c->error, sizeof c->error, "%s: line %lld: not UTF-8", s->name, (long long)c->line);
+    if (!probe) return refuse(c, c->line, "not UTF-8");
     if (s->fields != c->columns)
-        return fail(c->error, sizeof c->error, "%s: line %lld: %d fields under %d columns", s->name,
-                    (long long)c->line, s->fields, c->columns);
-    for (int i = 0; i < s->fields; i++, unit += strlen(unit) + 1) c->field[i] = s->text + s->start[i];
-    if (unit != end)
-        return fail(c->error, sizeof c->error, "%s: line %lld: a zero byte", s->name, (long long)c->line);
-    return true;
+        return refuse(c, c->line, "%d fields under %d columns", s->fields, c->columns);
+    char *next = s->text;
+    for (int i = 0; i < s->fields; i++, next += strlen(next) + 1) c->field[i] = s->text + s->start[i];
+    return next == s->text + s->length || refuse(c, c->line, "a zero byte");
 }
 
 enum csv_got csv_next(struct csv *c)
@@ -164,8 +167,7 @@ enum csv_got csv_next(struct csv *c)
     return got == CSV_ROW && !point_at_fields(c) ? CSV_BAD_ROW : got;
 }
 
-/* ---- the header -----------------------------------------------------------------------------------------
- */
+/* ---- the header ---------------------------------------------------------------------------------------- */
 
 static bool same_name(const char *a, const char *b)
 {
@@ -191,30 +193,28 @@ static bool read_header(struct csv *c)
     c->columns = s->fields;
     c->column = calloc((size_t)s->fields, sizeof *c->column);
     c->field = calloc((size_t)s->fields, sizeof *c->field);
-    if (!c->column || !c->field) return damaged(c, 1, "out of memory"), false;
+    if (!c->column || !c->field) return refuse(c, 1, "out of memory");
     if (!point_at_fields(c)) return false;
     for (int i = 0; i < c->columns; i++)
-        if (!(c->column[i] = strdup(c->field[i]))) return damaged(c, 1, "out of memory"), false;
+        if (!(c->column[i] = strdup(c->field[i]))) return refuse(c, 1, "out of memory");
     for (int i = 0; i < c->columns; i++) /* nameless columns are common, and harmless */
         if (*c->column[i] && csv_column(c, c->column[i]) != i)
-            return fail(c->error, sizeof c->error, "%s: line %lld: column `%s` is there twice", s->name,
-                        (long long)c->line, c->column[i]);
+            return refuse(c, c->line, "column `%s` is there twice", c->column[i]);
     return true;
 }
 
-struct csv *csv_open(int fd, const char *name, char *err, size_t errlen)
+struct csv *csv_open(int fd, char *err, size_t errlen)
 {
     struct csv *c = calloc(1, sizeof *c);
     struct csv_state *s = calloc(1, sizeof *s);
-    char *copy = strdup(name);
-    if (!c || !s || !copy || csv_init(&s->parser, CSV_STRICT | CSV_STRICT_FINI)) {
-        free(c), free(s), free(copy);
-        fail(err, errlen, "%s: out of memory", name);
+    if (!c || !s || csv_init(&s->parser, CSV_STRICT | CSV_STRICT_FINI)) {
+        free(c), free(s);
+        fail(err, errlen, "out of memory");
         return NULL;
     }
     csv_set_space_func(&s->parser, no_space); /* libcsv would trim */
     csv_set_blk_size(&s->parser, 4096);
-    s->fd = fd, s->name = copy, s->line = 1, c->state = s;
+    s->fd = fd, s->line = 1, c->state = s;
     if (read_header(c)) return c;
     fail(err, errlen, "%s", c->error);
     csv_close(c);
@@ -224,9 +224,9 @@ struct csv *csv_open(int fd, const char *name, char *err, size_t errlen)
 void csv_close(struct csv *c)
 {
     if (!c) return;
-    for (int i = 0; i < c->columns; i++) free(c->column[i]);
+    for (int i = 0; i < c->columns && c->column; i++) free(c->column[i]);
     csv_free(&c->state->parser);
-    free(c->state->name), free(c->state->text), free(c->state->start), free(c->state);
+    free(c->state->text), free(c->state->start), free(c->state);
     free(c->column), free(c->field), free(c);
 }
 

@@ -22,17 +22,16 @@ struct csv {
     struct csv_state *state;
 };
 
-/* Reads the header from fd. NULL with the reason in err, which starts with name: a damaged or missing header,
- * or a column of it that is there twice. Does not close fd. */
-struct csv *csv_open(int fd, const char *name, char *err, size_t errlen);
+/* Reads the header from fd. NULL with the reason in err: no header or a damaged one, a column that is there
+ * twice. Every reason starts with the line, "line 1: ". Does not close fd. */
+struct csv *csv_open(int fd, char *err, size_t errlen);
 void csv_close(struct csv *c); /* NULL is fine */
 
 enum csv_got {
-    CSV_DAMAGED = -1, /* nothing more can be read: c->error says where and why */
+    CSV_DAMAGED = -1, /* nothing more can be read: c->error has the line and the reason */
     CSV_END = 0,
     CSV_ROW = 1,
-    CSV_BAD_ROW =
-        2, /* more or fewer fields than columns, or not UTF-8: c->error says so; reading may go on */
+    CSV_BAD_ROW = 2, /* more or fewer fields than columns, or not UTF-8: c->error says; reading may go on */
 };
 enum csv_got csv_next(struct csv *c);
 
