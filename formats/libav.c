@@ -1,0 +1,120 @@
+#include "formats/libav.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <libavutil/log.h>
+#include <libavutil/opt.h>
+#include <libavutil/pixdesc.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* decoder threads talk, too */
+static char last[256];
+
+static void keep_last(void *context, int level, const char *fmt, va_list ap)
+{
+    (void)context;
+    if (level > AV_LOG_ERROR) return;
+    char line[sizeof last];
+    vsnprintf(line, sizeof line, fmt, ap);
+    size_t n = strlen(line);
+    while (n && strchr("\n\r. ", line[n - 1])) line[--n] = 0;
+    if (!n) return;
+    pthread_mutex_lock(&lock);
+    memcpy(last, line, n + 1);
+    pthread_mutex_unlock(&lock);
+}
+
+void libav_quiet(void)
+{
+    av_log_set_callback(keep_last);
+    pthread_mutex_lock(&lock);
+    last[0] = 0;
+    pthread_mutex_unlock(&lock);
+}
+
+bool libav_error(char *err, size_t errlen, const char *what, int code)
+{
+    char name[AV_ERROR_MAX_STRING_SIZE] = "", said[sizeof last];
+    if (code < 0) av_strerror(code, name, sizeof name);
+    pthread_mutex_lock(&lock);
+    memcpy(said, last, sizeof said);
+    pthread_mutex_unlock(&lock);
+    snprintf(err, errlen, "%s%s%s%s%s%s", what, name[0] ? ": " : "", name, said[0] ? " (" : "", said,
+             said[0] ? ")" : "");
+    return false;
+}
+
+AVFrame *libav_picture(int format, int width, int height)
+{
+    AVFrame *p = av_frame_alloc();
+    if (!p) return NULL;
+    p->format = format;
+    p->width = width;
+    p->height = height;
+    if (format == AV_PIX_FMT_RGB24) p->color_range = AVCOL_RANGE_JPEG;
+    if (av_frame_get_buffer(p, 0) < 0) av_frame_free(&p);
+    return p;
+}
+
+/* Where subsampled chroma lies, in 1/256 of a luma pixel. Left and half-way down is what MPEG-2 and its
+ * successors mean when they say nothing. */
+static void chroma_position(const AVFrame *p, int *x, int *y)
+{
+    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(p->format);
+    int location =
+        p->chroma_location == AVCHROMA_LOC_UNSPECIFIED ? AVCHROMA_LOC_LEFT : (int)p->chroma_location;
+    *x = *y = -513; /* libswscale's "no matter" */
+    if (!d || d->flags & AV_PIX_FMT_FLAG_RGB) return;
+    if (d->log2_chroma_w == 1)
+        *x = (location - 1) % 2 ? 128 : 0; /* left, center, topleft, top, bottomleft, bottom */
+    if (d->log2_chroma_h == 1) *y = (int[]){128, 0, 256}[(location - 1) / 2 % 3];
+}
+
+struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int threads, char *err, size_t errlen)
+{
+    if (from->colorspace == AVCOL_SPC_YCGCO || from->colorspace > AVCOL_SPC_BT2020_CL) {
+        snprintf(err, errlen, "colour matrix %s is not supported", av_color_space_name(from->colorspace));
+        return NULL;
+    }
+    struct SwsContext *s = sws_alloc_context();
+    if (!s) {
+        libav_error(err, errlen, "scaler", AVERROR(ENOMEM));
+        return NULL;
+    }
+    int fx, fy, tx, ty;
+    chroma_position(from, &fx, &fy);
+    chroma_position(to, &tx, &ty);
+    const struct {
+        const char *name;
+        int value;
+    } option[] = {
+        {"srcw", from->width},
+        {"srch", from->height},
+        {"src_format", from->format},
+        {"src_h_chr_pos", fx},
+        {"src_v_chr_pos", fy},
+        {"dstw", to->width},
+        {"dsth", to->height},
+        {"dst_format", to->format},
+        {"dst_h_chr_pos", tx},
+        {"dst_v_chr_pos", ty},
+        {"threads", threads},
+        {"sws_flags", SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP},
+    };
+    int r = 0;
+    for (size_t i = 0; i < sizeof option / sizeof *option && r >= 0; i++)
+        r = av_opt_set_int(s, option[i].name, option[i].value, 0);
+    if (r >= 0) r = sws_init_context(s, NULL, NULL);
+    /* Pictures that are RGB already, or gray, know no matrix: a refusal there says just that. */
+    if (r >= 0)
+        sws_setColorspaceDetails(s, sws_getCoefficients(from->colorspace),
+                                 from->color_range == AVCOL_RANGE_JPEG, sws_getCoefficients(to->colorspace),
+                                 to->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
+    if (r < 0) {
+        libav_error(err, errlen, "cannot scale such pictures", r);
+        sws_freeContext(s);
+        return NULL;
+    }
+    return s;
+}

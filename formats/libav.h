@@ -1,0 +1,31 @@
+/* libav - what the users of FFmpeg's libraries share: messages kept off stderr and told as reasons, and one
+ * way to scale and convert pictures. */
+#ifndef FORMATS_LIBAV_H
+#define FORMATS_LIBAV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <libavutil/frame.h>
+#include <libswscale/swscale.h>
+
+/* From here on libav* prints nothing; the last error it would have printed is kept for libav_error(), and
+ * what was kept so far is forgotten. */
+void libav_quiet(void);
+
+/* "what: the error's name (what libav* said last)" into err; code is an AVERROR, or 0 when there is none.
+ * Always false, so that a caller can return it. */
+bool libav_error(char *err, size_t errlen, const char *what, int code);
+
+/* A picture with memory of its own, rows aligned and padded as libswscale's vector code likes them; NULL: no
+ * memory. */
+AVFrame *libav_picture(int format, int width, int height);
+
+/* A scaler between two pictures like these: bicubic (an area-aware kernel when it shrinks), rounded exactly,
+ * chroma at full resolution and where its location says. Matrix and range are taken from color_range and
+ * colorspace; BT.601, limited, when they say nothing. The result does not depend on threads (0: one per
+ * processor). NULL with the reason in err. */
+struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int threads, char *err,
+                                size_t errlen);
+
+#endif

@@ -1,0 +1,28 @@
+/* video - frames out of a video file, by libav*: no external process, nothing but this one file opened. */
+#ifndef FORMATS_VIDEO_H
+#define FORMATS_VIDEO_H
+
+#include "formats/tensor.h"
+
+/* Which of a clip's `total` frames to take, in rising order: fills index[0..count). */
+typedef void video_choice(int64_t *index, int64_t count, int64_t total);
+/* Spread over the whole clip, first and last included: floor(k (total-1) / (count-1)); a single one is the
+ * first. A clip that is too short repeats frames. */
+video_choice video_spread;
+
+struct video_info {
+    int width, height; /* of the file, upright */
+    int64_t frames;    /* that decode, whatever the container claims */
+    double fps;        /* 0: the file does not say */
+};
+
+/* Decodes the file at path and fills out, U8 [count,height,width,3] RGB, with the frames chosen, stretched to
+ * its size (libav_scaler(): bicubic; the file's colour matrix, range and chroma location). Frames are
+ * numbered in the order they are shown; a display matrix of quarter turns and mirrorings is obeyed, any other
+ * refused; the pixels' aspect ratio and timing are not looked at. Whatever the decoder reports as damaged
+ * fails the whole clip, as does a file cut short: no frame is guessed. The result does not depend on threads
+ * (0: one per processor). false with the reason in err. */
+bool video_read(const char *path, int threads, video_choice *choose, struct tensor *out,
+                struct video_info *info, char *err, size_t errlen);
+
+#endif
