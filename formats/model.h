@@ -25,8 +25,8 @@ void model_close(struct model *m);
 
 /* PART/config.json (scheduler: scheduler_config.json) as an object; NULL with the reason in err. Caller decrefs. */
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen);
-/* The path of a file of the folder, e.g. "tokenizer/spiece.model"; false when it is not there. random: presets fall
- * back to the preset's own file. */
+/* The path of a file of the folder, e.g. "tokenizer/spiece.model"; false when it is not there. A random: preset without
+ * it falls back to data_path() of the same name. */
 bool model_file(const struct model *m, const char *relative, char *path, size_t size, char *err, size_t errlen);
 
 /* All weight files of one part. */
@@ -39,13 +39,15 @@ struct model_weights {
         const struct safetensors_entry *entry;
     } *tensor;
 };
-/* Opens one file or the index's shards, and checks the index against what the shards hold, both ways. */
+/* Opens one file or the index's shards, and checks the index against what the shards hold, both ways. Two candidates
+ * side by side are refused, and so are pickles (.bin, .pt): they are programs, and are never executed. */
 struct model_weights *model_weights_open(const struct model *m, const char *part, char *err, size_t errlen);
 void model_weights_close(struct model_weights *w);
 const struct model_tensor *model_weights_find(const struct model_weights *w, const char *name);
 
-/* Where the program's own data lies (examples/ of the source tree, or share/sluice when installed): the first that
- * exists of $SLUICE_DATA, ../examples and ../share/sluice beside the program's folder. */
+/* Where the program's own data lies (examples/ of the source tree, or share/sluice when installed): in $SLUICE_DATA
+ * when that is set, else the first that exists of ../examples, ../share/sluice and ../../../examples (a sanitizer
+ * build) beside the program's folder. */
 bool data_path(const char *relative, char *path, size_t size);
 
 /* Reading a config: the first problem sticks in `error`, named by file and field, so a whole config is read with one

@@ -239,8 +239,7 @@ bool safetensors_read(const struct safetensors *s, const struct safetensors_entr
     return safetensors_read_part(s, e, 0, data, e->bytes, err, errlen);
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------- */
 
 static bool add_entry(json_t *root, const struct safetensors_item *item, uint64_t *at, char *err,
                       size_t errlen)
@@ -278,8 +277,8 @@ static char *header_text(const struct safetensors_item **order, int count, json_
     uint64_t at = 0;
     char *text = NULL;
     bool good = root || fail(err, errlen, "out of memory");
-    if (good && metadata)
-        good = check_metadata(metadata, err, errlen) && json_object_set(root, "__metadata__", metadata) == 0;
+    if (good && metadata) good = check_metadata(metadata, err, errlen);
+    if (good && json_object_size(metadata) > 0) good = json_object_set(root, "__metadata__", metadata) == 0;
     for (int i = 0; good && i < count; i++) good = add_entry(root, order[i], &at, err, errlen);
     if (good) {
         size_t bytes = json_dumpb(root, NULL, 0, JSON_COMPACT);

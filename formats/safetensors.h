@@ -42,7 +42,7 @@ bool safetensors_read_part(const struct safetensors *s, const struct safetensors
                            size_t n, char *err, size_t errlen);
 
 /* Write a file, atomically; tensors in the order given except that larger dtypes come first, as other writers do.
- * metadata: strings to strings, or NULL. */
+ * metadata: strings to strings; NULL or empty: none is written. */
 struct safetensors_item {
     const char *name;
     struct tensor t;
