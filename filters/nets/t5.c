@@ -1,0 +1,248 @@
+#include "filters/nets/t5.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "formats/error.h"
+
+enum { MAX_LAYERS = 128 };
+
+struct t5_config {
+    int64_t width, heads, head, hidden, layers, vocab, buckets, max_distance;
+    float eps;
+};
+
+struct t5 {
+    struct kern *k;
+    struct t5_config c;
+    int64_t length;
+    char id[17];
+    struct tensor shared, final_norm;
+    struct tensor buckets, bias; /* [buckets,heads], and [heads,length,length] made from it */
+    struct layer {
+        struct tensor norm1, q, k, v, o, norm2, gate, up, down; /* gate, up, down: wi_0, wi_1, wo */
+    } layer[MAX_LAYERS];
+};
+
+static bool t5_config(struct t5_config *c, json_t *json, const char *file, char *err, size_t errlen)
+{
+    struct config f = {.json = json, .file = file};
+    *c = (struct t5_config){
+        .width = config_int(&f, "d_model", 1, 1 << 16),
+        .heads = config_int(&f, "num_heads", 1, 1024),
+        .head = config_int(&f, "d_kv", 1, 1024),
+        .hidden = config_int(&f, "d_ff", 1, 1 << 18),
+        .layers = config_int(&f, "num_layers", 1, MAX_LAYERS),
+        .vocab = config_int(&f, "vocab_size", 2, 1 << 20),
+        .buckets = config_int_or(&f, "relative_attention_num_buckets", 4, 1024, 32),
+        .max_distance = config_int_or(&f, "relative_attention_max_distance", 2, 1 << 20, 128),
+        .eps = (float)config_real_or(&f, "layer_norm_epsilon", 1e-6),
+    };
+    config_expect(&f, "feed_forward_proj", json_string("gated-gelu"));
+    config_expect(&f, "dense_act_fn", json_string("gelu_new"));
+    config_expect(&f, "is_gated_act", json_true());
+    if (f.error[0]) return fail(err, errlen, "%s", f.error);
+    if (!config_text_or(&f, "feed_forward_proj", NULL)) /* left out, it means the plain ReLU of T5 v1.0 */
+        return fail(err, errlen, "%s: no feed_forward_proj; only \"gated-gelu\" is known here", file);
+    if (c->buckets % 4 || c->max_distance <= c->buckets / 4)
+        return fail(err, errlen, "%s: %lld buckets do not fit a relative_attention_max_distance of %lld",
+                    file, (long long)c->buckets, (long long)c->max_distance);
+    return true;
+}
+
+/* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d, q is born small.
+ */
+static void t5_params(struct params *list, const struct t5_config *c, struct t5 *t)
+{
+    const int64_t inner = c->heads * c->head;
+    const double narrow = 1 / sqrt((double)c->width);
+    const struct tensor norm = shape_of(1, c->width), into = shape_of(2, inner, c->width);
+
+    param_add(list, &t->shared, shape_of(2, c->vocab, c->width), 0, 1, "shared.weight");
+    for (int i = 0; i < c->layers; i++) {
+        struct layer *l = &t->layer[i];
+#define NAME(rest) "encoder.block.%d.layer." rest ".weight", i
+        param_add(list, &l->q, into, 0, narrow / sqrt((double)c->head), NAME("0.SelfAttention.q"));
+        param_add(list, &l->k, into, 0, narrow, NAME("0.SelfAttention.k"));
+        param_add(list, &l->v, into, 0, narrow, NAME("0.SelfAttention.v"));
+        param_add(list, &l->o, shape_of(2, c->width, inner), 0, 1 / sqrt((double)inner),
+                  NAME("0.SelfAttention.o"));
+        if (i == 0) /* one table for all layers, kept by the first */
+            param_add(list, &t->buckets, shape_of(2, c->buckets, c->heads), 0, 1,
+                      NAME("0.SelfAttention.relative_attention_bias"));
+        param_add(list, &l->norm1, norm, 1, 0, NAME("0.layer_norm"));
+        param_add(list, &l->gate, shape_of(2, c->hidden, c->width), 0, narrow, NAME("1.DenseReluDense.wi_0"));
+        param_add(list, &l->up, shape_of(2, c->hidden, c->width), 0, narrow, NAME("1.DenseReluDense.wi_1"));
+        param_add(list, &l->down, shape_of(2, c->width, c->hidden), 0, 1 / sqrt((double)c->hidden),
+                  NAME("1.DenseReluDense.wo"));
+        param_add(list, &l->norm2, norm, 1, 0, NAME("1.layer_norm"));
+#undef NAME
+    }
+    param_add(list, &t->final_norm, norm, 1, 0, "encoder.final_layer_norm.weight");
+}
+
+bool t5_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
+{
+    struct t5_config c;
+    struct t5 slots; /* only its addresses are used */
+    if (!t5_config(&c, config, file, err, errlen)) return false;
+    int from = list->count;
+    t5_params(list, &c, &slots);
+    for (int i = from; i < list->count; i++) list->param[i].slot = NULL;
+    return true;
+}
+
+int t5_bucket(int64_t distance, int buckets, int64_t max_distance)
+{
+    int side = buckets / 2, exact = side / 2, first = distance > 0 ? side : 0;
+    int64_t d = llabs(distance);
+    if (d < exact) return first + (int)d;
+    /* Exact where it matters: with the usual 32 and 128 the logarithms are whole numbers at every power of
+     * two, and no other integer lies on a boundary. */
+    double grown = log2((double)d / exact) / log2((double)max_distance / exact) * (side - exact);
+    return first + (grown >= side - exact ? side - 1 : exact + (int)grown);
+}
+
+/* bias[h,q,k] = table[bucket(k - q),h], in device memory */
+static bool position_bias(struct t5 *t)
+{
+    const int64_t length = t->length, heads = t->c.heads;
+    struct tensor table = tensor_of(DT_F32, NULL, 2, t->c.buckets, heads);
+    struct tensor bias = tensor_of(DT_F32, NULL, 3, heads, length, length);
+    table.data = malloc(tensor_bytes(&table));
+    bias.data = malloc(tensor_bytes(&bias));
+    if (table.data && bias.data) {
+        kern_download(t->k, &table, &t->buckets);
+        float *to = bias.data;
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t q = 0; q < length; q++)
+                for (int64_t k = 0; k < length; k++) {
+                    int bucket = t5_bucket(k - q, (int)t->c.buckets, t->c.max_distance);
+                    *to++ = ((const float *)table.data)[bucket * heads + h];
+                }
+        t->bias = kern_alloc(t->k, DT_F32, 3, heads, length, length);
+        kern_upload(t->k, &t->bias, &bias);
+    } else {
+        kern_fail(t->k, "out of memory for the position bias of %lld ids", (long long)length);
+    }
+    free(table.data);
+    free(bias.data);
+    return kern_ok(t->k);
+}
+
+static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
+{
+    struct kern *k = t->k;
+    const struct t5_config *c = &t->c;
+    const int64_t rows = t->length, inner = c->heads * c->head;
+    size_t mark = kern_mark(k);
+    struct tensor id = kern_tensor(k, DT_I32, 1, rows);
+    struct tensor x = kern_tensor(k, DT_F32, 2, rows, c->width),
+                  n = kern_tensor(k, DT_F32, 2, rows, c->width);
+    struct tensor q = kern_tensor(k, DT_F32, 2, rows, inner), key = kern_tensor(k, DT_F32, 2, rows, inner);
+    struct tensor v = kern_tensor(k, DT_F32, 2, rows, inner), o = kern_tensor(k, DT_F32, 2, rows, inner);
+    struct tensor gate = kern_tensor(k, DT_F32, 2, rows, c->hidden),
+                  up = kern_tensor(k, DT_F32, 2, rows, c->hidden);
+
+    kern_upload(k, &id, ids);
+    embedding_forward(k, &x, &t->shared, &id); /* no scaling, no positions */
+    for (int i = 0; i < c->layers; i++) {
+        const struct layer *l = &t->layer[i];
+
+        rms_norm_forward(k, &n, &x, &l->norm1, c->eps);
+        linear_forward(k, &q, &n, &l->q, NULL);
+        linear_forward(k, &key, &n, &l->k, NULL);
+        linear_forward(k, &v, &n, &l->v, NULL);
+        attention_forward(k, &o, NULL, &q, &key, &v, &t->bias, (int)c->heads, 1); /* not divided by √d */
+        linear_forward(k, &n, &o, &l->o, NULL);
+        add(k, &x, &n);
+
+        rms_norm_forward(k, &n, &x, &l->norm2, c->eps);
+        linear_forward(k, &gate, &n, &l->gate, NULL);
+        linear_forward(k, &up, &n, &l->up, NULL);
+        gelu_mul_forward(k, &gate, &gate, &up);
+        linear_forward(k, &n, &gate, &l->down, NULL);
+        add(k, &x, &n);
+    }
+    rms_norm_forward(k, &n, &x, &t->final_norm, c->eps);
+    kern_download(k, embeds, &n);
+    kern_release(k, mark);
+}
+
+bool t5_encode(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
+{
+    struct kern *k = t->k;
+    char what[64];
+    if (!tensor_is(ids, DT_I32, 1, t->length))
+        kern_fail(k, "ids are %s, not I32 [%lld]", tensor_describe(what, sizeof what, ids),
+                  (long long)t->length);
+    else if (!dtype_is_float(embeds->dtype) || !tensor_is(embeds, embeds->dtype, 2, t->length, t->c.width))
+        kern_fail(k, "no room for embeddings of [%lld,%lld] in %s", (long long)t->length,
+                  (long long)t->c.width, tensor_describe(what, sizeof what, embeds));
+    for (int64_t i = 0; kern_ok(k) && i < t->length; i++) {
+        int32_t id = ((const int32_t *)ids->data)[i];
+        if (id < 0 || id >= t->c.vocab)
+            kern_fail(k, "id %d at %lld is not in the vocabulary of %lld", id, (long long)i,
+                      (long long)t->c.vocab);
+    }
+    if (kern_ok(k)) t5_forward(t, embeds, ids);
+    return kern_ok(k);
+}
+
+static bool load(struct t5 *t, const struct model *m, json_t *config, char *err, size_t errlen)
+{
+    static const char *const alias[] = {"encoder.embed_tokens.weight",
+                                        NULL}; /* the same table by another name */
+    struct params list = {0};
+    if (!t5_config(&t->c, config, "text_encoder/config.json", err, errlen)) return false;
+    t5_params(&list, &t->c, t);
+    bool ok = weights_load(t->k, &list, m, "text_encoder", alias, t->id, err, errlen);
+    params_free(&list);
+    if (!ok) return false;
+
+    /* What every call will need, asked for now */
+    struct tensor embeds = tensor_of(DT_F32, NULL, 2, t->length, t->c.width),
+                  ids = tensor_of(DT_I32, NULL, 1, t->length);
+    position_bias(t);
+    kern_plan_begin(t->k);
+    t5_forward(t, &embeds, &ids);
+    size_t scratch = kern_plan_end(t->k);
+    return kern_reserve(t->k, scratch) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
+}
+
+struct t5 *t5_open(struct kern *k, const struct model *m, int64_t length, char *err, size_t errlen)
+{
+    json_t *config = model_config(m, "text_encoder", err, errlen);
+    struct t5 *t = config ? calloc(1, sizeof *t) : NULL;
+    bool ok = false;
+    if (config && !t) fail(err, errlen, "out of memory");
+    if (t) {
+        t->k = k;
+        t->length = length;
+        ok = load(t, m, config, err, errlen);
+    }
+    json_decref(config);
+    if (ok) return t;
+    t5_close(t);
+    return NULL;
+}
+
+void t5_close(struct t5 *t)
+{
+    free(t);
+}
+
+int64_t t5_width(const struct t5 *t)
+{
+    return t->c.width;
+}
+
+int64_t t5_vocab(const struct t5 *t)
+{
+    return t->c.vocab;
+}
+
+const char *t5_id(const struct t5 *t)
+{
+    return t->id;
+}

@@ -1,0 +1,140 @@
+/* The text encoder against transformers' T5EncoderModel (reference/make_t5.py), and against its own promises.
+ */
+#include "filters/nets/t5.h"
+
+#include <string.h>
+
+#include "tests/tap.h"
+
+static char err[512];
+
+static struct tensor read_case(const struct safetensors *file, const char *what, int n)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s.%d", what, n);
+    const struct safetensors_entry *e = safetensors_find(file, name);
+    struct tensor t = e ? e->shape : (struct tensor){0};
+    t.data = malloc(e ? e->bytes : 1);
+    if (!e || !safetensors_read(file, e, t.data, err, sizeof err))
+        printf("# no %s: %s\n", name, err), exit(1);
+    return t;
+}
+
+static float *encode(struct t5 *t, const struct tensor *ids)
+{
+    int64_t rows = ids->shape[0];
+    float *out = malloc((size_t)(rows * t5_width(t)) * sizeof *out);
+    struct tensor embeds = tensor_of(DT_F32, out, 2, rows, t5_width(t));
+    if (!t5_encode(t, &embeds, ids)) out[0] = NAN;
+    return out;
+}
+
+static void test_reference(const char *model)
+{
+    char path[256];
+    snprintf(path, sizeof path, "tests/data/t5/%s", model);
+    struct model *m = model_open(path, err, sizeof err);
+    snprintf(path, sizeof path, "tests/data/t5/%s/cases.safetensors", model);
+    struct safetensors *cases = safetensors_open(path, err, sizeof err);
+    if (!ok(m && cases, "%s opens %s", model, m && cases ? "" : err)) return;
+    for (int n = 0; n < 4; n++) {
+        struct tensor ids = read_case(cases, "ids", n), want = read_case(cases, "out", n);
+        float *got[2];
+        for (int threads = 1; threads <= 2; threads++) {
+            struct kern *k = kern_open("cpu", threads, err, sizeof err);
+            struct t5 *t = t5_open(k, m, ids.shape[0], err, sizeof err);
+            if (!t) printf("# %s\n", err), exit(1);
+            got[threads - 1] = encode(t, &ids);
+            t5_close(t);
+            kern_close(k);
+        }
+        double off = relative_l2(got[0], want.data, (size_t)tensor_count(&want));
+        ok(off < 1e-5, "%s, %d ids: relative error %.1e", model, (int)ids.shape[0],
+           off); /* F32 rounding, 2-3 layers */
+        ok(!memcmp(got[0], got[1], tensor_bytes(&want)), "%s, %d ids: the same bytes with 1 and 2 threads",
+           model, (int)ids.shape[0]);
+        free(got[0]), free(got[1]), free(ids.data), free(want.data);
+    }
+    safetensors_close(cases);
+    model_close(m);
+}
+
+/* The table of the published configuration, worked out in 80-bit logarithms and written down once. */
+static void test_buckets(void)
+{
+    static const int64_t from[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91};
+    int good = 0;
+    for (int64_t d = 0; d < 1000; d++) {
+        int bucket = 15;
+        while (from[bucket] > d) bucket--;
+        good += t5_bucket(-d, 32, 128) == bucket && t5_bucket(d, 32, 128) == bucket + (d > 0 ? 16 : 0);
+    }
+    ok(good == 1000, "relative position buckets of 1000 distances, both ways");
+}
+
+static void test_published(void)
+{
+    struct model *m = model_open("random:cogvideox-5b", err, sizeof err);
+    json_t *config = m ? model_config(m, "text_encoder", err, sizeof err) : NULL;
+    struct params list = {0};
+    bool declared = config && t5_declare(&list, config, "config.json", err, sizeof err);
+    ok(declared && list.count == 219 && params_count(&list) == 4762310656,
+       "T5-XXL has %d tensors, %lld parameters %s", list.count, declared ? (long long)params_count(&list) : 0,
+       declared ? "" : err);
+    params_free(&list);
+    json_decref(config);
+    model_close(m);
+}
+
+static void test_refusals(void)
+{
+    struct model *m = model_open("tests/data/t5/wide", err, sizeof err);
+    static const struct {
+        const char *field, *value;
+    } wrong[] = {{"feed_forward_proj", "\"relu\""}, {"feed_forward_proj", "\"gated-silu\""},
+                 {"dense_act_fn", "\"relu\""},      {"num_layers", "0"},
+                 {"d_model", "\"wide\""},           {"relative_attention_num_buckets", "30"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct params list = {0};
+        json_t *config = model_config(m, "text_encoder", err, sizeof err);
+        json_object_set_new(config, wrong[i].field, json_loads(wrong[i].value, JSON_DECODE_ANY, NULL));
+        bool refused = !t5_declare(&list, config, "some.json", err, sizeof err);
+        ok(refused && strstr(err, "some.json") && (strstr(err, wrong[i].field) || strstr(err, "buckets")),
+           "%s %s is refused: %s", wrong[i].field, wrong[i].value, refused ? err : "no");
+        params_free(&list);
+        json_decref(config);
+    }
+
+    struct kern *k = kern_open("cpu", 1, err, sizeof err);
+    struct t5 *t = t5_open(k, m, 3, err, sizeof err);
+    if (ok(t != NULL, "wide opens for 3 ids")) {
+        int32_t ids[3] = {5, 300, 0};
+        float out[3 * 24];
+        struct tensor x = tensor_of(DT_I32, ids, 1, 3), y = tensor_of(DT_F32, out, 2, 3, 24);
+        ok(!t5_encode(t, &y, &x) && strstr(kern_error(k), "300"), "an id beyond the vocabulary: %s",
+           kern_error(k));
+        kern_clear(k);
+        ids[1] = -1;
+        ok(!t5_encode(t, &y, &x), "a negative id: %s", kern_error(k));
+        kern_clear(k);
+        x.shape[0] = 2;
+        ok(!t5_encode(t, &y, &x), "another length: %s", kern_error(k));
+        kern_clear(k);
+        x.shape[0] = 3;
+        ids[1] = 299;
+        ok(t5_encode(t, &y, &x), "and a good record after them");
+    }
+    t5_close(t);
+    kern_close(k);
+    model_close(m);
+}
+
+int main(void)
+{
+    test_buckets();
+    test_reference("square");
+    test_reference("wide");
+    test_published();
+    test_refusals();
+    return done();
+}
