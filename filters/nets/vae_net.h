@@ -1,0 +1,88 @@
+/* vae_net - the VAE's network on one chunk of frames: what vae.c drives over videos and tiles. */
+#ifndef NETS_VAE_NET_H
+#define NETS_VAE_NET_H
+
+#include "filters/nets/vae.h"
+
+enum {
+    MAX_LEVELS = 8,  /* resolutions, each half the one before */
+    MAX_LAYERS = 16, /* residual blocks of one level */
+    MAX_CAUSAL = 4 + 2 * MAX_LAYERS * (MAX_LEVELS + 1),
+    ENCODER_FRAMES = 8, /* of a chunk */
+    DECODER_FRAMES = 2,
+};
+
+struct vae_config {
+    int levels, layers, groups, time_levels;
+    int64_t channels[MAX_LEVELS], latent, side;
+    int64_t tile_h, tile_w; /* in latents; 0 when the sample size is less than a tile could be */
+    double scaling;
+    float eps;
+};
+
+struct conv {
+    struct tensor w, b;
+};
+
+struct causal { /* 3x3x3, looking two frames back */
+    struct conv conv;
+    struct tensor history;
+    int64_t in;
+    int scale; /* how often space has been halved before it */
+};
+
+struct norm { /* GroupNorm; in the decoder SpatialNorm, which adds a scale and a shift made from the latents
+               */
+    struct conv affine, mul, add;
+};
+
+struct resnet {
+    int64_t in, out;
+    struct norm norm1, norm2;
+    struct causal conv1, conv2;
+    struct conv shortcut; /* when in != out */
+};
+
+struct level {
+    int resnets;
+    struct resnet resnet[MAX_LAYERS];
+    struct conv resample; /* at its end, except in the last level */
+};
+
+struct coder {
+    int64_t frames; /* of a chunk */
+    int64_t latent; /* channels that its norms look at; 0 in the encoder, whose norms look at nothing */
+    struct level mid, level[MAX_LEVELS];
+    struct norm norm_out;
+    struct causal conv_in, conv_out;
+    struct causal *causal[MAX_CAUSAL]; /* every causal convolution, for their histories */
+    int causals;
+};
+
+struct vae {
+    struct kern *k;
+    struct vae_config c;
+    struct coder encoder, decoder;
+    char id[17];
+    float *host; /* moments and noise of the last video */
+    size_t host_count;
+};
+
+/* Lists every parameter of both halves. A half that is not wanted gets no slots: checked, but not loaded. */
+bool vae_config(struct vae_config *c, json_t *json, const char *file, char *err, size_t errlen);
+void vae_params(struct params *list, struct vae *v, bool encoder, bool decoder);
+
+/* Activations are [T,H,W,C], taken from the scratch stack; the caller marks and releases. The histories of
+ * the causal convolutions are set up by vae_histories(), for a window of [h,w] latents, before the first
+ * chunk. */
+struct tensor vae_activation(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels);
+void vae_histories(struct vae *v, struct coder *c, int64_t h, int64_t w);
+/* pixels [T,H,W,3] -> moments [T',h,w,2C] */
+struct tensor vae_encode_chunk(struct vae *v, struct tensor pixels, bool first);
+/* z [T,h,w,C] -> pixels [T',H,W,3] */
+struct tensor vae_decode_chunk(struct vae *v, struct tensor z, bool first);
+
+int64_t vae_halved(const struct vae *v, int64_t frames);  /* T' of an encoded chunk */
+int64_t vae_doubled(const struct vae *v, int64_t frames); /* T' of a decoded one */
+
+#endif
