@@ -745,8 +745,8 @@ struct frame_writer *frame_writer_open(int fd, const char *program, json_t *sett
     struct frame_writer *w = calloc(1, sizeof *w);
     if (!w) return NULL;
     w->fd = fd;
-    w->begin = json_pack("{s:s, s:i, s:s, s:s, s:O}", "kind", "begin", "sluice", 1, "program", program, "version",
-                         SLUICE_VERSION, "settings", settings ? settings : json_object());
+    w->begin = json_pack("{s:s, s:i, s:s, s:s, s:o}", "kind", "begin", "sluice", 1, "program", program, "version",
+                         SLUICE_VERSION, "settings", settings ? json_incref(settings) : json_object());
     msgpack_sbuffer_init(&w->out);
     fcntl(fd, F_SETPIPE_SZ, 1 << 20);
     return w;
