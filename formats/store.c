@@ -339,7 +339,7 @@ static struct store *open_store(const char *folder, int how, char *err, size_t e
         fail(err, errlen, "%s: no store: it has no index.jsonl", folder);
         goto bad;
     }
-    qsort(s->record, (size_t)s->count, sizeof *s->record, by_key);
+    if (s->count) qsort(s->record, (size_t)s->count, sizeof *s->record, by_key);
     for (int64_t i = 1; i < s->count; i++)
         if (!strcmp(s->record[i - 1].key, s->record[i].key)) {
             fail(err, errlen, "%s: key %s is in %s and in %s", folder, s->record[i].key,
