@@ -47,8 +47,8 @@ need() {
 
 # fails CODE COMMAND...: the command must exit with just that code. Its stderr is left in ./err.
 fails() {
-    want=$1; shift
-    "$@" 2>err; got=$?
+    want=$1 got=0; shift
+    "$@" 2>err || got=$?
     [ $got = "$want" ] || { echo "exit $got, not $want: $*"; cat err; return 1; }
 }
 

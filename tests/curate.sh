@@ -1,0 +1,129 @@
+#!/bin/sh
+# curate: the bounds, the join with the folder, the split, and CSVs as they come.
+# shellcheck disable=SC1091,SC2016 # ok evaluates its text
+. "${0%/*}/lib.sh"
+
+header='video,caption,aesthetic score,motion score,temporal consistency score,camera motion,frame,fps,seconds'
+{
+    echo "$header"
+    echo 'edge-low.mp4,kept,5,1,0.9,static,156,24.0,6.5'
+    echo 'edge-high.mp4,kept,9.5,80,0.9,pan_left,720,24,30'
+    echo 'still.mp4,dropped,5,0.999,0.9,static,156,24,6.5'
+    echo 'ugly.mp4,dropped,4.999,1,0.9,static,156,24,6.5'
+    echo 'short.mp4,dropped,5,1,0.9,static,156,24,6.499'
+    echo 'long.mp4,dropped,5,1,0.9,static,156,24,30.001'
+    echo 'empty.mp4,dropped,5,,0.9,static,156,24,10'
+    echo 'word.mp4,dropped,good,1,0.9,static,156,24,10'
+    echo 'nan.mp4,dropped,5,nan,0.9,static,156,24,10'
+    echo 'inf.mp4,dropped,5,inf,0.9,static,156,24,10'
+    printf '%s\n' 'text.mp4,"A ball, ""red"",' 'on a second line",6.25,2,,,,,12'
+} >openvid.csv
+keys() { sed 's/^{"key":"\([^"]*\)".*/\1/' "$1"; }
+rows() { # N of them, named in a scrambled order
+    echo "$header"
+    awk -v n="$1" 'BEGIN { for (i = 0; i < n; i++) printf "v%05d.mp4,caption %d,6,2,1,static,240,24,10\n", (i * 7919) % n, i }'
+}
+
+ok 'bounds are inclusive; a missing, odd, NaN or infinite number is out of all' '
+    curate openvid.csv >out 2>err
+    keys out >got; printf "%s\n" edge-low.mp4 edge-high.mp4 text.mp4 | diff - got
+    grep -q "11 rows: 3 kept; dropped: 4 by motion, 2 by aesthetic, 2 by seconds, 0 not there, 0 again" err'
+ok 'a line holds the key, the path, the caption and what OpenVid knows' '
+    curate openvid.csv 2>err >out
+    head -n 1 out >got
+    echo "{\"key\":\"edge-low.mp4\",\"path\":\"edge-low.mp4\",\"caption\":\"kept\",\"aesthetic_score\":5,\"motion_score\":1,\"temporal_consistency_score\":0.90000000000000002,\"frame\":156,\"fps\":24,\"seconds\":6.5,\"camera_motion\":\"static\"}" | diff - got'
+ok 'a quoted caption keeps commas, quotes and line ends; empty cells are left out' '
+    curate openvid.csv 2>err >out
+    tail -n 1 out >got
+    printf "%s\n" "{\"key\":\"text.mp4\",\"path\":\"text.mp4\",\"caption\":\"A ball, \\\"red\\\",\\non a second line\",\"aesthetic_score\":6.25,\"motion_score\":2,\"seconds\":12}" | diff - got'
+ok 'underscores in the header, another order, CR LF and a byte order mark make no difference' '
+    curate openvid.csv 2>err >want
+    sed "1s/ /_/g; s/\$/\r/" openvid.csv | { printf "\357\273\277"; cat; } >other.csv
+    curate other.csv 2>err >out; sed "s/\\\\r\\\\n/\\\\n/" out | diff want -
+    { echo "seconds,caption,video,x,motion_score,aesthetic score"; echo "7,c,v,x,1,5"; } | curate 2>err >out
+    echo "{\"key\":\"v\",\"path\":\"v\",\"caption\":\"c\",\"aesthetic_score\":5,\"motion_score\":1,\"seconds\":7}" | diff - out'
+ok 'stdin and a named file are the same, and so are single bytes' '
+    curate openvid.csv 2>err >want
+    curate <openvid.csv 2>err >out; diff want out
+    dd if=openvid.csv bs=1 2>/dev/null | curate 2>err >out; diff want out'
+ok 'the bounds can be set' '
+    curate --min-motion 0.999 --min-aesthetic 4.999 --min-seconds 6.499 --max-seconds 30.001 openvid.csv 2>err >out
+    keys out >got; printf "%s.mp4\n" edge-low edge-high still ugly short long text | diff - got'
+ok '--no-filter takes any CSV with video and caption' '
+    printf "caption,video\na,1.mp4\n\"b, c\",sub/2.mp4\n" | curate --no-filter 2>err >out
+    printf "%s\n" "{\"key\":\"1.mp4\",\"path\":\"1.mp4\",\"caption\":\"a\"}" "{\"key\":\"sub/2.mp4\",\"path\":\"sub/2.mp4\",\"caption\":\"b, c\"}" | diff - out
+    curate --no-filter openvid.csv 2>err >out; [ "$(wc -l <out)" = 11 ]'
+
+ok 'with --videos only files that are there are kept' '
+    mkdir -p clips/edge-high.mp4; : >clips/edge-low.mp4
+    curate --videos clips openvid.csv 2>err >out
+    grep -q "\"path\":\"clips/edge-low.mp4\"" out; [ "$(wc -l <out)" = 1 ]; grep -q "1 kept.* 2 not there" err
+    curate --videos clips/ openvid.csv 2>err | diff out -'
+ok 'the first row of a video that is kept wins' '
+    { echo "$header"; echo "a,bad,1,1,,,,,10"; echo "a,first,6,2,,,,,10"; echo "b,other,6,2,,,,,10"; echo "a,second,6,2,,,,,10"; } >again.csv
+    curate again.csv 2>err >out
+    grep -c . out | grep -qx 2; head -n 1 out | grep -q first; grep -q "2 kept.* 1 again" err'
+
+ok 'val is floor(0.05 N), and the parts are disjoint and complete' '
+    for n in 0 1 19 20 21 39 40 1000 14857; do
+        rows $n >all.csv
+        curate --split val all.csv 2>err >val; curate --split train all.csv 2>err >train
+        [ "$(wc -l <val)" = $((n / 20)) ]
+        curate all.csv 2>err | sort >want; sort val train | diff want -
+    done'
+ok 'the split does not depend on the order of rows, and lists come in that order' '
+    rows 500 >a.csv
+    { echo "$header"; sed 1d a.csv | sort -r; } >b.csv
+    curate --split val a.csv 2>err >va; curate --split val b.csv 2>err >vb; curate --split val a.csv 2>err | diff va -
+    keys va | sort >ka; keys vb | sort | diff ka -
+    keys vb | sort -r >kr; keys vb | diff kr -
+    ! cmp -s va vb'
+ok 'the seed and the fraction choose another' '
+    rows 500 >a.csv
+    curate --split val a.csv 2>err >va
+    curate --split val --split-seed 0 --fraction 0.05 a.csv 2>err | diff va -
+    curate --split val --split-seed 1 a.csv 2>err >vb; [ "$(wc -l <vb)" = 25 ]
+    curate --split val --fraction 0.3 a.csv 2>err >vc; [ "$(wc -l <vc)" = 150 ]
+    curate --split val --fraction 0 a.csv 2>err >vd; [ ! -s vd ]
+    curate --split train --fraction 1 a.csv 2>err >ve; [ ! -s ve ]
+    ! cmp -s va vb'
+ok 'the shuffle is what it was: other versions must give the same split' '
+    rows 60 >a.csv; curate --split val a.csv 2>err >out; keys out | sort | tr "\n" " " >got; cat got
+    grep -qx "v00008.mp4 v00017.mp4 v00030.mp4 " got'
+
+ok 'a CSV that is damaged stops it, with the line' '
+    printf "%s\n%s\n" "$header" "a.mp4,\"caption" | fails 1 curate >out
+    grep -q "^curate: stdin: line 2: the file ends inside" err; [ ! -s out ]
+    fails 1 curate /dev/null; grep -q "^curate: /dev/null: line 1: no header" err
+    echo "video,text" | fails 1 curate; grep -q "line 1: no column .caption" err
+    echo "video,caption,seconds" | fails 1 curate; grep -q "line 1: no column .motion score.*--no-filter" err
+    fails 1 curate nowhere.csv; grep -q "nowhere.csv: No such file" err
+    fails 1 curate .; grep -q "directory" err
+    fails 1 curate --videos nowhere openvid.csv; grep -q "nowhere: No such file" err
+    fails 1 curate --videos openvid.csv openvid.csv; grep -q "not a folder" err'
+ok 'a row that is damaged is named and counted, and the rest goes on, unless --strict' '
+    { echo "$header"; echo "a.mp4,one,6,2"; printf "b.mp4,caf\351,6,2,,,,,10\n"; echo ",no name,6,2,,,,,10"; echo "d.mp4,good,6,2,,,,,10"; } >bad.csv
+    fails 1 curate bad.csv >out; keys out | grep -qx d.mp4
+    grep -q "bad.csv: line 2: 4 fields under 9 columns" err; grep -q "bad.csv: line 3: not UTF-8" err
+    grep -q "bad.csv: line 4: no video" err; grep -q "3 failed, 1 done" err
+    fails 1 curate --strict bad.csv >out; [ ! -s out ]
+    ! grep -q "line 3" err'
+ok 'wrong usage is 2, also options that would do nothing' '
+    fails 2 curate --split test openvid.csv; fails 2 curate --split val --fraction 2 openvid.csv
+    fails 2 curate --fraction 0.1 openvid.csv; fails 2 curate --split-seed 3 openvid.csv
+    fails 2 curate --no-filter --min-motion 3 openvid.csv; fails 2 curate --min-seconds 9 --max-seconds 8 openvid.csv
+    fails 2 curate openvid.csv openvid.csv; fails 2 curate --min-motion x openvid.csv; fails 2 curate --fast'
+ok 'help and version' 'curate --help | grep -q "usage: curate"; curate --version | grep -q "^curate (sluice)"'
+ok 'a full disk is noticed, a reader that leaves is not' '
+    [ -e /dev/full ] || { echo "no /dev/full here"; exit 77; }
+    fails 1 curate openvid.csv >/dev/full; grep -q "No space left" err
+    fails 1 curate --split train openvid.csv >/dev/full
+    rows 20000 >many.csv
+    { curate many.csv 2>err || echo $? >code; } | head -n 1 >out
+    [ "$(cat code)" = 141 ] && [ ! -s err ]'
+ok 'a million rows in little memory' '
+    [ -z "${SAN:-}" ] || { echo "not with sanitizers"; exit 77; }
+    rows 1000000 >million.csv
+    ulimit -v 200000
+    curate --min-motion 3 million.csv 2>err >out; [ ! -s out ]; grep -q "1000000 rows: 0 kept" err'
+finish
