@@ -284,6 +284,24 @@ static void count_failure(const char *key, const char *fmt, va_list ap)
     if (filter.strict) exit(1);
 }
 
+static void interrupt(int signal)
+{
+    (void)signal;
+    frame_interrupted = 1;
+}
+
+void filter_catch_term(void)
+{
+    struct sigaction a = {.sa_handler = interrupt}; /* without SA_RESTART: a wait for input ends, too */
+    sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGINT, &a, NULL);
+}
+
+json_t *filter_input_settings(void)
+{
+    return input ? json_object_get(frame_reader_begin(input), "settings") : NULL;
+}
+
 static void fail_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void fail_line(const char *fmt, ...)
 {
@@ -309,7 +327,9 @@ bool filter_next(struct frame *f)
         case FRAME_RECORD: progress("%s", frame_key(f)); return true;
         case FRAME_END: return false;
         case FRAME_BAD_LINE: fail_line("%s", f->error); break;
-        case FRAME_DAMAGED: die("%s", f->error);
+        case FRAME_DAMAGED:
+            if (frame_interrupted) return false;
+            die("%s", f->error);
         }
     }
 }

@@ -78,6 +78,8 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
 /* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program with 1.
  * A JSON line that is no record is reported and counted, and the next one is returned. */
 bool filter_next(struct frame *f);
+json_t *filter_input_settings(void);                            /* of the stream being read, borrowed; NULL: none known */
+void filter_catch_term(void); /* SIGTERM and SIGINT set frame_interrupted and end filter_next(), for programs that save first */
 void filter_emit(struct frame *f);                              /* write a record to stdout; counts it as done */
 void filter_emit_line(json_t *object_stolen);                   /* write one JSON line; counts it as done */
 void filter_fail(struct frame *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -148,13 +148,15 @@ void frame_drop(struct frame *f, const char *name)
 
 /* ---- whole reads and writes ----------------------------------------------------------------------------- */
 
+volatile sig_atomic_t frame_interrupted;
+
 /* A sibling process may have made our descriptor non-blocking (the flag belongs to the open file): wait and go on. */
 static bool wait_for(int fd, short events)
 {
-    if (errno == EINTR) return true;
+    if (errno == EINTR) return !frame_interrupted;
     if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
     struct pollfd p = {fd, events, 0};
-    return poll(&p, 1, -1) >= 0 || errno == EINTR;
+    return poll(&p, 1, -1) >= 0 || (errno == EINTR && !frame_interrupted);
 }
 
 static ssize_t read_some(int fd, void *buf, size_t n)

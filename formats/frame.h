@@ -14,6 +14,7 @@
 #define FORMATS_FRAME_H
 
 #include <jansson.h>
+#include <signal.h>
 
 #include "formats/tensor.h"
 
@@ -99,6 +100,7 @@ void frame_writer_close(struct frame_writer *w); /* does not close fd */
 
 /* Whole reads and writes on a descriptor: loop over short counts, EINTR, and EAGAIN (by poll).
  * read_full returns the bytes read (less than n only at end of file) or -1. */
+extern volatile sig_atomic_t frame_interrupted; /* set by a signal handler: a wait ends with EINTR instead of going on */
 ssize_t read_full(int fd, void *buf, size_t n);
 bool write_full(int fd, const void *buf, size_t n);
 

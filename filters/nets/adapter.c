@@ -394,6 +394,7 @@ struct adapter *adapter_read(const char *path, struct adapter_base base, float *
         }
     }
     safetensors_close(s);
+    if (good) a->hash = hash64(0, *values, (size_t)a->size * sizeof **values);
     if (good) return a;
     adapter_close(a);
     free(*values);

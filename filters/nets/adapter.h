@@ -47,6 +47,7 @@ struct adapter {
     int64_t module_size, size;         /* elements of one module, and of all */
     struct kern *k;
     struct tensor values, grads;       /* [size] on the device; grads only for training */
+    uint64_t hash;                     /* of the values that were read; 0: not read from a file */
 };
 
 /* The contract. y, x, dy, dx [tokens,width]; saved [saved_floats]: whatever forward leaves for backward. */

@@ -25,6 +25,7 @@ static bool read_config(struct dit_config *d, json_t *json, const char *file, ch
     d->text_length = config_int(&c, "max_text_seq_length", 1, 65536);
     d->sample_width = config_int(&c, "sample_width", 1, 65536);
     d->sample_height = config_int(&c, "sample_height", 1, 65536);
+    d->sample_frames = config_int_or(&c, "sample_frames", 1, 65536, 49);
     d->rotary = config_bool_or(&c, "use_rotary_positional_embeddings", false);
     d->spatial_scale = config_real_or(&c, "spatial_interpolation_scale", 1.875);
     d->temporal_scale = config_real_or(&c, "temporal_interpolation_scale", 1);
@@ -121,6 +122,7 @@ struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, ch
         else
             good = weights_load(k, &list, m, "transformer", NULL, d->id, err, errlen);
     }
+    if (good) d->parameters = params_count(&list);
     if (good) d->patch.weight = tensor_as(&d->patch.weight, 2, d->c.width, tensor_count(&d->patch.weight) / d->c.width);
     params_free(&list);
     json_decref(json);

@@ -12,6 +12,7 @@ struct dit_config {
     int64_t layers, heads, head_dim, width; /* width = heads head_dim */
     int64_t in_channels, out_channels, patch, time_dim, text_dim, text_length;
     int64_t sample_width, sample_height;    /* of the base grid, in latents */
+    int64_t sample_frames;                  /* that the model makes by itself, in pixels' frames */
     bool rotary;
     double spatial_scale, temporal_scale;
     double norm_eps;
@@ -38,7 +39,8 @@ struct dit {
     struct dit_block block[DIT_MAX_LAYERS];
     struct adapter *adapter[DIT_MAX_ADAPTERS]; /* added to the attention projections; borrowed */
     int adapters;
-    char id[17];
+    int64_t parameters;                        /* how many numbers the weights are */
+    char id[17];                               /* 16 hex digits of configuration and weights */
 };
 
 /* Every parameter, by name and shape, without allocating any (for listings). */

@@ -1,0 +1,11 @@
+/* compute - the device that a compute filter was asked to use. Apart from filter.h, so that programs that do not compute do
+ * not load a linear algebra library. */
+#ifndef FILTERS_COMPUTE_H
+#define FILTERS_COMPUTE_H
+
+#include "kernels/kernels.h"
+
+/* --device and --threads; dies when there is no such device, and says which it is when that was left open. */
+struct kern *compute_open(void);
+
+#endif

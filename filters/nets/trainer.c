@@ -1,0 +1,203 @@
+#include "filters/nets/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/nets/rng.h"
+#include "formats/error.h"
+
+bool trainer_open(struct trainer *t, struct kern *k, const char *model, const struct trainer_start *start, char *err, size_t errlen)
+{
+    float *values = NULL;
+    struct adapter *a;
+    objective_parse(&t->objective, start->objective);
+    struct model *m = model_open(model, err, errlen);
+    json_t *scheduler = m ? model_config(m, "scheduler", err, errlen) : NULL;
+    bool good = scheduler && noise_schedule_read(&t->noise, scheduler, err, errlen) &&
+                (t->dit = dit_open(k, m, start->shapes_only, err, errlen));
+    json_decref(scheduler);
+    model_close(m);
+    if (!good) return false;
+
+    struct adapter_base base = dit_adapter_base(t->dit, NULL);
+    a = start->init ? adapter_read(start->init, base, &values, err, errlen)
+                    : adapter_make(start->adapter, start->targets, base, err, errlen);
+    if (!a) return false;
+    json_object_clear(a->extra);
+    json_object_set_new(a->extra, "objective", json_string(start->objective));
+    json_object_set_new(a->extra, "model", json_string(t->dit->id));
+    t->dit->adapter[0] = a;
+    t->dit->adapters = 1;
+    if (start->shapes_only) {
+        a->k = k;
+        a->values = a->grads = tensor_of(DT_F32, NULL, 1, a->size);
+        free(values);
+        return true;
+    }
+    adapter_attach(a, k, true);
+    t->m = kern_alloc(k, DT_F32, 1, a->size);
+    t->v = kern_alloc(k, DT_F32, 1, a->size);
+    adapter_init(a, t->seed);
+    if (values) {
+        struct tensor host = tensor_of(DT_F32, values, 1, a->size);
+        kern_upload(k, &a->values, &host);
+        free(values);
+    }
+    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+}
+
+void trainer_close(struct trainer *t)
+{
+    if (t->dit) adapter_close(t->dit->adapter[0]);
+    dit_close(t->dit);
+}
+
+double trainer_rate(const struct trainer *t, int64_t step)
+{
+    if (step < t->warmup) return t->adamw.lr * (double)step / (double)t->warmup;
+    if (step >= t->max_steps) return 0;
+    double q = (double)(step - t->warmup) / (double)(t->max_steps - t->warmup);
+    return t->adamw.lr * 0.5 * (1 + cos(acos(-1) * q));
+}
+
+static struct tensor like(struct trainer *t, const struct tensor *x)
+{
+    return kern_tensor(t->dit->k, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]);
+}
+
+/* Noise the clip, ask the network, compare: x = a x0 + b eps, y likewise, loss = weight mean((v(x) - y)²). */
+static bool run(struct trainer *t, const struct example *e, bool backward, double *loss, char *err, size_t errlen)
+{
+    struct dit *d = t->dit;
+    struct kern *k = d->k;
+    struct dit_saved saved = {.recompute = t->recompute};
+    struct dit_grid grid;
+    size_t mark = kern_mark(k);
+    if (!dit_grid(d, &grid, &e->x0, err, errlen)) return false;
+
+    struct training_point p = training_point(&t->noise, t->objective, e->s);
+    struct tensor x = like(t, &e->x0), y = like(t, &e->x0), eps = like(t, &e->x0), answer = like(t, &e->x0);
+    struct tensor text = kern_tensor(k, DT_F32, 2, d->c.text_length, d->c.text_dim);
+    kern_upload(k, &x, &e->x0);
+    kern_upload(k, &eps, &e->eps);
+    kern_upload(k, &text, &e->text);
+    kern_copy(k, &y, &x);
+    axpby(k, &y, p.y_n, &eps, p.y_x0);
+    axpby(k, &x, p.x_n, &eps, p.x_x0);
+    dit_forward(d, &grid, &answer, &x, &text, p.timestep, backward ? &saved : NULL);
+    mse_forward_backward(k, loss, &eps, &answer, &y, p.weight); /* eps is done with: its place takes the gradient */
+    if (backward) {
+        kern_zero(k, &d->adapter[0]->grads);
+        dit_backward(d, &grid, &eps, &saved);
+    }
+    kern_release(k, mark);
+    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+}
+
+size_t trainer_plan(struct trainer *t, const struct example *e, char *err, size_t errlen)
+{
+    double loss;
+    kern_plan_begin(t->dit->k);
+    bool good = run(t, e, true, &loss, err, errlen);
+    size_t bytes = kern_plan_end(t->dit->k);
+    return good ? bytes : 0;
+}
+
+/* Scratch for this size of record, with as few activations computed again as there is room for. */
+static bool reserve(struct trainer *t, const struct example *e, char *err, size_t errlen)
+{
+    struct kern *k = t->dit->k;
+    if (t->recompute_auto) t->recompute = RECOMPUTE_NONE;
+    for (;;) {
+        size_t bytes = trainer_plan(t, e, err, errlen);
+        if (!bytes) return false;
+        if (kern_reserve(k, bytes)) return true;
+        if (!t->recompute_auto || t->recompute == RECOMPUTE_FULL) return fail(err, errlen, "%s", kern_error(k));
+        kern_clear(k);
+        t->recompute++;
+    }
+}
+
+double trainer_loss(struct trainer *t, const struct example *e, bool backward, char *err, size_t errlen)
+{
+    double loss = NAN;
+    return reserve(t, e, err, errlen) && run(t, e, backward, &loss, err, errlen) ? loss : NAN;
+}
+
+/* What the record does not bring is drawn; `purpose` tells training's draws from validation's. */
+static bool make_example(const struct trainer *t, struct example *e, struct frame *f, const char *purpose, int64_t position, double s,
+                         char *err, size_t errlen)
+{
+    const struct dit_config *c = &t->dit->c;
+    const struct tensor *x0 = frame_want(f, "latents", DT_COUNT, 4), *text = x0 ? frame_want(f, "prompt_embeds", DT_COUNT, 2) : NULL;
+    const struct tensor *noise = frame_find(f, "noise");
+    json_t *level = json_object_get(frame_meta(f), "s");
+    *e = (struct example){0};
+    if (!x0 || !text) return fail(err, errlen, "%s", f->error);
+    if (text->shape[0] != c->text_length || text->shape[1] != c->text_dim)
+        return fail(err, errlen, "prompt_embeds are [%lld,%lld], the model wants [%lld,%lld]", (long long)text->shape[0],
+                    (long long)text->shape[1], (long long)c->text_length, (long long)c->text_dim);
+    if (noise && (!dtype_is_float(noise->dtype) || !tensor_same_shape(noise, x0)))
+        return fail(err, errlen, "its noise is not of the latents' shape");
+    if (level) s = json_is_number(level) ? json_number_value(level) : NAN;
+    if (!(s >= 0 && s <= 1)) return fail(err, errlen, "its meta.s is not a number from 0 to 1");
+    *e = (struct example){.x0 = *x0, .eps = *x0, .text = *text, .s = s};
+    e->eps.dtype = noise ? noise->dtype : DT_F32;
+    e->eps.data = malloc(tensor_bytes(&e->eps) + 1);
+    if (!e->eps.data) return fail(err, errlen, "out of memory");
+    struct rng r = rng_make(t->seed, frame_key(f), purpose, (uint64_t)position);
+    if (noise)
+        memcpy(e->eps.data, noise->data, tensor_bytes(noise));
+    else
+        rng_normal(&r, e->eps.data, (size_t)tensor_count(&e->eps));
+    return true;
+}
+
+bool trainer_example(const struct trainer *t, struct example *e, struct frame *f, int64_t position, char *err, size_t errlen)
+{
+    struct rng r = rng_make(t->seed, frame_key(f), "train-level", (uint64_t)position);
+    return make_example(t, e, f, "train-noise", position, rng_uniform(&r, 0), err, errlen);
+}
+
+void trainer_example_free(struct example *e)
+{
+    free(e->eps.data);
+    e->eps.data = NULL;
+}
+
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, char *err, size_t errlen)
+{
+    struct frame f = FRAME_INIT;
+    double sum = 0;
+    for (int64_t i = 0; i < clips && isfinite(sum); i++) {
+        struct example e = {0};
+        char why[400] = "not finite";
+        double loss = NAN;
+        if (!store_read(store, i * store->count / clips, &f))
+            fail(why, sizeof why, "%s", f.error);
+        else if (make_example(t, &e, &f, "val-noise", i, ((double)i + 0.5) / (double)clips, why, sizeof why))
+            loss = trainer_loss(t, &e, false, why, sizeof why);
+        if (!isfinite(loss)) fail(err, errlen, "%s: %s", frame_key(&f), why);
+        sum += loss;
+        trainer_example_free(&e);
+    }
+    frame_free(&f);
+    return sum / (double)clips;
+}
+
+double trainer_norm(struct trainer *t)
+{
+    double sum = NAN;
+    sum_squares(t->dit->k, &sum, &t->dit->adapter[0]->grads);
+    return sqrt(sum);
+}
+
+void trainer_update(struct trainer *t, int64_t step, double norm)
+{
+    struct adapter *a = t->dit->adapter[0];
+    struct adamw now = t->adamw;
+    double shrink = t->clip > 0 ? t->clip / (norm + 1e-6) : 1; /* torch.nn.utils.clip_grad_norm_ */
+    now.lr = trainer_rate(t, step);
+    adamw_step(t->dit->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
+}

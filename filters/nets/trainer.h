@@ -1,0 +1,61 @@
+/* trainer - one optimiser step: loss, gradients of the adapter, clip, AdamW. Everything that a step depends on is its
+ * record, its position and these settings. */
+#ifndef NETS_TRAINER_H
+#define NETS_TRAINER_H
+
+#include "filters/nets/dit.h"
+#include "filters/nets/schedulers.h"
+#include "formats/frame.h"
+#include "formats/store.h"
+
+struct trainer {
+    struct dit *dit;         /* with the adapter as its first */
+    struct noise_schedule noise;
+    enum objective objective;
+    enum dit_recompute recompute;
+    bool recompute_auto;     /* choose recompute by what memory there is, once for each size of record */
+    uint64_t seed;
+    struct adamw adamw;      /* lr: the peak */
+    int64_t warmup, max_steps;
+    double clip;             /* of the gradients' global norm; 0: none */
+    struct tensor m, v;      /* AdamW's moments [size] */
+};
+
+/* Opens model and adapter, on the device, from a spec or from a file; t->seed is already set.
+ * shapes_only: nothing is read or allocated; only trainer_plan works. false with the reason in err. */
+struct trainer_start {
+    const char *objective;                /* one of objective_names */
+    const char *adapter, *targets, *init; /* init, when not NULL, decides kind, rank, alpha and targets */
+    bool shapes_only;
+};
+bool trainer_open(struct trainer *t, struct kern *k, const char *model, const struct trainer_start *start, char *err, size_t errlen);
+void trainer_close(struct trainer *t);
+
+/* The rate at step k, counted from 0: k/warmup of the peak while warming up, then a half cosine down to 0 at max_steps. */
+double trainer_rate(const struct trainer *t, int64_t step);
+
+/* One training example on the host: x0, eps [T,C,h,w], text [L,D], any float dtype; s in [0,1]. */
+struct example {
+    struct tensor x0, eps, text; /* x0 and text lie in the record, eps is its own */
+    double s;
+};
+/* From a record with latents and prompt_embeds. Noise and level are what it brings (tensor `noise`, meta.s), else drawn,
+ * keyed by the seed, its key and the position. */
+bool trainer_example(const struct trainer *t, struct example *e, struct frame *f, int64_t position, char *err, size_t errlen);
+void trainer_example_free(struct example *e);
+
+/* The loss; with backward the adapter's gradients, too (overwritten). NaN with the reason in err. */
+double trainer_loss(struct trainer *t, const struct example *e, bool backward, char *err, size_t errlen);
+
+/* Mean loss over `clips` fixed triples of clip, noise level and noise: clips evenly chosen from the store, levels evenly
+ * spread, so that it compares between evaluations and between adapters. NaN with the reason in err. */
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, char *err, size_t errlen);
+
+/* The global norm of the gradients, and the update of step k from them. */
+double trainer_norm(struct trainer *t);
+void trainer_update(struct trainer *t, int64_t step, double norm);
+
+/* Scratch that a training step on latents of this shape needs under t->recompute; 0 with the reason in err. */
+size_t trainer_plan(struct trainer *t, const struct example *e, char *err, size_t errlen);
+
+#endif

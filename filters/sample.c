@@ -1,0 +1,211 @@
+/* sample - generate: from a prompt's embedding to latents, by denoising.
+ *
+ *   stdin   prompt_embeds [L,D]; may bring noise [T,16,h,w] (the starting latents) and negative_embeds [L,D]
+ *   stdout  latents [T,16,h,w]
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/compute.h"
+#include "filters/filter.h"
+#include "filters/nets/rng.h"
+#include "filters/nets/sampler.h"
+#include "filters/nets/t5.h"
+#include "filters/nets/torch_rng.h"
+#include "formats/tokenizer.h"
+
+static const char help[] =
+    "sample - generate latents from prompts\n"
+    "usage: sample -m DIR [options] <prompt_embeds >latents\n"
+    "  -m, --model DIR      model folder (its transformer/, scheduler/, and for the negative prompt\n"
+    "                       text_encoder/, tokenizer/), or random:PRESET           required\n"
+    "  -a, --adapter FILE   add a trained adapter; FILE:WEIGHT scales it; may be repeated\n"
+    "      --frames N       4n+1                                                   [the model's: 49 for 5B]\n"
+    "      --size WxH       in pixels, multiples of 16                             [the model's: 720x480]\n"
+    "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
+    "      --guidance X     classifier-free guidance; 1 or less for none           [6]\n"
+    "      --dynamic        the reference's dynamic guidance                       [off]\n"
+    "      --scheduler S    dpm | ddim | euler (for adapters of objective flow)    [dpm]\n"
+    "      --negative TEXT  negative prompt, for records that bring none           [\"\"]\n"
+    "      --rng KIND       keyed | torch-cpu | torch-cuda: the last two draw what PyTorch's generator of that\n"
+    "                       seed draws, restarted for each record, in --dtype      [keyed]\n"
+    "COMMON\n"
+    "stdin   prompt_embeds [L,D]   stdout  latents BF16 [(N+3)/4,16,H/8,W/8]; everything else passes through\n"
+    "exit    0 every prompt done, 1 something failed, 2 wrong usage\n"
+    "e.g.    t5-encode -m M <prompts.jsonl | sample -m M -a run/best.safetensors | vae-decode -m M | encode-mp4 -o videos\n"
+    "see also: t5-encode, vae-decode, train-step\n";
+
+static const char *scheduler = "dpm", *negative = "", *generator = "keyed";
+static struct text_list adapters;
+static int64_t frames, steps = 50;
+static struct size size;
+static struct sampler s = {.guidance = 6};
+
+static const struct option_spec options[] = {
+    {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &adapters},
+    {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 1, .high = 1e6, .setting = true},
+    {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
+    {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
+    {.name = "guidance", .kind = OPT_REAL, .dest = &s.guidance, .low = -1e6, .high = 1e6, .setting = true},
+    {.name = "dynamic", .kind = OPT_FLAG, .dest = &s.dynamic, .setting = true},
+    {.name = "scheduler", .kind = OPT_CHOICE, .dest = &scheduler, .choices = "dpm|ddim|euler", .setting = true},
+    {.name = "negative", .kind = OPT_TEXT, .dest = &negative, .setting = true},
+    {.name = "rng", .kind = OPT_CHOICE, .dest = &generator, .choices = "keyed|torch-cpu|torch-cuda", .setting = true},
+    {0}};
+
+static struct tensor negative_embeds; /* host F32 [L,D], once the first record wants it */
+static json_t *provenance;            /* what every record is told of how it was made */
+static char err[1024];
+
+/* The negative prompt's embedding. The encoder has a device of its own, so that its memory is free again before the
+ * transformer computes. */
+static void encode_negative(const struct model *m)
+{
+    const struct dit_config *c = &s.dit->c;
+    char path[4096];
+    struct kern *k = kern_open(kern_device(s.dit->k), (int)filter.threads, err, sizeof err);
+    struct tokenizer *tokens = k && model_file(m, "tokenizer/spiece.model", path, sizeof path, err, sizeof err)
+                                   ? tokenizer_open(path, err, sizeof err)
+                                   : NULL;
+    struct t5 *t5 = tokens ? t5_open(k, m, c->text_length, err, sizeof err) : NULL;
+    if (!t5) die("the negative prompt: %s", err);
+    struct tensor ids = tensor_of(DT_I32, calloc((size_t)c->text_length, sizeof(int32_t)), 1, c->text_length);
+    negative_embeds = tensor_of(DT_F32, calloc((size_t)(c->text_length * c->text_dim), sizeof(float)), 2, c->text_length, c->text_dim);
+    if (!ids.data || !negative_embeds.data) die("out of memory");
+    if (t5_width(t5) != c->text_dim || t5_vocab(t5) < tokenizer_size(tokens))
+        die("the text encoder does not fit: width %lld for the transformer's %lld, %lld words for the tokenizer's %d",
+            (long long)t5_width(t5), (long long)c->text_dim, (long long)t5_vocab(t5), tokenizer_size(tokens));
+    if (tokenizer_encode(tokens, negative, strlen(negative), ids.data, (int)c->text_length, err, sizeof err) < 0)
+        die("the negative prompt: %s", err);
+    if (!t5_encode(t5, &negative_embeds, &ids)) die("the negative prompt: %s", kern_error(k));
+    free(ids.data);
+    t5_close(t5);
+    tokenizer_close(tokens);
+    kern_close(k);
+}
+
+struct generator {
+    struct torch_rng torch;
+    const char *key;
+};
+
+static bool draw(void *context, int64_t index, struct tensor *host)
+{
+    struct generator *g = context;
+    if (strcmp(generator, "keyed")) return torch_rng_randn(&g->torch, host);
+    struct rng r = rng_make((uint64_t)filter.seed, g->key, "sample-noise", (uint64_t)index);
+    rng_normal(&r, host->data, (size_t)tensor_count(host));
+    return true;
+}
+
+/* What the record asks for: the size of its noise, or the options', or the model's. */
+static bool latent_shape(const struct tensor *noise, int64_t dims[5])
+{
+    const struct dit_config *c = &s.dit->c;
+    int64_t f = frames ? frames : c->sample_frames, h = size.width ? size.height / 8 : c->sample_height;
+    int64_t w = size.width ? size.width / 8 : c->sample_width;
+    int64_t asked[5] = {4, (f - 1) / 4 + 1, c->in_channels, h, w};
+    memcpy(dims, asked, sizeof asked);
+    if (!noise) return true;
+    dims[1] = noise->shape[0], dims[3] = noise->shape[2], dims[4] = noise->shape[3];
+    return noise->shape[1] == c->in_channels && (!frames || dims[1] == asked[1]) && (!size.width || (dims[3] == h && dims[4] == w));
+}
+
+static bool fits(struct frame *f, const struct tensor *t, const char *name)
+{
+    const struct dit_config *c = &s.dit->c;
+    if (t && t->shape[0] == c->text_length && t->shape[1] == c->text_dim) return true;
+    if (t)
+        snprintf(f->error, sizeof f->error, "%s is [%lld,%lld], the model wants [%lld,%lld]", name, (long long)t->shape[0],
+                 (long long)t->shape[1], (long long)c->text_length, (long long)c->text_dim);
+    return false;
+}
+
+static bool generate(struct frame *f, const struct model *m)
+{
+    struct tensor *text = frame_want(f, "prompt_embeds", DT_COUNT, 2), *noise = NULL, *brought = NULL;
+    int64_t dims[5];
+    if (!fits(f, text, "prompt_embeds")) return false;
+    if (frame_find(f, "noise") && !(noise = frame_want(f, "noise", DT_COUNT, 4))) return false;
+    if (frame_find(f, "negative_embeds") &&
+        !fits(f, brought = frame_want(f, "negative_embeds", DT_COUNT, 2), "negative_embeds"))
+        return false;
+    if (!latent_shape(noise, dims)) return snprintf(f->error, sizeof f->error, "its noise is of another size than asked for"), false;
+    if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
+
+    struct tensor latents = tensor_make(DT_F32, NULL, dims);
+    size_t bytes;
+    if (!tensor_bytes_checked(DT_F32, 4, dims + 1, &bytes) || !(latents.data = malloc(bytes + 1)))
+        return snprintf(f->error, sizeof f->error, "no memory for its latents"), false;
+    struct generator g = {!strcmp(generator, "torch-cpu") ? torch_rng_cpu((uint64_t)filter.seed) : torch_rng_cuda((uint64_t)filter.seed, 0),
+                          frame_key(f)};
+    struct noise_source source = {strcmp(generator, "keyed") != 0, draw, &g};
+    bool good = sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error, sizeof f->error);
+    struct tensor *out = good ? frame_add_shape(f, "latents", filter_dtype(), dims) : NULL;
+    if (out) tensor_convert(out, &latents);
+    free(latents.data);
+    for (int i = 0; out && !filter.keep && i < 3; i++) frame_drop(f, (const char *[]){"prompt_embeds", "negative_embeds", "noise"}[i]);
+    if (out) json_object_set(frame_meta(f), "sample", provenance);
+    return out != NULL;
+}
+
+static void open_adapters(void)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < adapters.count; i++) {
+        struct adapter *a = NULL;
+        if (i == DIT_MAX_ADAPTERS) usage_error("more than %d adapters", DIT_MAX_ADAPTERS);
+        if (!(a = adapter_open(s.dit->k, adapters.item[i], dit_adapter_base(s.dit, NULL), err, sizeof err))) die("%s", err);
+        const char *objective = json_string_value(json_object_get(a->extra, "objective"));
+        if (objective && !strcmp(objective, "flow") != (s.scheduler.kind == SCHEDULER_EULER))
+            say(adapters.item[i], "was trained with objective %s; %s", objective,
+                s.scheduler.kind == SCHEDULER_EULER ? "dpm or ddim fit it, not euler"
+                                                    : "its answers are no v-predictions: --scheduler euler fits it");
+        s.dit->adapter[s.dit->adapters++] = a;
+        json_t *entry = adapter_description(a);
+        json_object_set_new(entry, "weight", json_real(a->weight));
+        json_object_set_new(entry, "values", json_sprintf("%016llx", (unsigned long long)a->hash));
+        json_array_append_new(list, entry);
+    }
+    json_object_set_new(filter.settings, "model", json_string(s.dit->id));
+    json_object_set_new(filter.settings, "adapters", list);
+}
+
+static void show_step(int step, int of)
+{
+    progress("step %d of %d", step, of);
+}
+
+int main(int argc, char **argv)
+{
+    struct frame f = FRAME_INIT;
+    filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
+    if (size.width && (size.width % 16 || size.height % 16)) usage_error("--size: multiples of 16");
+    if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
+
+    struct kern *k = compute_open();
+    struct model *m = model_open(filter.model, err, sizeof err);
+    json_t *config = m ? model_config(m, "scheduler", err, sizeof err) : NULL;
+    if (!config || !scheduler_init(&s.scheduler, scheduler, steps, config, err, sizeof err)) die("%s", err);
+    if (!(s.dit = dit_open(k, m, false, err, sizeof err))) die("%s", err);
+    json_decref(config);
+    s.progress = show_step;
+    s.noise_dtype = !strcmp(generator, "keyed") ? DT_F32 : filter_dtype();
+    open_adapters();
+    provenance = json_deep_copy(filter.settings);
+
+    while (filter_next(&f)) {
+        if (generate(&f, m))
+            filter_emit(&f);
+        else
+            filter_fail(&f, "%s", f.error);
+    }
+    frame_free(&f);
+    free(negative_embeds.data);
+    json_decref(provenance);
+    for (int i = 0; i < s.dit->adapters; i++) adapter_close(s.dit->adapter[i]);
+    dit_close(s.dit);
+    model_close(m);
+    kern_close(k);
+    return filter_finish();
+}
