@@ -142,7 +142,7 @@ uint16_t f16_from_f32(float v)
     if (a >= 65520) return sign | 0x7c00;
     int exponent;
     frexpf(a, &exponent);                          /* a = m * 2^exponent, m in [0.5, 1) */
-    int unit = exponent < -13 ? -24 : exponent - 11; /* the last bit's weight: 2^unit, subnormals share one */
+    int unit = a == 0 || exponent < -13 ? -24 : exponent - 11; /* weight of the last bit, one for all subnormals */
     int steps = (int)nearbyintf(ldexpf(a, -unit)); /* to nearest even; 2048 carries into the exponent */
     if (unit == -24) return (uint16_t)(sign | steps);
     return (uint16_t)(sign | (((unit + 24) << 10) + steps));
