@@ -12,6 +12,8 @@
 #include "formats/safetensors.h"
 #include "formats/store.h"
 
+static const int64_t MAX_POSITION = 1000000000000000; /* sums and products stay far from overflow */
+
 static const char help[] =
     "draw - a store's records in a seeded order, without end\n"
     "usage: draw [options] DIR > records\n"
@@ -35,7 +37,8 @@ static int64_t state_position(const char *run)
     if (!state) die("%s", err);
     const char *text = json_string_value(json_object_get(state->metadata, "position"));
     long long position = text ? strtoll(text, &end, 10) : -1;
-    if (!text || position < 0 || *end || end == text) die("%s: its metadata has no good `position`", path);
+    if (!text || position < 0 || position > MAX_POSITION || *end || end == text)
+        die("%s: its metadata has no good `position`", path);
     safetensors_close(state);
     return position;
 }
@@ -59,9 +62,9 @@ int main(int argc, char **argv)
     char err[512], content[17];
     const struct option_spec options[] = {
         {.name = "from", .kind = OPT_TEXT, .dest = &from},
-        {.name = "position", .kind = OPT_INT, .dest = &position, .low = 0, .high = 9e15},
-        {.name = "count", .kind = OPT_INT, .dest = &count, .low = 1, .high = 9e15},
-        {.name = "epochs", .kind = OPT_INT, .dest = &epochs, .low = 1, .high = 9e9},
+        {.name = "position", .kind = OPT_INT, .dest = &position, .low = 0, .high = (double)MAX_POSITION},
+        {.name = "count", .kind = OPT_INT, .dest = &count, .low = 1, .high = (double)MAX_POSITION},
+        {.name = "epochs", .kind = OPT_INT, .dest = &epochs, .low = 1, .high = 1e9},
         {0}};
     filter_start(argc, argv, help, options, FILTER_FRAMES_OUT | FILTER_SEED | FILTER_ARGUMENTS);
     if (filter.argc != 1) usage_error("one store folder is wanted");
