@@ -22,9 +22,9 @@ BUILD_PACKAGES := gcc g++ make pkg-config libmsgpack-dev libjansson-dev libcsv-d
 TEST_PACKAGES  := perl parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
 
 PREFIX  ?= /usr/local
+comma   := ,
 BUILD   := build/$(or $(subst $(comma),-,$(SAN)),release)
 BIN     := $(if $(SAN),$(BUILD)/bin,bin)
-comma   := ,
 
 CFLAGS  ?= -O3 -g
 LIBS    := $(if $(shell pkg-config --exists msgpack-c && echo y),msgpack-c,msgpack) jansson sentencepiece \
