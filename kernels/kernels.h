@@ -35,6 +35,9 @@ void kern_clear(struct kern *k); /* forget the error: the next record may be fin
 #define kern_alloc(k, dtype, ...) kern_alloc_shape(k, dtype, (const int64_t[]){__VA_ARGS__})
 struct tensor kern_alloc_shape(struct kern *k, enum dtype d, const int64_t *rank_then_shape);
 
+/* Is there room for so much more? Refuses at once, with the numbers, before many allocations are begun. */
+bool kern_room(struct kern *k, const char *what, size_t bytes);
+
 /* Scratch: a stack. kern_tensor(k, DT_F32, 2, rows, width) takes from the top, contents undefined, 64-byte
  * aligned; kern_release() gives back everything taken since the mark. kern_reserve() sets the stack's size, once
  * or growing while it is empty, and refuses at once, with the numbers, what the machine cannot hold. */

@@ -25,19 +25,25 @@ void kern_close(struct kern *k)
     free(k);
 }
 
-/* Refuses what is more than the device has free before anything is touched: a system that overcommits would say
- * yes now and kill the program later. */
-static void *take(struct kern *k, const char *what, size_t bytes)
+/* A system that overcommits would say yes now and kill the program later. */
+bool kern_room(struct kern *k, const char *what, size_t bytes)
 {
     const double mib = 1 << 20;
+    if (!kern_ok(k) || k->planning) return kern_ok(k);
     size_t available = k->backend->available(k);
-    if (bytes > available) {
+    if (bytes > available)
         kern_fail(k, "%s: %.1f MiB needed, %.1f MiB available on %s", what, (double)bytes / mib,
                   (double)available / mib, k->device);
-        return NULL;
-    }
+    return kern_ok(k);
+}
+
+static void *take(struct kern *k, const char *what, size_t bytes)
+{
+    if (!kern_room(k, what, bytes)) return NULL;
     void *p = k->backend->alloc(k, bytes ? bytes : 1);
-    if (!p) kern_fail(k, "%s: %.1f MiB needed, and %s refuses them (a memory limit?)", what, (double)bytes / mib, k->device);
+    if (!p)
+        kern_fail(k, "%s: %.1f MiB needed, and %s refuses them (a memory limit?)", what, (double)bytes / (1 << 20),
+                  k->device);
     return p;
 }
 

@@ -1,0 +1,340 @@
+#include "filters/nets/weights.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/nets/rng.h"
+#include "formats/crc32c.h"
+#include "formats/error.h"
+
+struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean,
+                        double std, const char *name_fmt, ...)
+{
+    struct param *p = &list->nowhere;
+    if (list->count == list->capacity) {
+        int capacity = list->capacity ? 2 * list->capacity : 64;
+        struct param *more = realloc(list->param, (size_t)capacity * sizeof *more);
+        if (more) list->param = more, list->capacity = capacity;
+    }
+    if (list->count < list->capacity)
+        p = &list->param[list->count++];
+    else
+        list->failed = true;
+    *p = (struct param){.shape = shape, .mean = mean, .std = std, .slot = slot};
+    va_list ap;
+    va_start(ap, name_fmt);
+    if (vsnprintf(p->name, sizeof p->name, name_fmt, ap) >= (int)sizeof p->name) list->failed = true;
+    va_end(ap);
+    return p;
+}
+
+void params_free(struct params *list)
+{
+    free(list->param);
+    *list = (struct params){0};
+}
+
+int64_t params_count(const struct params *list)
+{
+    int64_t n = 0;
+    for (int i = 0; i < list->count; i++) n += tensor_count(&list->param[i].shape);
+    return n;
+}
+
+void weights_random(const struct param *p, uint64_t seed, float *data)
+{
+    struct rng r = rng_make(seed, p->name, "weights", 0);
+    const int64_t n = tensor_count(&p->shape);
+    if (p->std != 0) rng_normal(&r, data, (size_t)n);
+#pragma omp parallel for schedule(static) if (n > 4096)
+    for (int64_t i = 0; i < n; i++)
+        data[i] = f32_from_bf16(bf16_from_f32((float)(p->mean + (p->std != 0 ? p->std * data[i] : 0))));
+}
+
+/* ---- what is in the files against what is wanted ----------------------------------------------- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const struct param *const *)a)->name, (*(const struct param *const *)b)->name);
+}
+
+/* The parameters by name: the order of everything below, so that no file's and no listing's order matters. */
+static const struct param **sorted(const struct params *list)
+{
+    const struct param **order = malloc(((size_t)list->count + 1) * sizeof *order);
+    for (int i = 0; order && i < list->count; i++) order[i] = &list->param[i];
+    if (order) qsort(order, (size_t)list->count, sizeof *order, by_name);
+    return order;
+}
+
+static bool wanted(const struct param **order, int count, const char *const *alias, const char *name)
+{
+    struct param key, *p = &key;
+    for (; alias && *alias; alias++)
+        if (!strcmp(*alias, name)) return true;
+    if (snprintf(key.name, sizeof key.name, "%s", name) >= (int)sizeof key.name) return false;
+    return bsearch(&p, order, (size_t)count, sizeof *order, by_name);
+}
+
+/* The first fault in full, and how many more there are. */
+static bool check(const struct model_weights *w, const char *part, const struct param **order, int count,
+                  const char *const *alias, char *err, size_t errlen)
+{
+    char first[512] = "", have[128], want[128];
+    int faults = 0;
+    for (int i = 0; i < count; i++) {
+        const struct param *p = order[i];
+        const struct model_tensor *t = model_weights_find(w, p->name);
+        const enum dtype d = t ? t->entry->shape.dtype : DT_COUNT;
+        if (t && tensor_same_shape(&t->entry->shape, &p->shape) &&
+            (d == DT_F32 || d == DT_F16 || d == DT_BF16))
+            continue;
+        if (faults++) continue;
+        tensor_describe(want, sizeof want, &p->shape);
+        if (t)
+            fail(first, sizeof first, "tensor %s is %s, must be F32, F16 or BF16 %s", p->name,
+                 tensor_describe(have, sizeof have, &t->entry->shape), strchr(want, '['));
+        else
+            fail(first, sizeof first, "tensor %s is missing", p->name);
+    }
+    for (int i = 0; i < w->count; i++)
+        if (!wanted(order, count, alias, w->tensor[i].name) && !faults++)
+            fail(first, sizeof first, "tensor %s is none of this network's", w->tensor[i].name);
+    if (faults > 1) return fail(err, errlen, "%s: %s, and %d more faults", part, first, faults - 1);
+    return faults == 0 || fail(err, errlen, "%s: %s", part, first);
+}
+
+/* ---- from where they are to the device --------------------------------------------------------- */
+
+enum { PIECES = 16, PIECE_BYTES = 2 << 20 };
+
+struct loading {
+    struct kern *k;
+    enum dtype dtype; /* of weights on the device */
+    uint64_t hash;    /* of what went by */
+    size_t size;      /* of a piece: at least one row of any tensor, 4 bytes an element */
+    struct piece {    /* some rows of a tensor; several are under way at once */
+        char *raw, *turned, *ready;
+        uint32_t crc;
+        bool good;
+        char why[512];
+    } piece[PIECES];
+};
+
+static bool loading_start(struct loading *l, struct kern *k, const struct params *list, char *err,
+                          size_t errlen)
+{
+    bool good = true;
+    *l = (struct loading){
+        .k = k, .dtype = strcmp(kern_device(k), "cpu") ? DT_BF16 : DT_F32, .size = PIECE_BYTES};
+    for (int i = 0; i < list->count; i++) {
+        struct tensor row = list->param[i].shape;
+        if (row.rank) row.shape[0] = 1;
+        if (tensor_bytes(&row) > l->size) l->size = tensor_bytes(&row);
+    }
+    for (int i = 0; i < PIECES; i++) {
+        struct piece *p = &l->piece[i];
+        p->raw = malloc(l->size);
+        p->turned = malloc(l->size);
+        p->ready = malloc(2 * l->size); /* 16 bits may become 32 */
+        good = good && p->raw && p->turned && p->ready;
+    }
+    return good || fail(err, errlen, "no memory for %zu bytes of weights on their way", 4 * l->size * PIECES);
+}
+
+static void loading_end(struct loading *l)
+{
+    for (int i = 0; i < PIECES; i++) {
+        free(l->piece[i].raw);
+        free(l->piece[i].turned);
+        free(l->piece[i].ready);
+    }
+}
+
+static void add_text(struct loading *l, const char *text)
+{
+    l->hash = hash64(l->hash, text, strlen(text));
+}
+
+static void add_shape(struct loading *l, const struct tensor *t)
+{
+    char text[256];
+    add_text(l, tensor_describe(text, sizeof text, t));
+}
+
+/* Device memory for the slot, [out,in,k..] as [out,k..,in] where channels go last. */
+static bool make_slot(struct loading *l, const struct param *p)
+{
+    int64_t shape[1 + TENSOR_MAX_RANK] = {p->shape.rank};
+    if (!p->slot) return true;
+    memcpy(shape + 1, p->shape.shape, sizeof p->shape.shape);
+    if (p->channels_last) {
+        memmove(shape + 2, shape + 3, (size_t)(p->shape.rank - 2) * sizeof *shape);
+        shape[p->shape.rank] = p->shape.shape[1];
+    }
+    *p->slot = kern_alloc_shape(l->k, l->dtype, shape);
+    return kern_ok(l->k);
+}
+
+/* The slot's rows from `from` on become these, converted if need be. */
+static bool fill_slot(struct loading *l, const struct param *p, int64_t from, int64_t rows, enum dtype d,
+                      void *data)
+{
+    int64_t all = p->shape.rank ? p->shape.shape[0] : 1, width = tensor_count(&p->shape) / all;
+    struct tensor flat = tensor_as(p->slot, 2, all, width), dst = tensor_rows(&flat, from, rows);
+    struct tensor src = tensor_of(d, data, 2, rows, width);
+    kern_upload(l->k, &dst, &src);
+    return kern_ok(l->k);
+}
+
+/* [rows,in,k..] to [rows,k..,in] */
+static void turn(char *to, const char *from, int64_t rows, const struct tensor *shape)
+{
+    const size_t in = (size_t)shape->shape[1], size = dtype_size(shape->dtype);
+    struct tensor row = *shape;
+    row.shape[0] = 1;
+    const size_t bytes = tensor_bytes(&row), taps = bytes / size / in;
+    for (; rows > 0; rows--, to += bytes, from += bytes)
+        for (size_t k = 0; k < taps; k++)
+            for (size_t i = 0; i < in; i++)
+                memcpy(to + (k * in + i) * size, from + (i * taps + k) * size, size);
+}
+
+/* NaN and the infinities are what has every exponent bit set. */
+static bool all_finite(const struct tensor *t)
+{
+    const int64_t n = tensor_count(t);
+    int64_t bad = 0;
+    if (t->dtype == DT_F32) {
+        const uint32_t *v = t->data;
+        for (int64_t i = 0; i < n; i++) bad += (v[i] & 0x7f800000) == 0x7f800000;
+    } else {
+        const uint16_t *v = t->data, exponent = t->dtype == DT_F16 ? 0x7c00 : 0x7f80;
+        for (int64_t i = 0; i < n; i++) bad += (v[i] & exponent) == exponent;
+    }
+    return bad == 0;
+}
+
+/* Reads rows of a tensor, sums and checks them, and makes them what the device wants, in s->ready. */
+static bool fetch(struct piece *s, const struct loading *l, const struct param *p,
+                  const struct model_tensor *t, int64_t from, int64_t rows)
+{
+    struct tensor part = t->entry->shape;
+    if (part.rank) part.shape[0] = 1;
+    const size_t row = tensor_bytes(&part), bytes = row * (size_t)rows;
+    if (part.rank) part.shape[0] = rows;
+    part.data = s->raw;
+    if (!safetensors_read_part(t->file, t->entry, row * (size_t)from, s->raw, bytes, s->why, sizeof s->why))
+        return false;
+    s->crc = crc32c(0, s->raw, bytes);
+    if (!all_finite(&part))
+        return fail(s->why, sizeof s->why, "%s: tensor %s holds a NaN or an infinity", t->file->path,
+                    p->name);
+    if (!p->slot) return true;
+    if (p->channels_last) turn(part.data = s->turned, s->raw, rows, &part);
+    struct tensor ready = part;
+    ready.dtype = l->dtype;
+    ready.data = s->ready;
+    tensor_convert(&ready, &part);
+    return true;
+}
+
+static bool load_tensor(struct loading *l, const struct param *p, const struct model_tensor *t, char *err,
+                        size_t errlen)
+{
+    const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1;
+    add_text(l, p->name);
+    add_shape(l, &t->entry->shape);
+    if (!make_slot(l, p)) return fail(err, errlen, "%s", kern_error(l->k));
+    if (tensor_count(&p->shape) == 0) return true;
+
+    const int64_t width = tensor_count(&p->shape) / rows, step = (int64_t)l->size / (4 * width);
+    for (int64_t from = 0; from < rows; from += PIECES * step) {
+        const int pieces = (int)(rows - from < PIECES * step ? (rows - from + step - 1) / step : PIECES);
+#pragma omp parallel for schedule(dynamic)
+        for (int i = 0; i < pieces; i++) {
+            const int64_t at = from + i * step, n = rows - at < step ? rows - at : step;
+            l->piece[i].good = fetch(&l->piece[i], l, p, t, at, n);
+        }
+        for (int i = 0; i < pieces; i++) {
+            struct piece *s = &l->piece[i];
+            const int64_t at = from + i * step, n = rows - at < step ? rows - at : step;
+            if (!s->good) return fail(err, errlen, "%s", s->why);
+            l->hash = hash64(l->hash, &s->crc, sizeof s->crc);
+            if (p->slot && !fill_slot(l, p, at, n, l->dtype, s->ready))
+                return fail(err, errlen, "%s", kern_error(l->k));
+        }
+    }
+    return true;
+}
+
+static bool load_files(struct loading *l, const struct model *m, const char *part, const struct param **order,
+                       int count, const char *const *alias, char *err, size_t errlen)
+{
+    struct model_weights *w = model_weights_open(m, part, err, errlen);
+    bool good = w && check(w, part, order, count, alias, err, errlen);
+    for (int i = 0; good && i < count; i++)
+        good = load_tensor(l, order[i], model_weights_find(w, order[i]->name), err, errlen);
+    model_weights_close(w);
+    return good;
+}
+
+static bool make_up(struct loading *l, const struct param *p, uint64_t seed, char *err, size_t errlen)
+{
+    const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1, n = tensor_count(&p->shape);
+    add_text(l, p->name);
+    add_shape(l, &p->shape);
+    l->hash = hash64(l->hash ^ seed, (double[]){p->mean, p->std}, 2 * sizeof(double));
+    if (!make_slot(l, p)) return fail(err, errlen, "%s", kern_error(l->k));
+    if (!p->slot || n == 0) return true;
+
+    float *values = malloc(2 * (size_t)n * sizeof *values), *turned = values + n;
+    if (!values) return fail(err, errlen, "no memory for the %lld values of %s", (long long)n, p->name);
+    weights_random(p, seed, values);
+    if (p->channels_last) turn((char *)turned, (char *)values, rows, &p->shape);
+    bool good = fill_slot(l, p, 0, rows, DT_F32, p->channels_last ? turned : values);
+    free(values);
+    return good || fail(err, errlen, "%s", kern_error(l->k));
+}
+
+static bool add_config(struct loading *l, const struct model *m, const char *part, char *err, size_t errlen)
+{
+    json_t *config = model_config(m, part, err, errlen);
+    char *text = config ? json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (config && !text) fail(err, errlen, "out of memory");
+    if (text) add_text(l, text);
+    json_decref(config);
+    free(text);
+    return text != NULL;
+}
+
+static bool room_for(struct loading *l, const struct params *list, const char *part, char *err, size_t errlen)
+{
+    char what[64];
+    size_t bytes = 0;
+    for (int i = 0; i < list->count; i++)
+        if (list->param[i].slot) bytes += (size_t)tensor_count(&list->param[i].shape) * dtype_size(l->dtype);
+    snprintf(what, sizeof what, "the weights of %s", part);
+    return kern_room(l->k, what, bytes) || fail(err, errlen, "%s", kern_error(l->k));
+}
+
+bool weights_load(struct kern *k, const struct params *list, const struct model *m, const char *part,
+                  const char *const *alias, char id[17], char *err, size_t errlen)
+{
+    struct loading l;
+    const struct param **order = sorted(list);
+    bool good =
+        (order && !list->failed) || fail(err, errlen, "%s: no memory for the list of its weights", part);
+    good = loading_start(&l, k, list, err, errlen) && good;
+    good = good && add_config(&l, m, part, err, errlen) && room_for(&l, list, part, err, errlen);
+    if (good && m->random)
+        for (int i = 0; good && i < list->count; i++) good = make_up(&l, order[i], m->seed, err, errlen);
+    else if (good)
+        good = load_files(&l, m, part, order, list->count, alias, err, errlen);
+    if (good && id) snprintf(id, 17, "%016llx", (unsigned long long)l.hash);
+    loading_end(&l);
+    free(order);
+    return good;
+}
