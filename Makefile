@@ -37,7 +37,7 @@ PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed $(PKG_L) -lstdc++ -ldl -lm
 
 LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
-           $(wildcard filters/stats/*.c) filters/filter.c
+           $(wildcard filters/stats/*.c) filters/filter.c filters/compute.c
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)

@@ -4,10 +4,11 @@
 import os
 
 import torch
-from diffusers import CogVideoXTransformer3DModel
+from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 
 import dit
 from common import Cases, DATA
+from make_sample import SCHEDULER
 
 # latent frames, height, width (even), timestep, dump of the stages; the base grid is 16x24 (sincos: 8x12)
 GRIDS = {
@@ -49,6 +50,8 @@ def main():
             model = CogVideoXTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
         else:
             model.save_pretrained(folder)
+        if name == "rope":  # so that training cases, which use it, find a schedule there
+            CogVideoXDDIMScheduler(**SCHEDULER).save_pretrained(os.path.join(DATA, "dit", name, "scheduler"))
         g = torch.Generator().manual_seed(600 + seed)
         cases = Cases("dit", name)
         for n, (t, h, w, timestep, stages) in enumerate(grids):
