@@ -52,7 +52,7 @@ AVFrame *libav_picture(int format, int width, int height)
     p->format = format;
     p->width = width;
     p->height = height;
-    if (format == AV_PIX_FMT_RGB24) p->color_range = AVCOL_RANGE_JPEG;
+    if (av_pix_fmt_desc_get(format)->flags & AV_PIX_FMT_FLAG_RGB) p->color_range = AVCOL_RANGE_JPEG;
     if (av_frame_get_buffer(p, 0) < 0) av_frame_free(&p);
     return p;
 }

@@ -25,13 +25,14 @@ struct clip {
     AVFrame *frame;
 };
 
-/* From the decoder's frames to the tensor's: scaled into rgb, then turned upright row by row. */
+/* From the decoder's frames to the tensor's: scaled into planes, then turned upright and interleaved. */
 struct painter {
     struct SwsContext *scaler;
     struct look { /* of the frames that it was made for */
         int width, height, format, matrix, range, chroma;
     } look;
-    AVFrame *rgb;
+    AVFrame *
+        planes; /* GBRP, for which libswscale has vector code; as large as the tensor's frames once upright */
     int threads;
     bool transpose, flip_x, flip_y;
 };
@@ -183,35 +184,43 @@ static bool find_turn(const AVStream *s, struct painter *p, char *err, size_t er
     return true;
 }
 
+/* The planes into out, U8 [height,width,3], turned. */
+static void upright(const struct painter *p, uint8_t *out, int height, int width)
+{
+    ptrdiff_t across = 1, down = p->planes->linesize[0], start = 0;
+    if (p->transpose) across = down, down = 1;
+    if (p->flip_x) start += (width - 1) * across, across = -across;
+    if (p->flip_y) start += (height - 1) * down, down = -down;
+    const uint8_t *g = p->planes->data[0] + start, *b = p->planes->data[1] + start,
+                  *r = p->planes->data[2] + start;
+    for (int y = 0; y < height; y++, r += down, g += down, b += down) {
+        for (int x = 0; x < width; x++, out += 3) {
+            out[0] = r[x * across];
+            out[1] = g[x * across];
+            out[2] = b[x * across];
+        }
+    }
+}
+
 /* One frame of the tensor, U8 [height,width,3]. */
 static bool paint(struct painter *p, const AVFrame *frame, uint8_t *out, int height, int width, char *err,
                   size_t errlen)
 {
-    if (!p->rgb && !(p->rgb = libav_picture(AV_PIX_FMT_RGB24, p->transpose ? height : width,
-                                            p->transpose ? width : height)))
+    if (!p->planes && !(p->planes = libav_picture(AV_PIX_FMT_GBRP, p->transpose ? height : width,
+                                                  p->transpose ? width : height)))
         return libav_error(err, errlen, "scaler", AVERROR(ENOMEM));
     struct look look = {frame->width,      frame->height,      frame->format,
                         frame->colorspace, frame->color_range, frame->chroma_location};
-    if (!p->scaler ||
-        memcmp(&look, &p->look, sizeof look)) { /* the first, or the stream changes its size or colours */
+    if (!p->scaler || memcmp(&look, &p->look, sizeof look)) { /* the first, or of another size or colours */
         sws_freeContext(p->scaler);
-        p->scaler = libav_scaler(frame, p->rgb, p->threads, err, errlen);
+        p->scaler = libav_scaler(frame, p->planes, p->threads, err, errlen);
         if (!p->scaler) return false;
         p->look = look;
     }
-    int r = sws_scale_frame(p->scaler, p->rgb, frame);
+    int r = sws_scale_frame(p->scaler, p->planes, frame);
     if (r < 0) return libav_error(err, errlen, "cannot scale it", r);
 
-    for (int y = 0; y < height; y++, out += 3 * (size_t)width) {
-        int v = p->flip_y ? height - 1 - y : y;
-        const uint8_t *row = p->rgb->data[0] + (p->transpose ? 3 * v : (ptrdiff_t)v * p->rgb->linesize[0]);
-        ptrdiff_t step = p->transpose ? p->rgb->linesize[0] : 3;
-        if (step == 3 && !p->flip_x) {
-            memcpy(out, row, 3 * (size_t)width);
-            continue;
-        }
-        for (int x = 0; x < width; x++) memcpy(out + 3 * x, row + (p->flip_x ? width - 1 - x : x) * step, 3);
-    }
+    upright(p, out, height, width);
     return true;
 }
 
@@ -268,7 +277,7 @@ bool video_read(const char *path, int threads, video_choice *choose, struct tens
     }
     clip_close(&c);
     sws_freeContext(p.scaler);
-    av_frame_free(&p.rgb);
+    av_frame_free(&p.planes);
     free(index);
     return good;
 }

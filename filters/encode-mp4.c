@@ -1,0 +1,103 @@
+/* encode-mp4 - frames to mp4 files, and a list of them.
+ *
+ *   stdin   video U8 [F,H,W,3] RGB, H and W even
+ *   stdout  JSON lines: the record's key and meta, with path and fps of the file written
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/filter.h"
+#include "formats/atomic.h"
+#include "formats/mp4.h"
+#include "formats/sheet.h"
+
+static const char help[] =
+    "encode-mp4 - frames to mp4 files\n"
+    "usage: encode-mp4 -o DIR [options] <videos >list.jsonl\n"
+    "  -o, --output DIR     where KEY.mp4 goes; made if need be       required\n"
+    "      --fps N          frames a second; a record's meta.fps is that of its source and not looked at  "
+    "[8]\n"
+    "      --codec NAME     libx264 | libopenh264 | mpeg4             [the first that this libavcodec has]\n"
+    "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos  [none]\n"
+    "COMMON\n"
+    "stdin   video U8 [F,H,W,3], RGB, H and W even\n"
+    "stdout  JSON lines: key, path (of the mp4), fps (its), frames, and the rest of meta; a path that came "
+    "in\n"
+    "        is called source\n"
+    "files   yuv420p, BT.709; libx264 at crf 18. Bytes of a key outside A-Za-z0-9._- become %XX in the name\n"
+    "exit    0 every video written, 1 something failed, a duplicate key included, 2 wrong usage\n"
+    "e.g.    vae-decode -m CogVideoX-5b <latents.mp | encode-mp4 -o videos/ --sheet videos.png "
+    ">videos.jsonl\n"
+    "see also: vae-decode, decode, grade\n";
+
+static const char *folder, *codec, *sheet_path;
+static double fps = 8;
+
+static const struct option_spec options[] = {
+    {.name = "output", .letter = 'o', .kind = OPT_TEXT, .dest = &folder},
+    {.name = "fps", .kind = OPT_REAL, .dest = &fps, .low = 0.01, .high = 1000},
+    {.name = "codec", .kind = OPT_CHOICE, .dest = &codec, .choices = "libx264|libopenh264|mpeg4"},
+    {.name = "sheet", .kind = OPT_TEXT, .dest = &sheet_path},
+    {0}};
+
+/* DIR/KEY.mp4 into path; a key comes once. */
+static bool name_file(struct frame *f, json_t *seen, char *path, size_t size)
+{
+    char name[256];
+    const char *why = NULL;
+    if (json_object_get(seen, frame_key(f)))
+        why = "duplicate key: the first one's file stands";
+    else if (!key_filename(name, sizeof name, frame_key(f), ".mp4"))
+        why = "the key makes too long a file name";
+    else if (snprintf(path, size, "%s/%s", folder, name) >= (int)size)
+        why = "too long a path";
+    else
+        json_object_set_new(seen, frame_key(f), json_true());
+    if (why) snprintf(f->error, sizeof f->error, "%s", why);
+    return !why;
+}
+
+static json_t *list_line(struct frame *f, const char *path, int64_t frames)
+{
+    json_t *line = filter_record_json(f), *source = json_object_get(line, "path");
+    if (source && !json_object_get(line, "source")) json_object_set(line, "source", source);
+    json_object_set_new(line, "path", json_string(path));
+    json_object_set_new(line, "fps", json_real(fps));
+    json_object_set_new(line, "frames", json_integer(frames));
+    return line;
+}
+
+int main(int argc, char **argv)
+{
+    struct frame f = FRAME_INIT;
+    struct sheet sheet = {0};
+    char path[4096], why[512];
+    filter_start(argc, argv, help, options, FILTER_TEXT_OUT);
+    if (!folder || !*folder) usage_error("--output is required");
+    const char *encoder = mp4_encoder(codec, why, sizeof why);
+    if (!encoder) die("%s", why);
+    if (!make_folder(folder, why, sizeof why)) die("%s", why);
+    size_t end = strlen(folder);
+    char *trimmed = strndup(folder, end > 1 && folder[end - 1] == '/' ? end - 1 : end);
+    folder = trimmed;
+
+    json_t *seen = json_object();
+    while (filter_next(&f)) {
+        struct tensor *video = frame_want(&f, "video", DT_U8, 4);
+        if (!video || !name_file(&f, seen, path, sizeof path)) {
+            filter_fail(&f, "%s", f.error);
+        } else if (!mp4_write(path, video, encoder, fps, why, sizeof why) ||
+                   (sheet_path && !sheet_add(&sheet, video, why, sizeof why))) {
+            filter_fail(&f, "%s", why);
+        } else {
+            filter_emit_line(list_line(&f, path, video->shape[0]));
+        }
+    }
+    if (sheet_path && !sheet.rows) say(sheet_path, "no video, so no contact sheet");
+    if (sheet.rows && !sheet_write(&sheet, sheet_path, why, sizeof why)) die("%s", why);
+    sheet_free(&sheet);
+    json_decref(seen);
+    free(trimmed);
+    frame_free(&f);
+    return filter_finish();
+}
