@@ -98,5 +98,5 @@ clean:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .PHONY: all deps demo test check soak bench install format clean
-.SECONDARY:
+.PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o
 .DELETE_ON_ERROR:
