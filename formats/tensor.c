@@ -125,13 +125,18 @@ uint16_t bf16_from_f32(float v)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/* The bits of magnitude moved to where F32 has them are the value times 2^-112, subnormals included. */
 float f32_from_f16(uint16_t v)
 {
-    int exponent = v >> 10 & 31, mantissa = v & 1023;
-    float magnitude = exponent == 31  ? (mantissa ? NAN : INFINITY)
-                      : exponent == 0 ? ldexpf((float)mantissa, -24)
-                                      : ldexpf((float)(mantissa + 1024), exponent - 25);
-    return v & 0x8000 ? -magnitude : magnitude;
+    uint32_t bits = (uint32_t)(v & 0x7fff) << 13;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    f *= 0x1p112f;
+    memcpy(&bits, &f, sizeof bits);
+    if ((v & 0x7c00) == 0x7c00) bits |= 0x7f800000; /* infinity, NaN */
+    bits |= (uint32_t)(v & 0x8000) << 16;
+    memcpy(&f, &bits, sizeof f);
+    return f;
 }
 
 uint16_t f16_from_f32(float v)
@@ -191,6 +196,8 @@ void tensor_convert(struct tensor *dst, const struct tensor *src)
         memmove(dst->data, src->data, tensor_bytes(src));
     } else if (src->dtype == DT_BF16 && dst->dtype == DT_F32) { /* the common pairs, without the switch per element */
         for (int64_t i = 0; i < n; i++) ((float *)dst->data)[i] = f32_from_bf16(((const uint16_t *)src->data)[i]);
+    } else if (src->dtype == DT_F16 && dst->dtype == DT_F32) {
+        for (int64_t i = 0; i < n; i++) ((float *)dst->data)[i] = f32_from_f16(((const uint16_t *)src->data)[i]);
     } else if (src->dtype == DT_F32 && dst->dtype == DT_BF16) {
         for (int64_t i = 0; i < n; i++) ((uint16_t *)dst->data)[i] = bf16_from_f32(((const float *)src->data)[i]);
     } else {
