@@ -307,7 +307,7 @@ static bool open_weights(struct model_weights *w, const struct model *m, const c
         if (!make_path(path, err, errlen, "%s/%s%s", folder, names[i / 2], i % 2 ? ".index.json" : ""))
             return false;
         if (access(path, F_OK) != 0) continue;
-        if (*found) return fail(err, errlen, "%s: and %s too: which of them holds the weights?", path, found);
+        if (*found) return fail(err, errlen, "%s and %s: only one of them can hold the weights", found, path);
         memcpy(found, path, sizeof found);
         sharded = i % 2;
     }

@@ -1,11 +1,13 @@
 #include "formats/atomic.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +15,27 @@
 #include "tests/tap.h"
 
 static char err[512];
+
+/* The n-th call from now on of those that a save relies on fails; the tests' own definitions come before the
+ * library's. */
+static int calls, failing;
+
+static bool fails_now(int why)
+{
+    if (++calls != failing) return false;
+    errno = why;
+    return true;
+}
+
+int fsync(int fd)
+{
+    return fails_now(EIO) ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int rename(const char *from, const char *to)
+{
+    return fails_now(EROFS) ? -1 : (int)syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to);
+}
 
 static bool holds(const char *path, const char *text)
 {
@@ -142,6 +165,32 @@ static void refusals(void)
        "a muxer that made nothing: %s", err);
 }
 
+static void failing_calls(void)
+{
+    static const char *const calls_of_a_save[] = {"fsync of the file", "rename", "fsync of the folder"};
+    struct atomic_file a;
+    mkdir("faulty", 0777);
+    for (int n = 1; n <= 3; n++)
+        for (int stream = 0; stream < 2; stream++) {
+            put_text("faulty/file", "old");
+            if (stream ? !atomic_open(&a, "faulty/file", err, sizeof err)
+                       : !atomic_temporary(&a, "faulty/file", err, sizeof err))
+                break;
+            if (stream)
+                fputs("new", a.f);
+            else
+                put_text(a.temporary, "new");
+            calls = 0, failing = n;
+            bool done = atomic_commit(&a, err, sizeof err);
+            failing = 0;
+            ok(!done && holds("faulty/file", n < 3 ? "old" : "new") && entries("faulty") == 1, "%s fails: %s",
+               calls_of_a_save[n - 1], err);
+        }
+    atomic_open(&a, "faulty/file", err, sizeof err);
+    calls = 0;
+    ok(atomic_commit(&a, err, sizeof err) && calls == 3, "there are no others");
+}
+
 static void whole_for_readers(void)
 {
     enum { ROUNDS = 200, SIZE = 20000 };
@@ -207,6 +256,7 @@ int main(void)
     whole_or_not();
     full_disk();
     refusals();
+    failing_calls();
     whole_for_readers();
     folders_and_names();
     ok(scratch_leave(), "cleaned up");
