@@ -338,3 +338,15 @@ bool weights_load(struct kern *k, const struct params *list, const struct model 
     free(order);
     return good;
 }
+
+bool weights_check(const struct params *list, const struct model *m, const char *part, const char *const *alias, char *err,
+                   size_t errlen)
+{
+    if (m->random) return true;
+    const struct param **order = sorted(list);
+    struct model_weights *w = model_weights_open(m, part, err, errlen);
+    bool good = w && (order || fail(err, errlen, "out of memory")) && check(w, part, order, list->count, alias, err, errlen);
+    model_weights_close(w);
+    free(order);
+    return good;
+}

@@ -39,6 +39,10 @@ int64_t params_count(const struct params *list); /* elements of all of them */
 bool weights_load(struct kern *k, const struct params *list, const struct model *m, const char *part,
                   const char *const *alias, char id[17], char *err, size_t errlen);
 
+/* The same comparison of names, shapes and dtypes, with nothing loaded; random: models have nothing to compare. */
+bool weights_check(const struct params *list, const struct model *m, const char *part, const char *const *alias, char *err,
+                   size_t errlen);
+
 /* The made-up values of one parameter, the same on every machine: normal from the counter-based generator keyed by
  * (seed, name), times std, plus mean, rounded to BF16 so that every device and every file holds the very same model.
  * data has room for its elements as F32, in the file's order. */

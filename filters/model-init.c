@@ -1,0 +1,159 @@
+/* model-init - write a model folder in the published layout, with random weights. */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/filter.h"
+#include "filters/nets/dit.h"
+#include "filters/nets/t5.h"
+#include "filters/nets/vae.h"
+#include "formats/atomic.h"
+
+static const char help[] = "model-init - write a model folder with random weights\n"
+                           "usage: model-init [options] PRESET DIR\n"
+                           "      PRESET           tiny | cogvideox-2b | cogvideox-5b, or a folder of configs (with a / in its name)\n"
+                           "      DIR              the folder to make; it must not hold anything yet\n"
+                           "      --shard-bytes N  largest weight file; more are split, with an index   [5e9]\n"
+                           "COMMON\n"
+                           "The weights are those of -m random:PRESET:SEED: BF16 for transformer and text encoder, F32 for the VAE.\n"
+                           "exit    0 written, 1 something failed, 2 wrong usage\n"
+                           "e.g.    model-init tiny my-model && show -m my-model | tail -1\n"
+                           "see also: show\n";
+
+static int64_t shard_bytes = 5000000000;
+static const struct option_spec options[] = {
+    {.name = "shard-bytes", .kind = OPT_INT, .dest = &shard_bytes, .low = 1, .high = 1e15}, {0}};
+
+static const struct part {
+    const char *name, *weights; /* of its files */
+    enum dtype dtype;
+    bool (*declare)(struct params *, json_t *, const char *, char *, size_t);
+} parts[] = {{"transformer", "diffusion_pytorch_model", DT_BF16, dit_declare},
+             {"vae", "diffusion_pytorch_model", DT_F32, vae_declare},
+             {"text_encoder", "model", DT_BF16, t5_declare}};
+
+static char err[1024];
+
+static void copy_file(const struct model *m, const char *dir, const char *relative)
+{
+    char from[4096], to[4096], buffer[1 << 16];
+    struct atomic_file a;
+    size_t n;
+    if (!model_file(m, relative, from, sizeof from, err, sizeof err)) die("%s", err);
+    snprintf(to, sizeof to, "%s/%s", dir, relative);
+    FILE *in = fopen(from, "rb");
+    if (!in) die("%s: %s", from, strerror(errno));
+    if (!atomic_open(&a, to, err, sizeof err)) die("%s", err);
+    while ((n = fread(buffer, 1, sizeof buffer, in)) > 0 && fwrite(buffer, 1, n, a.f) == n) continue;
+    if (ferror(in) || ferror(a.f)) {
+        atomic_abort(&a);
+        die("%s: %s", to, strerror(errno));
+    }
+    fclose(in);
+    if (!atomic_commit(&a, err, sizeof err)) die("%s", err);
+}
+
+static void write_json(const char *path, json_t *value_stolen)
+{
+    struct atomic_file a;
+    if (!atomic_open(&a, path, err, sizeof err)) die("%s", err);
+    json_dumpf(value_stolen, a.f, JSON_INDENT(2)); /* a failure sticks in the stream */
+    fputc('\n', a.f);
+    json_decref(value_stolen);
+    if (!atomic_commit(&a, err, sizeof err)) die("%s", err);
+}
+
+static struct tensor make_values(const struct param *p, uint64_t seed, enum dtype d)
+{
+    struct tensor wide = p->shape, t = p->shape;
+    t.dtype = d;
+    wide.data = malloc(tensor_bytes(&wide) + 1);
+    t.data = malloc(tensor_bytes(&t) + 1);
+    if (!wide.data || !t.data) die("no memory for %s", p->name);
+    weights_random(p, seed, wide.data);
+    tensor_convert(&t, &wide);
+    free(wide.data);
+    return t;
+}
+
+/* One weight file after another, none larger than the limit unless a single tensor is. */
+static void write_weights(const struct model *m, const char *dir, const struct part *part, const struct params *list)
+{
+    char path[4096], name[128];
+    struct safetensors_item *items = calloc((size_t)list->count + 1, sizeof *items);
+    json_t *map = json_object(), *metadata = json_pack("{s:s}", "format", "pt");
+    int *first = calloc((size_t)list->count + 2, sizeof *first), shards = 0;
+    int64_t total = 0, size = 0;
+    if (!items || !first) die("out of memory");
+    for (int i = 0; i < list->count; i++) {
+        int64_t bytes = tensor_count(&list->param[i].shape) * (int64_t)dtype_size(part->dtype);
+        if (i == 0 || size + bytes > shard_bytes) first[shards++] = i, size = 0;
+        size += bytes;
+        total += bytes;
+    }
+    first[shards] = list->count;
+    for (int s = 0; s < shards; s++) {
+        int count = first[s + 1] - first[s];
+        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors", part->weights, s + 1, shards);
+        progress("%s/%s", part->name, name);
+        for (int i = 0; i < count; i++) {
+            const struct param *p = &list->param[first[s] + i];
+            items[i] = (struct safetensors_item){p->name, make_values(p, m->seed, part->dtype)};
+            json_object_set_new(map, p->name, json_string(name));
+        }
+        snprintf(path, sizeof path, "%s/%s/%s", dir, part->name, name);
+        if (!safetensors_write(path, items, count, metadata, err, sizeof err)) die("%s", err);
+        for (int i = 0; i < count; i++) free(items[i].t.data);
+    }
+    snprintf(path, sizeof path, "%s/%s/%s.safetensors.index.json", dir, part->name, part->weights);
+    if (shards > 1)
+        write_json(path, json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map));
+    json_decref(map);
+    json_decref(metadata);
+    free(items);
+    free(first);
+}
+
+static void refuse_occupied(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+    while (d && (e = readdir(d)))
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) die("%s: not empty; a model is made in a folder of its own", dir);
+    if (d) closedir(d);
+}
+
+int main(int argc, char **argv)
+{
+    char name[4096], path[4096];
+    filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_SEED);
+    if (filter.argc != 2) usage_error("a preset and a folder are wanted");
+    const char *dir = filter.argv[1];
+    snprintf(name, sizeof name, "random:%s:%lld", filter.argv[0], (long long)filter.seed);
+    struct model *m = model_open(name, err, sizeof err);
+    if (!m) die("%s", err);
+    refuse_occupied(dir);
+
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        struct params list = {0};
+        json_t *config = model_config(m, parts[i].name, err, sizeof err);
+        if (!config || !parts[i].declare(&list, config, parts[i].name, err, sizeof err)) die("%s", err);
+        snprintf(path, sizeof path, "%s/%s", dir, parts[i].name);
+        if (!make_folder(path, err, sizeof err)) die("%s", err);
+        write_weights(m, dir, &parts[i], &list);
+        snprintf(path, sizeof path, "%s/config.json", parts[i].name);
+        copy_file(m, dir, path);
+        params_free(&list);
+        json_decref(config);
+    }
+    static const char *const others[][2] = {
+        {"scheduler", "scheduler/scheduler_config.json"}, {"tokenizer", "tokenizer/spiece.model"}, {"", "model_index.json"}};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) { /* the index last: a folder with one is complete */
+        snprintf(path, sizeof path, "%s/%s", dir, others[i][0]);
+        if (!make_folder(path, err, sizeof err)) die("%s", err);
+        copy_file(m, dir, others[i][1]);
+    }
+    model_close(m);
+    return filter_finish();
+}
