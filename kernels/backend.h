@@ -1,21 +1,26 @@
 /* backend - what a device must provide: memory, copies, and one function for each operation of kernels.h.
- * The shared entries have already checked shapes and dtypes; a backend only computes, and reports failure with
- * kern_fail(). Adding an operation: declare it in kernels.h, add it to KERNEL_OPS, write its checks in kernels.c
- * and its body in cpu/. */
+ * The shared entries have already checked shapes and dtypes; a backend only computes, and reports failure
+ * with kern_fail(). Those that kernels.c runs RUN_WITH_SCRATCH are called while planning too, when no tensor
+ * has memory: they take what they need from kern_tensor() first, and return when it has no data.
+ *
+ * Adding an operation: declare it in kernels.h, add it to KERNEL_OPS, write its checks in
+ * kernels.c and its body in cpu/. */
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
 
 #include "kernels/kernels.h"
 
-#define KERNEL_OPS(OP)                                                                                             \
-    OP(matmul) OP(linear_forward) OP(linear_backward) OP(linear_gelu_forward) OP(linear_gelu_backward)             \
-    OP(embedding_forward) OP(layer_norm_forward) OP(layer_norm_backward) OP(rms_norm_forward)                      \
-    OP(qk_norm_rope_forward) OP(qk_norm_rope_backward) OP(group_norm_silu_forward) OP(spatial_norm_silu_forward)   \
-    OP(attention_forward) OP(attention_backward) OP(gated_add_forward) OP(gated_add_backward) OP(add) OP(axpby)    \
-    OP(silu_forward) OP(gelu_mul_forward) OP(patchify) OP(unpatchify) OP(causal_conv3d_forward)                    \
-    OP(conv2d_forward) OP(halve_time_forward) OP(upsample_forward) OP(channels_last) OP(channels_second)           \
-    OP(pixels_to_unit) OP(unit_to_pixels) OP(copy_window) OP(blend_edge) OP(mse_forward_backward) OP(sum_squares)  \
-    OP(adamw_step)
+/* clang-format off */
+#define KERNEL_OPS(OP)                                                                                       \
+    OP(matmul) OP(linear_forward) OP(linear_backward) OP(linear_gelu_forward) OP(linear_gelu_backward)       \
+    OP(embedding_forward) OP(layer_norm_forward) OP(layer_norm_backward) OP(rms_norm_forward)                \
+    OP(qk_norm_rope_forward) OP(qk_norm_rope_backward) OP(group_norm_silu_forward)                           \
+    OP(spatial_norm_silu_forward) OP(attention_forward) OP(attention_backward) OP(gated_add_forward)         \
+    OP(gated_add_backward) OP(add) OP(axpby) OP(silu_forward) OP(gelu_mul_forward) OP(patchify)              \
+    OP(unpatchify) OP(causal_conv3d_forward) OP(conv2d_forward) OP(halve_time_forward) OP(upsample_forward)  \
+    OP(channels_last) OP(channels_second) OP(pixels_to_unit) OP(unit_to_pixels) OP(copy_window)              \
+    OP(blend_edge) OP(mse_forward_backward) OP(sum_squares) OP(adamw_step)
+/* clang-format on */
 
 struct backend {
     const char *name;
@@ -23,7 +28,7 @@ struct backend {
     void (*close)(struct kern *k);
     void *(*alloc)(struct kern *k, size_t bytes); /* 64-byte aligned, zeroed; NULL when there is no room */
     void (*free)(struct kern *k, void *p);
-    size_t (*available)(struct kern *k);          /* bytes that an allocation may reasonably ask for */
+    size_t (*available)(struct kern *k); /* bytes that an allocation may reasonably ask for */
     void (*upload)(struct kern *k, struct tensor *dst, const struct tensor *host);
     void (*download)(struct kern *k, struct tensor *host, const struct tensor *src);
     void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src);
@@ -35,15 +40,15 @@ struct backend {
 
 struct kern {
     const struct backend *backend;
-    void *state;       /* the backend's own */
+    void *state; /* the backend's own */
     char device[16];
     int threads;
-    char error[256];   /* empty: fine */
+    char error[256]; /* empty: fine */
     bool planning;
-    char *stack;       /* scratch: base, size, top, and the highest top seen */
+    char *stack; /* scratch: base, size, top, and the highest top seen */
     size_t size, used, peak;
     size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */
-    struct kern_block *blocks; /* long-lived allocations */
+    struct kern_block *blocks;     /* long-lived allocations */
 };
 
 extern const struct backend cpu_backend;

@@ -12,8 +12,8 @@
 
 enum { MAX_THREADS = 256 };
 
-/* The CUDA backend is a shared object next to the program, or in ../lib/sluice as installed; NULL when there is none.
- * It stays loaded: a device library does not survive being unloaded. */
+/* The CUDA backend is a shared object next to the program, or in ../lib/sluice as installed; NULL when there
+ * is none. It stays loaded: a device library does not survive being unloaded. */
 static const struct backend *find_cuda(char *why, size_t size)
 {
     static const char *const places[] = {"sluice-cuda.so", "../lib/sluice/sluice-cuda.so"};

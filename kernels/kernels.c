@@ -1,27 +1,27 @@
-/* The shared entry of every operation: what kernels.h says about shapes and dtypes is checked here, once, for all
- * devices; then the device's function computes. */
+/* The shared entry of every operation: what kernels.h says about shapes and dtypes is checked here, once, for
+ * all devices; then the device's function computes. */
 #include "kernels/backend.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
 /* While planning there is nothing to compute. */
-#define RUN(op, ...)                                                                                               \
-    do {                                                                                                           \
-        if (!k->planning) k->backend->op(k, __VA_ARGS__);                                                          \
+#define RUN(op, ...)                                                                                         \
+    do {                                                                                                     \
+        if (!k->planning) k->backend->op(k, __VA_ARGS__);                                                    \
     } while (0)
 
 /* For operations that take scratch: they are called while planning too, so that it is counted. */
-#define RUN_WITH_SCRATCH(op, ...)                                                                                  \
-    do {                                                                                                           \
-        size_t mark = kern_mark(k);                                                                                \
-        k->backend->op(k, __VA_ARGS__);                                                                            \
-        kern_release(k, mark);                                                                                     \
+#define RUN_WITH_SCRATCH(op, ...)                                                                            \
+    do {                                                                                                     \
+        size_t mark = kern_mark(k);                                                                          \
+        k->backend->op(k, __VA_ARGS__);                                                                      \
+        kern_release(k, mark);                                                                               \
     } while (0)
 
-/* want(x, DT_F32, 2, rows, -1): argument x of this operation has this dtype and shape (-1: any size) and memory. False
- * also when an earlier error stands, so that the conditions of an entry read as one chain. */
-#define want(t, dtype, ...) wanted(k, __func__, #t, t, dtype, (const int64_t[]){__VA_ARGS__})
+/* want(x, DT_F32, 2, rows, -1): argument x of this operation has this dtype and shape (-1: any size) and
+ * memory. False also when an earlier error stands, so that the conditions of an entry read as one chain. */
+#define want(t, dtype, ...)     wanted(k, __func__, #t, t, dtype, (const int64_t[]){__VA_ARGS__})
 #define want_count(t, dtype, n) wanted_count(k, __func__, #t, t, dtype, n)
 /* check(condition, "what is wrong, %d", x): anything else that has to hold */
 #define check(condition, ...) ((condition) || refuse(k, __func__, __VA_ARGS__))
@@ -57,20 +57,21 @@ static bool wanted(struct kern *k, const char *op, const char *name, const struc
     return refuse(k, op, "%s is %s, not %s (-1: any)", name, is, needed);
 }
 
-static bool wanted_count(struct kern *k, const char *op, const char *name, const struct tensor *t, enum dtype d,
-                         int64_t count)
+static bool wanted_count(struct kern *k, const char *op, const char *name, const struct tensor *t,
+                         enum dtype d, int64_t count)
 {
     char is[100];
     if (!present(k, op, name, t)) return false;
     if (t->dtype == d && (count < 0 || tensor_count(t) == count)) return true;
     tensor_describe(is, sizeof is, t);
-    return refuse(k, op, "%s is %s, not %s with %lld elements (-1: any)", name, is, dtype_name(d), (long long)count);
+    return refuse(k, op, "%s is %s, not %s with %lld elements (-1: any)", name, is, dtype_name(d),
+                  (long long)count);
 }
 
-/* ---- products ------------------------------------------------------------------------------------------- */
+/* ---- products --------------------------------------------------------------------------------------- */
 
-void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b, bool tb,
-            double alpha, double beta)
+void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
+            bool tb, double alpha, double beta)
 {
     enum dtype d = a && a->dtype == DT_F64 ? DT_F64 : DT_F32;
     if (!want(a, d, 2, -1, -1) || !want(b, d, 2, tb ? -1 : a->shape[!ta], tb ? a->shape[!ta] : -1) ||
@@ -88,7 +89,8 @@ void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
     RUN(linear_forward, y, x, w, b);
 }
 
-void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w, bool add)
+void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w,
+                     bool add)
 {
     if (!want(dy, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, dy->shape[1], -1) ||
         !want(dx, DT_F32, 2, dy->shape[0], w->shape[1]))
@@ -106,8 +108,8 @@ void linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre, c
     RUN(linear_gelu_forward, y, pre, x, w, b);
 }
 
-void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy, const struct tensor *w,
-                          const struct tensor *pre)
+void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
+                          const struct tensor *w, const struct tensor *pre)
 {
     if (!want(dy, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, dy->shape[1], -1) ||
         !want(pre, DT_F32, 2, dy->shape[0], w->shape[1]) || !want(dpre, DT_F32, 2, dy->shape[0], w->shape[1]))
@@ -123,15 +125,16 @@ void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *ta
     RUN(embedding_forward, y, table, ids);
 }
 
-/* ---- normalisation -------------------------------------------------------------------------------------- */
+/* ---- normalisation ---------------------------------------------------------------------------------- */
 
 void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                        const struct tensor *b, const struct tensor *scale, const struct tensor *shift, float eps)
+                        const struct tensor *b, const struct tensor *scale, const struct tensor *shift,
+                        float eps)
 {
     if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
         !want(w, DT_F32, 1, x->shape[1]) || !want(b, DT_F32, 1, x->shape[1]) ||
-        !check(!scale == !shift, "scale and shift go together") || (scale && !want(scale, DT_F32, 1, x->shape[1])) ||
-        (shift && !want(shift, DT_F32, 1, x->shape[1])))
+        !check(!scale == !shift, "scale and shift go together") ||
+        (scale && !want(scale, DT_F32, 1, x->shape[1])) || (shift && !want(shift, DT_F32, 1, x->shape[1])))
         return;
     RUN(layer_norm_forward, y, x, w, b, scale, shift, eps);
 }
@@ -146,7 +149,8 @@ void layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor 
     RUN(layer_norm_backward, dx, dy, x, w, scale, eps, add);
 }
 
-void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w, float eps)
+void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                      float eps)
 {
     if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
         !want(w, DT_F32, 1, x->shape[1]))
@@ -171,11 +175,12 @@ static bool rope_shapes(struct kern *k, const char *op, const struct tensor *x, 
 }
 
 void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                          const struct tensor *b, const struct tensor *cos, const struct tensor *sin, int64_t first,
-                          float eps)
+                          const struct tensor *b, const struct tensor *cos, const struct tensor *sin,
+                          int64_t first, float eps)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) || !want(w, DT_F32, 1, -1) ||
-        !want(b, DT_F32, 1, w->shape[0]) || !rope_shapes(k, __func__, x, w, cos, sin, first))
+    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
+        !want(w, DT_F32, 1, -1) || !want(b, DT_F32, 1, w->shape[0]) ||
+        !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
     RUN(qk_norm_rope_forward, y, x, w, b, cos, sin, first, eps);
 }
@@ -197,7 +202,8 @@ static bool group_shapes(struct kern *k, const char *op, const struct tensor *y,
 {
     const int64_t any[] = {4, -1, -1, -1, -1};
     if (!wanted(k, op, "x", x, DT_F32, any)) return false;
-    const int64_t same[] = {4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]}, channels[] = {1, x->shape[3]};
+    const int64_t same[] = {4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]},
+                  channels[] = {1, x->shape[3]};
     if (!wanted(k, op, "y", y, DT_F32, same) || !wanted(k, op, "w", w, DT_F32, channels) ||
         !wanted(k, op, "b", b, DT_F32, channels))
         return false;
@@ -212,9 +218,9 @@ void group_norm_silu_forward(struct kern *k, struct tensor *y, const struct tens
     RUN_WITH_SCRATCH(group_norm_silu_forward, y, x, w, b, groups, eps);
 }
 
-void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                               const struct tensor *b, const struct tensor *mul, const struct tensor *add,
-                               int groups, float eps)
+void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                               const struct tensor *w, const struct tensor *b, const struct tensor *mul,
+                               const struct tensor *add, int groups, float eps)
 {
     if (!group_shapes(k, __func__, y, x, w, b, groups) || !want(mul, DT_F32, 4, -1, -1, -1, x->shape[3]) ||
         !want(add, DT_F32, 4, mul->shape[0], mul->shape[1], mul->shape[2], x->shape[3]))
@@ -226,7 +232,7 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
     RUN_WITH_SCRATCH(spatial_norm_silu_forward, y, x, w, b, mul, add, groups, eps);
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------ */
+/* ---- attention -------------------------------------------------------------------------------------- */
 
 void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
                        const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
@@ -235,8 +241,9 @@ void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, con
     if (!want(q, DT_F32, 2, -1, -1)) return;
     int64_t rows = q->shape[0], width = q->shape[1];
     if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
-        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) || !want(o, DT_F32, 2, rows, width) ||
-        (lse && !want(lse, DT_F32, 2, heads, rows)) || (bias && !want(bias, DT_F32, 3, heads, rows, rows)))
+        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) ||
+        !want(o, DT_F32, 2, rows, width) || (lse && !want(lse, DT_F32, 2, heads, rows)) ||
+        (bias && !want(bias, DT_F32, 3, heads, rows, rows)))
         return;
     RUN_WITH_SCRATCH(attention_forward, o, lse, q, kk, v, bias, heads, scale);
 }
@@ -249,14 +256,15 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
     if (!want(q, DT_F32, 2, -1, -1)) return;
     int64_t rows = q->shape[0], width = q->shape[1];
     if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
-        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) || !want(o, DT_F32, 2, rows, width) ||
-        !want(dout, DT_F32, 2, rows, width) || !want(lse, DT_F32, 2, heads, rows) ||
-        !want(dq, DT_F32, 2, rows, width) || !want(dk, DT_F32, 2, rows, width) || !want(dv, DT_F32, 2, rows, width))
+        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) ||
+        !want(o, DT_F32, 2, rows, width) || !want(dout, DT_F32, 2, rows, width) ||
+        !want(lse, DT_F32, 2, heads, rows) || !want(dq, DT_F32, 2, rows, width) ||
+        !want(dk, DT_F32, 2, rows, width) || !want(dv, DT_F32, 2, rows, width))
         return;
     RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
 }
 
-/* ---- elementwise ---------------------------------------------------------------------------------------- */
+/* ---- elementwise ------------------------------------------------------------------------------------ */
 
 void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)
 {
@@ -300,10 +308,10 @@ void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, 
     RUN(gelu_mul_forward, y, a, b);
 }
 
-/* ---- between latents and tokens ------------------------------------------------------------------------- */
+/* ---- between latents and tokens --------------------------------------------------------------------- */
 
-static bool patch_shapes(struct kern *k, const char *op, const struct tensor *tokens, const struct tensor *latents,
-                         int patch)
+static bool patch_shapes(struct kern *k, const char *op, const struct tensor *tokens,
+                         const struct tensor *latents, int patch)
 {
     const int64_t any[] = {4, -1, -1, -1, -1};
     if (!wanted(k, op, "x", latents, DT_F32, any)) return false;
@@ -324,14 +332,16 @@ void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int pa
     if (patch_shapes(k, __func__, y, x, patch)) RUN(unpatchify, x, y, patch);
 }
 
-/* ---- convolution and resampling ------------------------------------------------------------------------- */
+/* ---- convolution and resampling --------------------------------------------------------------------- */
 
 void causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
                            bool first, const struct tensor *w, const struct tensor *b)
 {
     if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(w, DT_F32, 5, -1, 3, 3, 3, x->shape[3]) ||
-        !want(b, DT_F32, 1, w->shape[0]) || !want(y, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], w->shape[0]) ||
-        !want(history, DT_F32, 4, 2, x->shape[1], x->shape[2], x->shape[3]) || !check(x->shape[0] > 0, "no frames"))
+        !want(b, DT_F32, 1, w->shape[0]) ||
+        !want(y, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], w->shape[0]) ||
+        !want(history, DT_F32, 4, 2, x->shape[1], x->shape[2], x->shape[3]) ||
+        !check(x->shape[0] > 0, "no frames"))
         return;
     RUN_WITH_SCRATCH(causal_conv3d_forward, y, x, history, first, w, b);
 }
@@ -340,7 +350,8 @@ void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
                     const struct tensor *b, int stride)
 {
     if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(w, DT_F32, 4, -1, 3, 3, x->shape[3]) ||
-        !want(b, DT_F32, 1, w->shape[0]) || !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
+        !want(b, DT_F32, 1, w->shape[0]) ||
+        !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
         !want(y, DT_F32, 4, x->shape[0], x->shape[1] / stride, x->shape[2] / stride, w->shape[0]))
         return;
     RUN_WITH_SCRATCH(conv2d_forward, y, x, w, b, stride);
@@ -358,7 +369,8 @@ void upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, 
 {
     if (!want(x, DT_F32, 4, -1, -1, -1, -1)) return;
     int64_t T = x->shape[0], frames = !time ? T : T % 2 ? 1 + 2 * (T - 1) : 2 * T;
-    if (want(y, DT_F32, 4, frames, 2 * x->shape[1], 2 * x->shape[2], x->shape[3])) RUN(upsample_forward, y, x, time);
+    if (want(y, DT_F32, 4, frames, 2 * x->shape[1], 2 * x->shape[2], x->shape[3]))
+        RUN(upsample_forward, y, x, time);
 }
 
 void channels_last(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
@@ -399,19 +411,19 @@ void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const
                  int64_t j0, int64_t rows, int64_t cols)
 {
     if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(y, DT_F32, 4, x->shape[0], -1, -1, x->shape[3]) ||
-        !check(inside(i0, rows, x->shape[1]) && inside(j0, cols, x->shape[2]) && inside(y0, rows, y->shape[1]) &&
-                   inside(x0, cols, y->shape[2]),
-               "%lldx%lld at %lld,%lld of %lldx%lld to %lld,%lld of %lldx%lld", (long long)rows, (long long)cols,
-               (long long)i0, (long long)j0, (long long)x->shape[1], (long long)x->shape[2], (long long)y0,
-               (long long)x0, (long long)y->shape[1], (long long)y->shape[2]))
+        !check(inside(i0, rows, x->shape[1]) && inside(j0, cols, x->shape[2]) &&
+                   inside(y0, rows, y->shape[1]) && inside(x0, cols, y->shape[2]),
+               "%lldx%lld at %lld,%lld of %lldx%lld to %lld,%lld of %lldx%lld", (long long)rows,
+               (long long)cols, (long long)i0, (long long)j0, (long long)x->shape[1], (long long)x->shape[2],
+               (long long)y0, (long long)x0, (long long)y->shape[1], (long long)y->shape[2]))
         return;
     RUN(copy_window, y, y0, x0, x, i0, j0, rows, cols);
 }
 
 void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_t extent, bool vertical)
 {
-    if (!want(a, DT_F32, 4, -1, -1, -1, -1) ||
-        !want(b, DT_F32, 4, a->shape[0], vertical ? -1 : a->shape[1], vertical ? a->shape[2] : -1, a->shape[3]))
+    if (!want(a, DT_F32, 4, -1, -1, -1, -1) || !want(b, DT_F32, 4, a->shape[0], vertical ? -1 : a->shape[1],
+                                                     vertical ? a->shape[2] : -1, a->shape[3]))
         return;
     int axis = vertical ? 1 : 2;
     if (check(inside(0, extent, a->shape[axis]) && inside(0, extent, b->shape[axis]), "%lld of %lld and %lld",
@@ -419,7 +431,7 @@ void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_
         RUN(blend_edge, b, a, extent, vertical);
 }
 
-/* ---- training ------------------------------------------------------------------------------------------- */
+/* ---- training --------------------------------------------------------------------------------------- */
 
 void mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred, const struct tensor *pred,
                           const struct tensor *target, double weight)

@@ -4,8 +4,8 @@
  * and dtypes are checked once, in the shared entry (kernels.c), which then calls the device's table of
  * function pointers (backend.h). cpu/ defines the answer; any other backend has to agree with it.
  *
- * Activations are F32 on the CPU. *_backward overwrites activation gradients unless its comment says "adds", and
- * always adds into weight gradients.
+ * Activations are F32 on the CPU. *_backward overwrites activation gradients unless its comment says "adds",
+ * and always adds into weight gradients.
  *
  * Errors stick: an operation that cannot be done records why, and every later one does nothing, so a network
  * reads like its paper and asks kern_ok() once, at its end. The same silence makes planning free: between
@@ -18,18 +18,19 @@
 
 struct kern;
 
-/* ---- device and memory ---------------------------------------------------------------------------------- */
+/* ---- device and memory ------------------------------------------------------------------------------ */
 
 /* device: "cpu", "cuda", "cuda:N" or "auto" (cuda when there is one, else cpu). threads: 0 for all cores.
  * NULL with the reason in err. */
 struct kern *kern_open(const char *device, int threads, char *err, size_t errlen);
-void kern_close(struct kern *k); /* frees everything made with it; NULL is fine */
+void kern_close(struct kern *k);               /* frees everything made with it; NULL is fine */
 const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */
 
 bool kern_ok(const struct kern *k);
 const char *kern_error(const struct kern *k);
-void kern_fail(struct kern *k, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* first one wins */
 void kern_clear(struct kern *k); /* forget the error: the next record may be fine */
+/* Record why; the first one wins. */
+void kern_fail(struct kern *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Long-lived memory (weights, adapter state), freed with the device. Zeroed. */
 #define kern_alloc(k, dtype, ...) kern_alloc_shape(k, dtype, (const int64_t[]){__VA_ARGS__})
@@ -39,8 +40,8 @@ struct tensor kern_alloc_shape(struct kern *k, enum dtype d, const int64_t *rank
 bool kern_room(struct kern *k, const char *what, size_t bytes);
 
 /* Scratch: a stack. kern_tensor(k, DT_F32, 2, rows, width) takes from the top, contents undefined, 64-byte
- * aligned; kern_release() gives back everything taken since the mark. kern_reserve() sets the stack's size, once
- * or growing while it is empty, and refuses at once, with the numbers, what the machine cannot hold. */
+ * aligned; kern_release() gives back everything taken since the mark. kern_reserve() sets the stack's size,
+ * once or growing while it is empty, and refuses at once, with the numbers, what the machine cannot hold. */
 #define kern_tensor(k, dtype, ...) kern_tensor_shape(k, dtype, (const int64_t[]){__VA_ARGS__})
 struct tensor kern_tensor_shape(struct kern *k, enum dtype d, const int64_t *rank_then_shape);
 size_t kern_mark(const struct kern *k);
@@ -48,8 +49,8 @@ void kern_release(struct kern *k, size_t mark);
 bool kern_reserve(struct kern *k, size_t bytes);
 
 void kern_plan_begin(struct kern *k);
-size_t kern_plan_end(struct kern *k);        /* bytes of scratch that the planned calls would have needed at most */
-bool kern_planning(const struct kern *k);    /* for code that would look at results */
+size_t kern_plan_end(struct kern *k); /* bytes of scratch that the planned calls would have needed at most */
+bool kern_planning(const struct kern *k); /* for code that would look at results */
 
 /* Host tensor -> device tensor and back, converting between float dtypes; counts agree. */
 void kern_upload(struct kern *k, struct tensor *dst, const struct tensor *host);
@@ -57,108 +58,119 @@ void kern_download(struct kern *k, struct tensor *host, const struct tensor *src
 void kern_copy(struct kern *k, struct tensor *dst, const struct tensor *src); /* same dtype and count */
 void kern_zero(struct kern *k, struct tensor *t);
 
-/* ---- products ------------------------------------------------------------------------------------------- */
+/* ---- products --------------------------------------------------------------------------------------- */
 
 /* c = alpha op(a) op(b) + beta c      op(a) [m,k], op(b) [k,n], c [m,n]; op transposes when ta, tb is set.
  * F32 everywhere, or F64 everywhere. */
-void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b, bool tb,
-            double alpha, double beta);
+void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
+            bool tb, double alpha, double beta);
 
 /* y = x wᵀ + b                        x [n,in]  w [out,in]  b [out] or NULL  y [n,out] */
 void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b);
 /* dx = dy w; with add: dx += dy w     dy [n,out]  w [out,in]  dx [n,in] */
-void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w, bool add);
+void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w,
+                     bool add);
 
 /* pre = x wᵀ + b, y = gelu(pre)       gelu(u) = u/2 (1 + tanh(√(2/π) (u + 0.044715 u³)))
  * pre [n,out] is kept for the backward pass; NULL when there is none. */
 void linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre, const struct tensor *x,
                          const struct tensor *w, const struct tensor *b);
-/* dpre = (dy w) ⊙ gelu'(pre)          dy [n,out] is the gradient of z = gelu(pre) wᵀ; w [out,hidden]; pre [n,hidden] */
-void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy, const struct tensor *w,
-                          const struct tensor *pre);
+/* dpre = (dy w) ⊙ gelu'(pre)          dy [n,out] is the gradient of z = gelu(pre) wᵀ
+ * w [out,hidden]  pre, dpre [n,hidden] */
+void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
+                          const struct tensor *w, const struct tensor *pre);
 
-/* y[i,:] = table[ids[i],:]            table [vocab,width]  ids I32 [n], each < vocab (checked by the caller) */
-void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table, const struct tensor *ids);
+/* y[i,:] = table[ids[i],:]            table [vocab,width]  ids I32 [n], each < vocab (the caller checks) */
+void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table,
+                       const struct tensor *ids);
 
-/* ---- normalisation -------------------------------------------------------------------------------------- */
+/* ---- normalisation ---------------------------------------------------------------------------------- */
 
-/* y = (LN(x) w + b) (1 + scale) + shift           x, y [rows,width]; w, b, scale, shift [width]
- * Biased variance. scale and shift together NULL: plain LayerNorm. CogVideoX blocks, `cogvideox` norm1, norm2, norm_out. */
+/* y = (LN(x) w + b) (1 + scale) + shift           x, y [rows,width]  w, b, scale, shift [width]
+ * Biased variance. scale and shift both NULL: plain LayerNorm. (CogVideoX: norm1, norm2, norm_out) */
 void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                        const struct tensor *b, const struct tensor *scale, const struct tensor *shift, float eps);
+                        const struct tensor *b, const struct tensor *scale, const struct tensor *shift,
+                        float eps);
 /* With g = dy (1+scale) w:  dx = rstd (g - mean(g) - x̂ mean(g x̂)); with add: dx += */
 void layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
                          const struct tensor *w, const struct tensor *scale, float eps, bool add);
 
 /* y[r,:] = x[r,:] / √(mean(x²) + eps) w           T5's norm: no mean, no bias */
-void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w, float eps);
+void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                      float eps);
 
-/* Per head: LayerNorm over its `d` channels (w, b [d] shared by all heads), then on rows >= first the rotation of
- * adjacent pairs: y₂ᵢ = x₂ᵢ cos₂ᵢ - x₂ᵢ₊₁ sin₂ᵢ, y₂ᵢ₊₁ = x₂ᵢ₊₁ cos₂ᵢ₊₁ + x₂ᵢ sin₂ᵢ₊₁.
- * x, y [rows,heads*d]   cos, sin [rows-first,d], or both NULL: no rotation */
+/* Per head: LayerNorm over its `d` channels (w, b [d] shared by all heads), then on rows >= first the
+ * rotation of adjacent pairs: y₂ᵢ = x₂ᵢ cos₂ᵢ - x₂ᵢ₊₁ sin₂ᵢ, y₂ᵢ₊₁ = x₂ᵢ₊₁ cos₂ᵢ₊₁ + x₂ᵢ sin₂ᵢ₊₁.
+ * x, y [rows,heads*d]                 cos, sin [rows-first,d], or both NULL: no rotation */
 void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                          const struct tensor *b, const struct tensor *cos, const struct tensor *sin, int64_t first,
-                          float eps);
+                          const struct tensor *b, const struct tensor *cos, const struct tensor *sin,
+                          int64_t first, float eps);
 void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
                            const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
                            int64_t first, float eps);
 
-/* y = silu(GroupNorm(x) w + b), silu(u) = u / (1 + e^-u)    x, y [T,H,W,C], statistics over (C/groups, T, H, W)
- * y may be x. */
+/* y = silu(GroupNorm(x) w + b), silu(u) = u / (1 + e^-u)    x, y [T,H,W,C]  w, b [C]
+ * Statistics over (T,H,W,C/groups). y may be x. */
 void group_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                              const struct tensor *b, int groups, float eps);
-/* y = silu((GroupNorm(x) w + b) mul' + add')      mul, add [Tz,h,w,C] at latent resolution; ' is nearest resizing:
- * per axis src = dst in / out, but when T > 1 is odd frame 0 comes from frame 0 and the others map 1.. to 1..
- * (CogVideoX SpatialNorm3D; 1x1x1 convolutions commute with nearest resizing, so they are done before it). */
-void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                               const struct tensor *b, const struct tensor *mul, const struct tensor *add,
-                               int groups, float eps);
+/* y = silu((GroupNorm(x) w + b) mul' + add')      x, y [T,H,W,C]  mul, add [Tz,h,w,C] at latent resolution
+ * ' is nearest resizing: per axis src = floor(dst in / out), but when T > 1 is odd, frame 0 comes from frame
+ * 0 and the others from the others. y may be x. CogVideoX SpatialNorm3D: 1x1x1 convolutions commute with
+ * nearest resizing, so they are done before it. */
+void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                               const struct tensor *w, const struct tensor *b, const struct tensor *mul,
+                               const struct tensor *add, int groups, float eps);
 
-/* ---- attention ------------------------------------------------------------------------------------------ */
+/* ---- attention -------------------------------------------------------------------------------------- */
 
 /* Per head: o = softmax(scale q kᵀ + bias) v      q, kk, v, o [rows,heads*d]; bias [heads,rows,rows] or NULL
  * lse [heads,rows] keeps log Σ exp of each score row for the backward pass; NULL when there is none. */
 void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
                        const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
                        float scale);
-/* δ = rowsum(do ⊙ o), P from lse; dv = Pᵀ do, dS = P ⊙ (do vᵀ - δ), dq = scale dS k, dk = scale dSᵀ q   (no bias) */
+/* δ = rowsum(do ⊙ o), P from lse; dv = Pᵀ do, dS = P ⊙ (do vᵀ - δ), dq = scale dS k, dk = scale dSᵀ q
+ * (without bias) */
 void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
                         const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
                         const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
                         float scale);
 
-/* ---- elementwise ---------------------------------------------------------------------------------------- */
+/* ---- elementwise ------------------------------------------------------------------------------------ */
 
 /* x += gate ⊙ y                       x, y [rows,width]  gate [width] */
 void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate);
 /* dy = gate ⊙ dx */
-void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx, const struct tensor *gate);
-void add(struct kern *k, struct tensor *y, const struct tensor *x);             /* y += x, same count */
-void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b); /* y = a x + b y */
-void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x);    /* y may be x */
-void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b); /* gelu(a) b */
+void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,
+                        const struct tensor *gate);
+void add(struct kern *k, struct tensor *y, const struct tensor *x); /* y += x, same count */
+/* y = a x + b y; with b = 0, y is not read */
+void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b);
+void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x); /* y may be x */
+/* y = gelu(a) b */
+void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b);
 
-/* ---- between latents and tokens ------------------------------------------------------------------------- */
+/* ---- between latents and tokens --------------------------------------------------------------------- */
 
-/* y[(f,i,j), (c,p,q)] = x[f, c, P i + p, P j + q]    x [F,C,h,w]  y [F (h/P) (w/P), C P P]; each undoes the other,
- * and is the other's backward pass. */
+/* y[(f,i,j), (c,p,q)] = x[f, c, P i + p, P j + q]    x [F,C,h,w]  y [F (h/P) (w/P), C P P]
+ * Each undoes the other, and is the other's backward pass. */
 void patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patch);
 void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int patch);
 
-/* ---- convolution and resampling, channels last ---------------------------------------------------------- */
+/* ---- convolution and resampling, channels last ------------------------------------------------------ */
 
 /* Causal 3x3x3: y[t] sees x[t-2..t], zero padding in space only.
  * x [T,H,W,Ci]  w [Co,3,3,3,Ci] (conv_weight)  b [Co]  y [T,H,W,Co]
- * history [2,H,W,Ci]: the two frames before x; with first set it is taken as x[0], x[0] instead. On return it holds
- * the last two frames of (history, x), ready for the next chunk. */
+ * history [2,H,W,Ci]: the two frames before x; with first set it is taken as x[0], x[0] instead. On return it
+ * holds the last two frames of (history, x), ready for the next chunk. */
 void causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
                            bool first, const struct tensor *w, const struct tensor *b);
-/* Per frame 3x3: stride 1 with zero padding 1 all round, or stride 2 with one zero row below and column right.
+/* Per frame 3x3: stride 1 with zero padding 1 all round, or stride 2 with a zero row below and column right.
  * x [T,H,W,Ci]  w [Co,3,3,Ci]  b [Co]  y [T,H/stride,W/stride,Co] */
 void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b, int stride);
-/* Halve time: T odd keeps frame 0 and averages (1,2),(3,4)..; T even averages (0,1),(2,3)..   x [T,H,W,C] y [(T+1)/2,H,W,C] */
+/* Halve time: T odd keeps frame 0 and averages (1,2),(3,4)..; T even averages (0,1),(2,3)..
+ * x [T,H,W,C]  y [(T+1)/2,H,W,C] */
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x);
 /* Nearest 2x in space; with time also 2x in time, except frame 0 of an odd T.
  * x [T,H,W,C]  y [T or 2T or 1+2(T-1), 2H, 2W, C] */
@@ -179,15 +191,16 @@ void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const
  * b[e] = a[n-extent+e] (1 - e/extent) + b[e] e/extent, n = rows (columns) of a.         a, b [T,.,.,C] */
 void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_t extent, bool vertical);
 
-/* ---- training ------------------------------------------------------------------------------------------- */
+/* ---- training --------------------------------------------------------------------------------------- */
 
-/* *loss = weight mean((pred - target)²); dpred = its gradient.   Any shape; sums in double, fixed order. */
+/* *loss = weight mean((pred - target)²); dpred = its gradient, NULL when only the loss is wanted.
+ * Any shape; sums in double, fixed order. While planning, and after an error, *loss is 0. */
 void mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred, const struct tensor *pred,
                           const struct tensor *target, double weight);
-/* *sum = Σ x² over a flat tensor, in double, fixed order. */
+/* *sum = Σ x² over any shape, in double, fixed order; 0 while planning and after an error. */
 void sum_squares(struct kern *k, double *sum, const struct tensor *x);
-/* One AdamW step on flat F32 tensors (Loshchilov & Hutter; PyTorch's order): g is first multiplied by gscale,
- * p -= lr wd p;  m = β₁m + (1-β₁)g;  v = β₂v + (1-β₂)g²;  p -= lr (m/(1-β₁ᵗ)) / (√(v/(1-β₂ᵗ)) + eps),  t >= 1 */
+/* One AdamW step on flat F32 tensors (Loshchilov & Hutter; PyTorch's order), t >= 1. With g' = gscale g:
+ * p -= lr wd p;  m = β₁m + (1-β₁)g';  v = β₂v + (1-β₂)g'²;  p -= lr (m/(1-β₁ᵗ)) / (√(v/(1-β₂ᵗ)) + eps) */
 struct adamw {
     double lr, beta1, beta2, eps, weight_decay;
 };

@@ -42,13 +42,14 @@ static void *take(struct kern *k, const char *what, size_t bytes)
     if (!kern_room(k, what, bytes)) return NULL;
     void *p = k->backend->alloc(k, bytes ? bytes : 1);
     if (!p)
-        kern_fail(k, "%s: %.1f MiB needed, and %s refuses them (a memory limit?)", what, (double)bytes / (1 << 20),
-                  k->device);
+        kern_fail(k, "%s: %.1f MiB needed, and %s refuses them (a memory limit?)", what,
+                  (double)bytes / (1 << 20), k->device);
     return p;
 }
 
 /* The tensor without memory, and its size rounded up to the alignment; false when no memory could hold it. */
-static bool shape_of(struct kern *k, struct tensor *t, size_t *bytes, enum dtype d, const int64_t *rank_then_shape)
+static bool shape_of(struct kern *k, struct tensor *t, size_t *bytes, enum dtype d,
+                     const int64_t *rank_then_shape)
 {
     char text[128];
     *t = tensor_make(d, NULL, rank_then_shape);
@@ -113,7 +114,8 @@ bool kern_reserve(struct kern *k, size_t bytes)
     if (!kern_ok(k)) return false;
     if (k->planning || bytes <= k->size) return true;
     if (k->used) {
-        kern_fail(k, "scratch memory cannot grow from %zu to %zu bytes while %zu are in use", k->size, bytes, k->used);
+        kern_fail(k, "scratch memory cannot grow from %zu to %zu bytes while %zu are in use", k->size, bytes,
+                  k->used);
         return false;
     }
     if (k->stack) k->backend->free(k, k->stack);
@@ -148,18 +150,22 @@ bool kern_planning(const struct kern *k)
 }
 
 /* May src be copied to dst? Nothing to do, too, for empty tensors and while planning. */
-static bool copyable(struct kern *k, const char *op, const struct tensor *dst, const struct tensor *src, bool converts)
+static bool copyable(struct kern *k, const char *op, const struct tensor *dst, const struct tensor *src,
+                     bool converts)
 {
     char a[128], b[128];
     if (!kern_ok(k)) return false;
     int64_t n = tensor_count(src);
-    bool dtypes = dst->dtype == src->dtype || (converts && dtype_is_float(dst->dtype) && dtype_is_float(src->dtype));
+    bool dtypes =
+        dst->dtype == src->dtype || (converts && dtype_is_float(dst->dtype) && dtype_is_float(src->dtype));
     if (!dtypes || tensor_count(dst) != n) {
-        kern_fail(k, "%s: %s into %s", op, tensor_describe(a, sizeof a, src), tensor_describe(b, sizeof b, dst));
+        kern_fail(k, "%s: %s into %s", op, tensor_describe(a, sizeof a, src),
+                  tensor_describe(b, sizeof b, dst));
         return false;
     }
     if (k->planning || n == 0) return false;
-    if (!dst->data || !src->data) kern_fail(k, "%s: %s has no memory", op, dst->data ? "the source" : "the target");
+    if (!dst->data || !src->data)
+        kern_fail(k, "%s: %s has no memory", op, dst->data ? "the source" : "the target");
     return kern_ok(k);
 }
 

@@ -49,8 +49,8 @@ static bool fits_blas(struct kern *k, int64_t rows, int64_t width)
 }
 
 void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
-                           float scale)
+                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
+                           int heads, float scale)
 {
     int64_t rows = q->shape[0], width = q->shape[1], d = width / heads, tile = min64(QUERIES, rows);
     float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * rows);
@@ -74,23 +74,24 @@ void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse,
                 sum[i] = sum_of(row, rows);
                 if (lse) f32(lse)[h * rows + first + i] = (float)(max + log(sum[i]));
             }
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, 1, p, n, f32(v) + h * d, stride, 0,
-                        out, stride);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, 1, p, n, f32(v) + h * d,
+                        stride, 0, out, stride);
             for (int64_t i = 0; i < m; i++) scale_row(out + i * width, (float)(1 / sum[i]), d);
         }
 }
 
 void cpu_attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
                             const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
-                            const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
-                            float scale)
+                            const struct tensor *q, const struct tensor *kk, const struct tensor *v,
+                            int heads, float scale)
 {
     int64_t rows = q->shape[0], width = q->shape[1], d = width / heads, tile = min64(QUERIES, rows);
     float *scratch = cpu_scratch(k, DT_F32, k->threads * 2 * tile * rows);
     if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
     int n = (int)rows, depth = (int)d, stride = (int)width;
     PARALLEL_FOR(k)
-    for (int64_t h = 0; h < heads; h++) /* dk and dv sum over the query tiles of a head, so one thread does them in order */
+    for (int64_t h = 0; h < heads;
+         h++) /* dk and dv sum over the query tiles of a head, so one thread does them in order */
         for (int64_t first = 0; first < rows; first += tile) {
             float *p = scratch + omp_get_thread_num() * 2 * tile * rows, *ds = p + tile * rows;
             int m = (int)min64(tile, rows - first);
@@ -106,9 +107,9 @@ void cpu_attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk
                 double delta = dot_of(f32(dout) + at + i * width, f32(o) + at + i * width, d);
                 softmax_slope_row(ds + i * rows, p + i * rows, (float)delta, rows);
             }
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, scale, ds, n, f32(kk) + h * d, stride,
-                        0, f32(dq) + at, stride);
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, scale, ds, n, f32(q) + at, stride,
-                        first > 0, f32(dk) + h * d, stride);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, scale, ds, n, f32(kk) + h * d,
+                        stride, 0, f32(dq) + at, stride);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, scale, ds, n, f32(q) + at,
+                        stride, first > 0, f32(dk) + h * d, stride);
         }
 }

@@ -1,5 +1,5 @@
-/* Convolutions as products: the 3x3 or 3x3x3 neighbourhoods of a tile of output pixels are laid out as rows, which
- * w, seen as [Co, taps Ci], then multiplies. */
+/* Convolutions as products: the 3x3 or 3x3x3 neighbourhoods of a tile of output pixels are laid out as rows,
+ * which w, seen as [Co, taps Ci], then multiplies. */
 #include "kernels/cpu/cpu.h"
 
 #include <cblas.h>
@@ -8,7 +8,7 @@
 enum { PIXELS = 256 };
 
 struct conv {
-    const float *x, *history;    /* history: the two frames before x; with `first` it is x[0] */
+    const float *x, *history; /* history: the two frames before x; with `first` it is x[0] */
     bool first;
     int64_t H, W, C;             /* of a frame of x */
     int64_t out_h, out_w, count; /* output pixels of a frame, of all frames */
@@ -57,7 +57,8 @@ static void convolve(struct kern *k, struct tensor *y, const struct conv *g, con
     float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * taps);
     if (!scratch || !taps || !out) return;
     if (taps > INT_MAX || out > INT_MAX) {
-        kern_fail(k, "a convolution from %lld to %lld channels is too large for BLAS", (long long)g->C, (long long)out);
+        kern_fail(k, "a convolution from %lld to %lld channels is too large for BLAS", (long long)g->C,
+                  (long long)out);
         return;
     }
     PARALLEL_FOR(k)
@@ -65,18 +66,28 @@ static void convolve(struct kern *k, struct tensor *y, const struct conv *g, con
         float *rows = scratch + omp_get_thread_num() * tile * taps, *to = f32(y) + pixel * out;
         int64_t n = min64(tile, g->count - pixel);
         gather(rows, g, pixel, n);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)out, (int)taps, 1, rows, (int)taps, f32(w),
-                    (int)taps, 0, to, (int)out);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)out, (int)taps, 1, rows, (int)taps,
+                    f32(w), (int)taps, 0, to, (int)out);
         add_bias(to, f32(b), n, out);
     }
 }
 
-void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
-                               bool first, const struct tensor *w, const struct tensor *b)
+void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                               struct tensor *history, bool first, const struct tensor *w,
+                               const struct tensor *b)
 {
     int64_t T = x->shape[0], size = x->shape[1] * x->shape[2] * x->shape[3];
-    struct conv g = {.x = f32(x), .history = f32(history), .first = first, .H = x->shape[1], .W = x->shape[2],
-                     .C = x->shape[3], .out_h = x->shape[1], .out_w = x->shape[2], .depth = 3, .stride = 1, .pad = 1,
+    struct conv g = {.x = f32(x),
+                     .history = f32(history),
+                     .first = first,
+                     .H = x->shape[1],
+                     .W = x->shape[2],
+                     .C = x->shape[3],
+                     .out_h = x->shape[1],
+                     .out_w = x->shape[2],
+                     .depth = 3,
+                     .stride = 1,
+                     .pad = 1,
                      .count = T * x->shape[1] * x->shape[2]};
     convolve(k, y, &g, w, b);
     if (k->planning || !kern_ok(k)) return;
@@ -89,8 +100,15 @@ void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, const struct te
 void cpu_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                         const struct tensor *b, int stride)
 {
-    struct conv g = {.x = f32(x), .H = x->shape[1], .W = x->shape[2], .C = x->shape[3], .out_h = y->shape[1],
-                     .out_w = y->shape[2], .depth = 1, .stride = stride, .pad = stride == 1,
+    struct conv g = {.x = f32(x),
+                     .H = x->shape[1],
+                     .W = x->shape[2],
+                     .C = x->shape[3],
+                     .out_h = y->shape[1],
+                     .out_w = y->shape[2],
+                     .depth = 1,
+                     .stride = stride,
+                     .pad = stride == 1,
                      .count = y->shape[0] * y->shape[1] * y->shape[2]};
     convolve(k, y, &g, w, b);
 }

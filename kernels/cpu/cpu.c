@@ -76,18 +76,17 @@ static void cpu_zero(struct kern *k, struct tensor *t)
     if (t->data) memset(t->data, 0, tensor_bytes(t));
 }
 
-const struct backend cpu_backend = {
-    .name = "cpu",
-    .open = cpu_open,
-    .close = cpu_close,
-    .alloc = cpu_alloc,
-    .free = cpu_free,
-    .available = cpu_available,
-    .upload = cpu_convert,
-    .download = cpu_convert,
-    .copy = cpu_copy,
-    .zero = cpu_zero,
+const struct backend cpu_backend = {.name = "cpu",
+                                    .open = cpu_open,
+                                    .close = cpu_close,
+                                    .alloc = cpu_alloc,
+                                    .free = cpu_free,
+                                    .available = cpu_available,
+                                    .upload = cpu_convert,
+                                    .download = cpu_convert,
+                                    .copy = cpu_copy,
+                                    .zero = cpu_zero,
 #define OP(name) .name = cpu_##name,
-    KERNEL_OPS(OP)
+                                    KERNEL_OPS(OP)
 #undef OP
 };

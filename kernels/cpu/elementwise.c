@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu.h"
 
-HOT static void gated_add_row(float *restrict x, const float *restrict y, const float *restrict gate, int64_t n)
+HOT static void gated_add_row(float *restrict x, const float *restrict y, const float *restrict gate,
+                              int64_t n)
 {
     for (int64_t i = 0; i < n; i++) x[i] += gate[i] * y[i];
 }
@@ -29,7 +30,8 @@ HOT static void gelu_mul_run(float *y, const float *a, const float *b, int64_t n
     for (int64_t i = 0; i < n; i++) y[i] = vgelu(a[i]) * b[i];
 }
 
-void cpu_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)
+void cpu_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
+                           const struct tensor *gate)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k)
@@ -38,7 +40,8 @@ void cpu_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor
             gated_add_row(f32(x) + r * width, f32(y) + r * width, f32(gate), width);
 }
 
-void cpu_gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx, const struct tensor *gate)
+void cpu_gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,
+                            const struct tensor *gate)
 {
     int64_t rows = dx->shape[0], width = dx->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k)
@@ -71,5 +74,6 @@ void cpu_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor 
 {
     int64_t n = tensor_count(a);
     PARALLEL_FOR(k)
-    for (int64_t i = 0; i < n; i += TILE) gelu_mul_run(f32(y) + i, f32(a) + i, f32(b) + i, min64(TILE, n - i));
+    for (int64_t i = 0; i < n; i += TILE)
+        gelu_mul_run(f32(y) + i, f32(a) + i, f32(b) + i, min64(TILE, n - i));
 }

@@ -3,8 +3,9 @@
 #include <cblas.h>
 #include <limits.h>
 
-/* Large enough that packing its operands costs BLAS little, small enough that there are tiles for every core. */
-enum { TILE_ROWS = 256, TILE_COLS = 1024 };
+/* Large enough that packing its operands costs BLAS little, small enough that there are tiles for every core.
+ */
+enum { TILE_ROWS = 512, TILE_COLS = 512 };
 
 /* The size of each of the pieces that n is cut into: even, so that no sliver is left at the end. */
 static int64_t even_tile(int64_t n, int64_t tile)
@@ -33,8 +34,8 @@ static void multiply_tile(const struct gemm *g, int64_t row, int64_t rows, int64
     if (k == 0) /* BLAS refuses it; the sum is empty */
         scale_tile(g, row, rows, col, cols);
     else if (g->dtype == DT_F64)
-        cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, g->alpha, (const double *)g->a + a, lda, (const double *)g->b + b,
-                    ldb, g->beta, (double *)g->c + c, ldc);
+        cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, g->alpha, (const double *)g->a + a, lda,
+                    (const double *)g->b + b, ldb, g->beta, (double *)g->c + c, ldc);
     else
         cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, (float)g->alpha, (const float *)g->a + a, lda,
                     (const float *)g->b + b, ldb, (float)g->beta, (float *)g->c + c, ldc);
@@ -44,7 +45,8 @@ void cpu_gemm(struct kern *k, const struct gemm *g)
 {
     if (g->m == 0 || g->n == 0) return;
     if (g->m > INT_MAX || g->n > INT_MAX || g->k > INT_MAX) {
-        kern_fail(k, "a product of %lldx%lldx%lld is too large for BLAS", (long long)g->m, (long long)g->n, (long long)g->k);
+        kern_fail(k, "a product of %lldx%lldx%lld is too large for BLAS", (long long)g->m, (long long)g->n,
+                  (long long)g->k);
         return;
     }
     int64_t tm = even_tile(g->m, TILE_ROWS), tn = even_tile(g->n, TILE_COLS);
@@ -57,10 +59,19 @@ void cpu_gemm(struct kern *k, const struct gemm *g)
         }
 }
 
-void cpu_matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b, bool tb,
-                double alpha, double beta)
+void cpu_matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
+                bool tb, double alpha, double beta)
 {
-    struct gemm g = {.dtype = c->dtype, .m = c->shape[0], .n = c->shape[1], .k = a->shape[!ta], .ta = ta, .tb = tb,
-                     .alpha = alpha, .beta = beta, .a = a->data, .b = b->data, .c = c->data};
+    struct gemm g = {.dtype = c->dtype,
+                     .m = c->shape[0],
+                     .n = c->shape[1],
+                     .k = a->shape[!ta],
+                     .ta = ta,
+                     .tb = tb,
+                     .alpha = alpha,
+                     .beta = beta,
+                     .a = a->data,
+                     .b = b->data,
+                     .c = c->data};
     cpu_gemm(k, &g);
 }

@@ -1,21 +1,22 @@
 #include "kernels/cpu/cpu.h"
 
-HOT static void forward_row(float *restrict y, const float *restrict x, struct moments s, const float *restrict w,
-                            const float *restrict b, int64_t n)
+HOT static void forward_row(float *restrict y, const float *restrict x, struct moments s,
+                            const float *restrict w, const float *restrict b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - s.mean) * s.rstd * w[i] + b[i];
 }
 
-HOT static void modulated_row(float *restrict y, const float *restrict x, struct moments s, const float *restrict w,
-                              const float *restrict b, const float *restrict scale, const float *restrict shift,
-                              int64_t n)
+HOT static void modulated_row(float *restrict y, const float *restrict x, struct moments s,
+                              const float *restrict w, const float *restrict b, const float *restrict scale,
+                              const float *restrict shift, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         y[i] = ((x[i] - s.mean) * s.rstd * w[i] + b[i]) * (1.0f + scale[i]) + shift[i];
 }
 
 void cpu_layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                            const struct tensor *b, const struct tensor *scale, const struct tensor *shift, float eps)
+                            const struct tensor *b, const struct tensor *scale, const struct tensor *shift,
+                            float eps)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k)
@@ -38,7 +39,7 @@ static inline float gradient(const float *dy, const float *w, const float *scale
 }
 
 HOT void norm_backward_row(float *dx, const float *dy, const float *x, const float *w, const float *scale,
-                               struct moments s, int64_t n, bool add)
+                           struct moments s, int64_t n, bool add)
 {
     enum { LANES = 4 };
     double sum[LANES] = {0}, dot[LANES] = {0}; /* Σ g, Σ g x̂ */
@@ -56,8 +57,9 @@ HOT void norm_backward_row(float *dx, const float *dy, const float *x, const flo
     }
 }
 
-void cpu_layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
-                             const struct tensor *w, const struct tensor *scale, float eps, bool add)
+void cpu_layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                             const struct tensor *x, const struct tensor *w, const struct tensor *scale,
+                             float eps, bool add)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k)
@@ -65,6 +67,6 @@ void cpu_layer_norm_backward(struct kern *k, struct tensor *dx, const struct ten
         for (int64_t r = first; r < min64(first + tile, rows); r++) {
             const float *in = f32(x) + r * width;
             norm_backward_row(f32(dx) + r * width, f32(dy) + r * width, in, f32(w), scale ? f32(scale) : NULL,
-                                  moments_of(in, width, eps), width, add);
+                              moments_of(in, width, eps), width, add);
         }
 }

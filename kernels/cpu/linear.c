@@ -2,8 +2,15 @@
 
 static struct gemm product(struct tensor *y, const struct tensor *x, const struct tensor *w, bool tw)
 {
-    return (struct gemm){.dtype = DT_F32, .m = y->shape[0], .n = y->shape[1], .k = x->shape[1], .tb = tw,
-                         .alpha = 1, .a = x->data, .b = w->data, .c = y->data};
+    return (struct gemm){.dtype = DT_F32,
+                         .m = y->shape[0],
+                         .n = y->shape[1],
+                         .k = x->shape[1],
+                         .tb = tw,
+                         .alpha = 1,
+                         .a = x->data,
+                         .b = w->data,
+                         .c = y->data};
 }
 
 HOT static void add_bias(const struct gemm *g, int64_t row, int64_t rows, int64_t col, int64_t cols)
@@ -50,7 +57,8 @@ void cpu_linear_forward(struct kern *k, struct tensor *y, const struct tensor *x
     cpu_gemm(k, &g);
 }
 
-void cpu_linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w, bool add)
+void cpu_linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w,
+                         bool add)
 {
     struct gemm g = product(dx, dy, w, false);
     g.beta = add;
@@ -67,8 +75,8 @@ void cpu_linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pr
     cpu_gemm(k, &g);
 }
 
-void cpu_linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy, const struct tensor *w,
-                              const struct tensor *pre)
+void cpu_linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
+                              const struct tensor *w, const struct tensor *pre)
 {
     struct gemm g = product(dpre, dy, w, false);
     g.pre = pre->data;

@@ -1,10 +1,11 @@
 #include "kernels/cpu/cpu.h"
 
 /* Both directions: the runs of P values that lie together in the latents and in a token. */
-static void move_patches(struct kern *k, float *tokens, float *latents, const int64_t latents_shape[4], int64_t P,
-                         bool to_tokens)
+static void move_patches(struct kern *k, float *tokens, float *latents, const int64_t latents_shape[4],
+                         int64_t P, bool to_tokens)
 {
-    int64_t C = latents_shape[1], h = latents_shape[2], w = latents_shape[3], rows = latents_shape[0] * (h / P);
+    int64_t C = latents_shape[1], h = latents_shape[2], w = latents_shape[3],
+            rows = latents_shape[0] * (h / P);
     PARALLEL_FOR(k)
     for (int64_t row = 0; row < rows; row++) { /* a row of patches */
         int64_t f = row / (h / P), i = row % (h / P);

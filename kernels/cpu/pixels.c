@@ -42,7 +42,8 @@ void cpu_pixels_to_unit(struct kern *k, struct tensor *y, const struct tensor *u
 {
     int64_t n = tensor_count(y);
     PARALLEL_FOR(k)
-    for (int64_t i = 0; i < n; i += TILE) unit_run(f32(y) + i, (const uint8_t *)u8->data + i, min64(TILE, n - i));
+    for (int64_t i = 0; i < n; i += TILE)
+        unit_run(f32(y) + i, (const uint8_t *)u8->data + i, min64(TILE, n - i));
 }
 
 void cpu_unit_to_pixels(struct kern *k, struct tensor *u8, const struct tensor *y)

@@ -30,15 +30,16 @@ void cpu_upsample_forward(struct kern *k, struct tensor *y, const struct tensor 
     }
 }
 
-void cpu_copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const struct tensor *x, int64_t i0,
-                     int64_t j0, int64_t rows, int64_t cols)
+void cpu_copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const struct tensor *x,
+                     int64_t i0, int64_t j0, int64_t rows, int64_t cols)
 {
     int64_t C = x->shape[3];
     PARALLEL_FOR(k, collapse(2))
     for (int64_t t = 0; t < x->shape[0]; t++)
         for (int64_t i = 0; i < rows; i++)
             memcpy(f32(y) + ((t * y->shape[1] + y0 + i) * y->shape[2] + x0) * C,
-                   f32(x) + ((t * x->shape[1] + i0 + i) * x->shape[2] + j0) * C, (size_t)(cols * C) * sizeof(float));
+                   f32(x) + ((t * x->shape[1] + i0 + i) * x->shape[2] + j0) * C,
+                   (size_t)(cols * C) * sizeof(float));
 }
 
 static void blend_run(float *b, const float *a, int64_t e, int64_t extent, int64_t n)

@@ -2,12 +2,14 @@
 
 #include <math.h>
 
-HOT static void scale_row(float *restrict y, const float *restrict x, const float *restrict w, float rms, int64_t n)
+HOT static void scale_row(float *restrict y, const float *restrict x, const float *restrict w, float rms,
+                          int64_t n)
 {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * rms * w[i];
 }
 
-void cpu_rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w, float eps)
+void cpu_rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                          float eps)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k)

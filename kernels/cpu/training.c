@@ -37,8 +37,8 @@ void cpu_mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred
     double sums[PARTS];
     PARALLEL_FOR(k)
     for (int64_t i = 0; i < parts; i++)
-        sums[i] = squared_error(dpred ? f32(dpred) + i * size : NULL, f32(pred) + i * size, f32(target) + i * size,
-                                2 * weight / (double)n, min64(size, n - i * size));
+        sums[i] = squared_error(dpred ? f32(dpred) + i * size : NULL, f32(pred) + i * size,
+                                f32(target) + i * size, 2 * weight / (double)n, min64(size, n - i * size));
     *loss = weight * total(sums, parts) / (double)n;
 }
 
@@ -51,8 +51,8 @@ void cpu_sum_squares(struct kern *k, double *sum, const struct tensor *x)
     *sum = total(sums, parts);
 }
 
-void cpu_adamw_step(struct kern *k, struct tensor *p, struct tensor *m, struct tensor *v, const struct tensor *g,
-                    double gscale, int64_t t, const struct adamw *o)
+void cpu_adamw_step(struct kern *k, struct tensor *p, struct tensor *m, struct tensor *v,
+                    const struct tensor *g, double gscale, int64_t t, const struct adamw *o)
 {
     int64_t n = tensor_count(p);
     double bias1 = 1 - pow(o->beta1, (double)t), bias2 = 1 - pow(o->beta2, (double)t);

@@ -1,14 +1,16 @@
-/* vmath - exp and the activations built on it, written so that the compiler turns a loop over them into vector code.
+/* vmath - exp and the activations built on it, written so that the compiler turns a loop over them into
+ * vector code.
  *
- * HOT compiles a function a second time for AVX2 and picks at load. Both versions do the same IEEE operations in
- * the same order (no fused multiply-add: the build says -ffp-contract=off), so they give the same bits. */
+ * HOT compiles a function a second time for AVX2 and picks at load. Both versions do the same IEEE operations
+ * in the same order (no fused multiply-add: the build says -ffp-contract=off), so they give the same bits. */
 #ifndef KERNELS_CPU_VMATH_H
 #define KERNELS_CPU_VMATH_H
 
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) &&                           \
+    !defined(__SANITIZE_THREAD__)
 #define HOT __attribute__((target_clones("avx2", "default")))
 #else
 #define HOT
@@ -24,7 +26,8 @@ static inline float vpow2(int32_t n)
 }
 
 /* e^x to 1 ulp where the result is normal; overflows to infinity, underflows to 0, NaN stays NaN.
- * x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r² q(r), q the Chebyshev fit of degree 4 (error 1e-9 of e^r). */
+ * x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r² q(r), q the Chebyshev fit of degree 4 (error 1e-9 of
+ * e^r). */
 static inline float vexp(float x)
 {
     const float round = 0x1.8p23f; /* adding and subtracting it rounds to an integer */
@@ -42,7 +45,7 @@ static inline float vexp(float x)
     uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
     int32_t i = (int32_t)(bits << 9) >> 9; /* n again, out of the sum's low bits */
-    int32_t half = i >> 1;                 /* 2^n in two steps, so that results near the ends of the range round right */
+    int32_t half = i >> 1; /* 2^n in two steps, so that results near the ends of the range round right */
     return e * vpow2(half) * vpow2(i - half);
 }
 
@@ -51,17 +54,19 @@ static inline float vsilu(float x)
     return x / (1.0f + vexp(-x));
 }
 
-/* u/2 (1 + tanh t) = u / (1 + e^-2t), t = √(2/π) (u + 0.044715 u³): exact to a few ulp also where tanh t is near -1. */
+/* u/2 (1 + tanh t) = u / (1 + e^-2t), t = √(2/π) (u + 0.044715 u³): exact to a few ulp also where tanh t is
+ * near -1. */
 static inline float vgelu(float u)
 {
     return u / (1.0f + vexp(-1.59576912f * (u + 0.044715f * (u * u * u))));
 }
 
-/* d/du vgelu = s + u s (1-s) 2t', s = 1 / (1 + e^-2t) */
+/* d/du vgelu = s + u s (1-s) 2t', s = 1 / (1 + e), e = e^-2t; 1-s is e s, unless e is large. */
 static inline float vgelu_slope(float u)
 {
-    float s = 1.0f / (1.0f + vexp(-1.59576912f * (u + 0.044715f * (u * u * u))));
-    return s + u * s * (1.0f - s) * (1.59576912f * (1.0f + 0.134145f * (u * u)));
+    float e = vexp(-1.59576912f * (u + 0.044715f * (u * u * u)));
+    float s = 1.0f / (1.0f + e), rest = e < 1.0f ? e * s : 1.0f - s;
+    return s + u * s * rest * (1.59576912f * (1.0f + 0.134145f * (u * u)));
 }
 
 #endif

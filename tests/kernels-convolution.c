@@ -1,0 +1,176 @@
+/* Convolutions, resampling in time and space, windows and blending. */
+#include "tests/kernels.h"
+
+/* Sums of 27 C products of numbers below 1. */
+static const double TOLERANCE = 2e-6;
+
+/* The whole clip as one sum, without chunks: frame t-2+a for tap a, the first frame repeated in front. */
+static double *causal_conv(const struct tensor *x, const struct tensor *w, const struct tensor *b)
+{
+    int64_t T = x->shape[0], H = x->shape[1], W = x->shape[2], C = x->shape[3], O = w->shape[0];
+    double *y = wide_array(T * H * W * O), *in = wide(x), *kernel = wide(w);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < H; i++)
+            for (int64_t j = 0; j < W; j++)
+                for (int64_t o = 0; o < O; o++) {
+                    double s = tensor_get(b, o);
+                    for (int tap = 0; tap < 27; tap++) {
+                        int64_t from = t + tap / 9 - 2, p = i + tap / 3 % 3 - 1, q = j + tap % 3 - 1;
+                        if (from < 0) from = 0;
+                        if (p < 0 || p >= H || q < 0 || q >= W) continue;
+                        for (int64_t c = 0; c < C; c++)
+                            s += in[((from * H + p) * W + q) * C + c] * kernel[(o * 27 + tap) * C + c];
+                    }
+                    y[((t * H + i) * W + j) * O + o] = s;
+                }
+    return y;
+}
+
+static void convolve_chunks(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
+                            struct tensor *w, struct tensor *b, const int64_t *chunks)
+{
+    int64_t t = 0;
+    for (int i = 0; chunks[i]; t += chunks[i++]) {
+        struct tensor in = tensor_rows(x, t, chunks[i]), out = tensor_rows(y, t, chunks[i]);
+        causal_conv3d_forward(k, &out, &in, history, i == 0, w, b);
+    }
+}
+
+/* A clip in chunks of these lengths must give what the whole gives, and leave its last two frames behind. */
+static void test_causal_conv(const int64_t size[4], const int64_t *chunks)
+{
+    int64_t T = 0, H = size[0], W = size[1], C = size[2], O = size[3];
+    char what[100];
+    for (int i = 0; chunks[i]; i++) T += chunks[i];
+    fresh();
+    struct tensor x = given(4, T, H, W, C), w = given(5, O, 3, 3, 3, C), b = given(1, O);
+    double *expected = causal_conv(&x, &w, &b), *history_expected = wide_array(2 * H * W * C);
+    struct tensor history = result(DT_F32, 4, 2, H, W, C), y = result(DT_F32, 4, T, H, W, O);
+    for (int64_t i = 0; i < 2 * H * W * C; i++) {
+        int64_t frame = T - 2 + i / (H * W * C);
+        history_expected[i] = tensor_get(&x, (frame > 0 ? frame : 0) * H * W * C + i % (H * W * C));
+    }
+    snprintf(what, sizeof what, "causal_conv3d %dx%dx%dx%d to %d, first chunk of %d", (int)T, (int)H, (int)W,
+             (int)C, (int)O, (int)chunks[0]);
+    RUN(what, convolve_chunks(k, &y, &x, &history, &w, &b, chunks));
+    near(&y, expected, TOLERANCE, what);
+    near(&history, history_expected, 0, "its history");
+}
+
+static void test_conv2d(int64_t T, int64_t H, int64_t W, int64_t C, int64_t O, int stride)
+{
+    int64_t h = H / stride, width = W / stride;
+    char what[100];
+    fresh();
+    struct tensor x = given(4, T, H, W, C), w = given(4, O, 3, 3, C), b = given(1, O),
+                  y = result(DT_F32, 4, T, h, width, O);
+    double *expected = wide_array(T * h * width * O);
+    for (int64_t n = 0; n < T * h * width * O; n++) {
+        int64_t o = n % O, j = n / O % width, i = n / O / width % h, t = n / O / width / h;
+        expected[n] = tensor_get(&b, o);
+        for (int tap = 0; tap < 9; tap++) {
+            int64_t p = i * stride + tap / 3 - (stride == 1), q = j * stride + tap % 3 - (stride == 1);
+            for (int64_t c = 0; c < C && p >= 0 && p < H && q >= 0 && q < W; c++)
+                expected[n] +=
+                    tensor_get(&x, ((t * H + p) * W + q) * C + c) * tensor_get(&w, (o * 9 + tap) * C + c);
+        }
+    }
+    snprintf(what, sizeof what, "conv2d %dx%dx%dx%d to %d, stride %d", (int)T, (int)H, (int)W, (int)C, (int)O,
+             stride);
+    RUN(what, conv2d_forward(k, &y, &x, &w, &b, stride));
+    near(&y, expected, TOLERANCE, what);
+}
+
+static void test_halve_time(int64_t T, int64_t size)
+{
+    int64_t half = (T + 1) / 2;
+    fresh();
+    struct tensor x = given(4, T, 1, size, 3), y = result(DT_F32, 4, half, 1, size, 3);
+    double *in = wide(&x), *expected = wide_array(half * size * 3);
+    for (int64_t t = 0; t < half; t++)
+        for (int64_t i = 0; i < size * 3; i++) {
+            int64_t a = T % 2 ? (t ? 2 * t - 1 : 0) : 2 * t, b = T % 2 ? 2 * t : 2 * t + 1;
+            expected[t * size * 3 + i] = (in[a * size * 3 + i] + in[b * size * 3 + i]) / 2;
+        }
+    RUN("halve_time_forward", halve_time_forward(k, &y, &x));
+    near(&y, expected, 1e-7, "halve_time_forward");
+}
+
+static void test_upsample(int64_t T, int64_t H, int64_t W, bool time)
+{
+    int64_t C = 3, frames = !time ? T : T % 2 ? 2 * T - 1 : 2 * T, n = frames * 4 * H * W * C;
+    char what[100];
+    fresh();
+    struct tensor x = given(4, T, H, W, C), y = result(DT_F32, 4, frames, 2 * H, 2 * W, C);
+    double *in = wide(&x), *expected = wide_array(n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t c = i % C, q = i / C % (2 * W), p = i / C / (2 * W) % (2 * H), t = i / C / (4 * W * H);
+        int64_t from = !time ? t : T % 2 == 0 ? t / 2 : t == 0 ? 0 : 1 + (t - 1) / 2;
+        expected[i] = in[((from * H + p / 2) * W + q / 2) * C + c];
+    }
+    snprintf(what, sizeof what, "upsample_forward of %d frames%s", (int)T, time ? ", in time too" : "");
+    RUN(what, upsample_forward(k, &y, &x, time));
+    near(&y, expected, 0, what);
+}
+
+static void test_copy_window(void)
+{
+    fresh();
+    struct tensor x = given(4, 3, 7, 9, 2), y = given(4, 3, 6, 8, 2);
+    double *in = wide(&x), *expected = wide(&y);
+    for (int t = 0; t < 3; t++)
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 5; j++)
+                for (int c = 0; c < 2; c++)
+                    expected[((t * 6 + 2 + i) * 8 + 1 + j) * 2 + c] =
+                        in[((t * 7 + 3 + i) * 9 + 4 + j) * 2 + c];
+    updated(&y);
+    RUN("copy_window", copy_window(k, &y, 2, 1, &x, 3, 4, 4, 5));
+    near(&y, expected, 0, "copy_window");
+}
+
+static void test_blend(int64_t extent, bool vertical)
+{
+    int64_t T = 2, Ha = vertical ? 6 : 5, Wa = vertical ? 7 : 4, Hb = 5, Wb = 7, C = 3;
+    fresh();
+    struct tensor a = given(4, T, Ha, Wa, C), b = given(4, T, Hb, Wb, C);
+    double *other = wide(&a), *expected = wide(&b);
+    for (int64_t n = 0; n < T * Hb * Wb * C; n++) {
+        int64_t c = n % C, j = n / C % Wb, i = n / C / Wb % Hb, t = n / C / Wb / Hb, e = vertical ? i : j;
+        int64_t from = vertical ? (t * Ha + Ha - extent + e) * Wa + j : (t * Ha + i) * Wa + Wa - extent + e;
+        double share = (double)e / (double)extent;
+        if (e < extent) expected[n] = other[from * C + c] * (1 - share) + expected[n] * share;
+    }
+    updated(&b);
+    RUN(vertical ? "blend_edge, rows" : "blend_edge, columns", blend_edge(k, &b, &a, extent, vertical));
+    near(&b, expected, 2e-7, vertical ? "blend_edge, rows" : "blend_edge, columns");
+}
+
+int main(void)
+{
+    kernels_open();
+    test_causal_conv((int64_t[]){1, 1, 1, 1}, (int64_t[]){1, 0});
+    test_causal_conv((int64_t[]){3, 2, 4, 5}, (int64_t[]){1, 1, 1, 0});
+    test_causal_conv((int64_t[]){5, 7, 3, 6}, (int64_t[]){3, 2, 1, 2, 0});
+    test_causal_conv((int64_t[]){12, 17, 5, 9},
+                     (int64_t[]){5, 4, 0}); /* pixels over several tiles, and an odd rest */
+    test_causal_conv((int64_t[]){9, 11, 40, 33}, (int64_t[]){2, 3, 0});
+    test_conv2d(1, 1, 1, 1, 1, 1);
+    test_conv2d(3, 5, 1, 4, 3, 1);
+    test_conv2d(2, 16, 19, 7, 5, 1);
+    test_conv2d(1, 2, 2, 1, 1, 2);
+    test_conv2d(2, 6, 10, 3, 4, 2);
+    test_conv2d(3, 31, 34, 6, 5, 2); /* an odd height: the last row needs no zeros */
+    for (int64_t T = 1; T <= 5; T++) {
+        test_halve_time(T, 11);
+        test_upsample(T, 3, 5, false);
+        test_upsample(T, 1, 2, true);
+    }
+    test_halve_time(9, 7000);
+    test_copy_window();
+    test_blend(1, true);
+    test_blend(4, true);
+    test_blend(3, false);
+    test_blend(4, false);
+    return kernels_close();
+}

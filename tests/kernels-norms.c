@@ -1,0 +1,210 @@
+/* layer_norm, rms_norm, qk_norm_rope, group_norm_silu, spatial_norm_silu. */
+#include "tests/kernels.h"
+
+/* Statistics are in double, the few operations on each element round to float: some 2^-24 each. */
+static const double TOLERANCE = 1e-6;
+/* A backward pass subtracts means from gradients, so its last bits weigh a little more. */
+static const double GRADIENT = 3e-6;
+
+struct sizes {
+    int64_t rows, width, d, first;
+    double eps;
+};
+
+static void statistics(const double *x, int64_t n, double eps, double *mean, double *rstd)
+{
+    double variance = *mean = 0;
+    for (int64_t i = 0; i < n; i++) *mean += x[i] / (double)n;
+    for (int64_t i = 0; i < n; i++) variance += (x[i] - *mean) * (x[i] - *mean) / (double)n;
+    *rstd = 1 / sqrt(variance + eps);
+}
+
+/* in: x, w, b, scale or NULL, shift or NULL */
+static void layer_norm(double *y, double *const *in, const void *sizes)
+{
+    const struct sizes *s = sizes;
+    for (int64_t r = 0; r < s->rows; r++) {
+        double mean, rstd;
+        statistics(in[0] + r * s->width, s->width, s->eps, &mean, &rstd);
+        for (int64_t i = 0; i < s->width; i++) {
+            double u = (in[0][r * s->width + i] - mean) * rstd * in[1][i] + in[2][i];
+            y[r * s->width + i] = in[3] ? u * (1 + in[3][i]) + in[4][i] : u;
+        }
+    }
+}
+
+static void test_layer_norm(int64_t rows, int64_t width, bool modulated, double offset)
+{
+    struct sizes s = {.rows = rows, .width = width, .eps = 1e-5f};
+    for (int pass = 0; pass < 3; pass++) { /* forward, backward, backward that adds */
+        fresh();
+        struct tensor x = given(2, rows, width), w = given(1, width), b = given(1, width),
+                      scale = given(1, width);
+        struct tensor shift = given(1, width), dy = given(2, rows, width), *m = modulated ? &scale : NULL;
+        for (int64_t i = 0; i < rows * width; i++) ((float *)x.data)[i] += (float)offset;
+        double *in[] = {wide(&x), wide(&w), wide(&b), m ? wide(&scale) : NULL, wide(&shift)},
+               *slope = wide(&dy);
+        if (pass == 0) {
+            double *expected = wide_array(rows * width);
+            struct tensor y = result(DT_F32, 2, rows, width);
+            layer_norm(expected, in, &s);
+            RUN("layer_norm_forward", layer_norm_forward(k, &y, &x, &w, &b, m, m ? &shift : NULL, 1e-5f));
+            /* an offset is rounded away from the mean: its last bit, against a spread of about 1/2 */
+            near(&y, expected, TOLERANCE + offset * 2e-7, "layer_norm_forward");
+        } else if (pass == 1) {
+            struct tensor dx = result(DT_F32, 2, rows, width);
+            RUN("layer_norm_backward", layer_norm_backward(k, &dx, &dy, &x, &w, m, 1e-5f, false));
+            gradient_near(&dx, layer_norm, &s, in, 0, slope, rows * width, GRADIENT + offset * 4e-7,
+                          "layer_norm_backward");
+        } else {
+            struct tensor dx = given(2, rows, width);
+            double *before = wide(&dx);
+            updated(&dx);
+            RUN("layer_norm_backward adds", layer_norm_backward(k, &dx, &dy, &x, &w, m, 1e-5f, true));
+            for (int64_t i = 0; i < rows * width; i++) ((float *)dx.data)[i] -= (float)before[i];
+            gradient_near(&dx, layer_norm, &s, in, 0, slope, rows * width, GRADIENT + offset * 4e-7,
+                          "layer_norm_backward adds");
+        }
+    }
+}
+
+static void test_rms_norm(int64_t rows, int64_t width)
+{
+    fresh();
+    struct tensor x = given(2, rows, width), w = given(1, width), y = result(DT_F32, 2, rows, width);
+    double *expected = wide_array(rows * width);
+    for (int64_t r = 0; r < rows; r++) {
+        double square = 0;
+        for (int64_t i = 0; i < width; i++) square += pow(tensor_get(&x, r * width + i), 2) / (double)width;
+        for (int64_t i = 0; i < width; i++)
+            expected[r * width + i] =
+                tensor_get(&x, r * width + i) / sqrt(square + 1e-6f) * tensor_get(&w, i);
+    }
+    RUN("rms_norm_forward", rms_norm_forward(k, &y, &x, &w, 1e-6f));
+    near(&y, expected, TOLERANCE, "rms_norm_forward");
+}
+
+/* in: x, w, b, cos or NULL, sin or NULL. The tables are random and differ within a pair, which holds the
+ * formula to the letter: a gradient that took one of a pair for the other would show. */
+static void qk_norm_rope(double *y, double *const *in, const void *sizes)
+{
+    const struct sizes *s = sizes;
+    for (int64_t r = 0; r < s->rows; r++)
+        for (int64_t h = 0; h < s->width / s->d; h++) {
+            double mean, rstd, *out = y + r * s->width + h * s->d;
+            const double *x = in[0] + r * s->width + h * s->d;
+            statistics(x, s->d, s->eps, &mean, &rstd);
+            for (int64_t i = 0; i < s->d; i++) out[i] = (x[i] - mean) * rstd * in[1][i] + in[2][i];
+            for (int64_t i = 0; i < s->d && in[3] && r >= s->first; i += 2) {
+                const double *c = in[3] + (r - s->first) * s->d, *n = in[4] + (r - s->first) * s->d;
+                double even = out[i], odd = out[i + 1];
+                out[i] = even * c[i] - odd * n[i];
+                out[i + 1] = odd * c[i + 1] + even * n[i + 1];
+            }
+        }
+}
+
+static void test_qk_norm_rope(int64_t rows, int64_t heads, int64_t d, int64_t first, bool rope)
+{
+    struct sizes s = {rows, heads * d, d, first, 1e-6f};
+    for (int backward = 0; backward < 2; backward++) {
+        fresh();
+        struct tensor x = given(2, rows, heads * d), w = given(1, d), b = given(1, d),
+                      dy = given(2, rows, heads * d);
+        struct tensor cos = given(2, rows - first, d), sin = given(2, rows - first, d),
+                      y = result(DT_F32, 2, rows, heads * d);
+        double *in[] = {wide(&x), wide(&w), wide(&b), rope ? wide(&cos) : NULL, wide(&sin)},
+               *slope = wide(&dy);
+        double *expected = wide_array(rows * heads * d);
+        const struct tensor *c = rope ? &cos : NULL, *n = rope ? &sin : NULL;
+        if (backward) {
+            RUN("qk_norm_rope_backward", qk_norm_rope_backward(k, &y, &dy, &x, &w, c, n, first, 1e-6f));
+            gradient_near(&y, qk_norm_rope, &s, in, 0, slope, rows * heads * d, GRADIENT,
+                          "qk_norm_rope_backward");
+        } else {
+            qk_norm_rope(expected, in, &s);
+            RUN("qk_norm_rope_forward", qk_norm_rope_forward(k, &y, &x, &w, &b, c, n, first, 1e-6f));
+            near(&y, expected, TOLERANCE, "qk_norm_rope_forward");
+        }
+    }
+}
+
+/* floor(dst in / out) along one axis; in time an odd number of frames keeps the first apart */
+static int64_t nearest(int64_t dst, int64_t in, int64_t out)
+{
+    return (int64_t)floor((double)dst * (double)in / (double)out);
+}
+
+static void test_group_norm(const int64_t size[4], int groups, const int64_t latent[3], bool in_place)
+{
+    int64_t T = size[0], H = size[1], W = size[2], C = size[3], pixels = T * H * W, part = C / groups;
+    char what[100];
+    fresh();
+    struct tensor x = given(4, T, H, W, C), w = given(1, C), b = given(1, C), mul = {0}, add = {0};
+    for (int64_t i = 0; i < pixels * C; i++) ((float *)x.data)[i] += 0.5f;
+    double *expected = wide_array(pixels * C), *row = wide_array(pixels * part);
+    if (latent) {
+        mul = given(4, latent[0], latent[1], latent[2], C);
+        add = given(4, latent[0], latent[1], latent[2], C);
+    }
+    for (int64_t c = 0; c < C; c++) {
+        double mean, rstd;
+        for (int64_t i = 0; i < pixels * part; i++)
+            row[i] = tensor_get(&x, i / part * C + c / part * part + i % part);
+        statistics(row, pixels * part, 1e-6f, &mean, &rstd);
+        for (int64_t p = 0; p < pixels; p++) {
+            double u = (tensor_get(&x, p * C + c) - mean) * rstd * tensor_get(&w, c) + tensor_get(&b, c);
+            if (latent) {
+                int64_t t = p / (H * W);
+                int64_t tz = T > 1 && T % 2 ? (t ? 1 + nearest(t - 1, latent[0] - 1, T - 1) : 0)
+                                            : nearest(t, latent[0], T);
+                int64_t z = (tz * latent[1] + nearest(p / W % H, latent[1], H)) * latent[2] +
+                            nearest(p % W, latent[2], W);
+                u = u * tensor_get(&mul, z * C + c) + tensor_get(&add, z * C + c);
+            }
+            expected[p * C + c] = u / (1 + exp(-u));
+        }
+    }
+    snprintf(what, sizeof what, "%s [%d,%d,%d,%d] in %d groups%s",
+             latent ? "spatial_norm_silu" : "group_norm_silu", (int)T, (int)H, (int)W, (int)C, groups,
+             in_place ? ", in place" : "");
+    struct tensor y = x;
+    if (in_place)
+        updated(&x);
+    else
+        y = result(DT_F32, 4, T, H, W, C);
+    if (latent)
+        RUN(what, spatial_norm_silu_forward(k, &y, &x, &w, &b, &mul, &add, groups, 1e-6f));
+    else
+        RUN(what, group_norm_silu_forward(k, &y, &x, &w, &b, groups, 1e-6f));
+    near(&y, expected, TOLERANCE, what);
+}
+
+int main(void)
+{
+    kernels_open();
+    static const int64_t rows[][2] = {{1, 1}, {1, 5}, {3, 4}, {7, 33}, {40, 1030}, {2, 20000}};
+    for (int i = 0; i < 6; i++) {
+        test_layer_norm(rows[i][0], rows[i][1], i % 2, 0);
+        test_layer_norm(rows[i][0], rows[i][1], !(i % 2), i == 4 ? 100 : 0);
+        test_rms_norm(rows[i][0], rows[i][1]);
+    }
+    test_layer_norm(0, 8, true, 0);
+    test_qk_norm_rope(1, 1, 4, 0, true);
+    test_qk_norm_rope(7, 3, 6, 2, true);
+    test_qk_norm_rope(7, 3, 5, 2, false);
+    test_qk_norm_rope(5, 2, 64, 5, true);
+    test_qk_norm_rope(260, 2, 64, 26, true);
+
+    test_group_norm((int64_t[]){1, 1, 1, 4}, 2, NULL, false);
+    test_group_norm((int64_t[]){3, 5, 7, 12}, 4, NULL, false);
+    test_group_norm((int64_t[]){2, 31, 37, 8}, 8, NULL, true);
+    test_group_norm((int64_t[]){5, 64, 61, 6}, 1, NULL, false);
+    test_group_norm((int64_t[]){1, 4, 6, 8}, 2, (int64_t[]){1, 2, 3}, false);
+    test_group_norm((int64_t[]){2, 4, 6, 8}, 2, (int64_t[]){1, 2, 3}, true);
+    test_group_norm((int64_t[]){3, 4, 6, 8}, 2, (int64_t[]){2, 4, 6}, false);
+    test_group_norm((int64_t[]){8, 6, 10, 4}, 1, (int64_t[]){2, 3, 5}, false);
+    test_group_norm((int64_t[]){9, 8, 4, 4}, 2, (int64_t[]){3, 1, 1}, false);
+    test_group_norm((int64_t[]){5, 7, 9, 4}, 2, (int64_t[]){3, 3, 4}, false); /* sizes that do not divide */
+    return kernels_close();
+}

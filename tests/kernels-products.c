@@ -1,0 +1,243 @@
+/* matmul, linear_*, linear_gelu_*, embedding. With the argument `bench`: the speed of matmul against one BLAS
+ * call. */
+#include "tests/kernels.h"
+
+#include <cblas.h>
+#include <time.h>
+
+static double gelu(double u)
+{
+    return u / 2 * (1 + tanh(sqrt(2 / M_PI) * (u + 0.044715 * u * u * u)));
+}
+
+/* Sums of k products of numbers below 1: rounding grows like √k 2^-24 of the sum's own size; 2e-6 covers k =
+ * 1100. */
+static const double TOLERANCE = 2e-6;
+
+static void test_matmul(int64_t m, int64_t n, int64_t depth, bool ta, bool tb, double alpha, double beta)
+{
+    char what[100];
+    fresh();
+    struct tensor a = ta ? given(2, depth, m) : given(2, m, depth),
+                  b = tb ? given(2, n, depth) : given(2, depth, n);
+    struct tensor c = given(2, m, n);
+    double *expected = wide(&c);
+    if (beta == 0) { /* then c is not even read */
+        c = result(DT_F32, 2, m, n);
+    } else {
+        updated(&c);
+    }
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double s = 0;
+            for (int64_t p = 0; p < depth; p++)
+                s += tensor_get(&a, ta ? p * m + i : i * depth + p) *
+                     tensor_get(&b, tb ? j * depth + p : p * n + j);
+            expected[i * n + j] = alpha * s + (beta ? beta * expected[i * n + j] : 0);
+        }
+    snprintf(what, sizeof what, "matmul %dx%dx%d%s%s alpha %g beta %g", (int)m, (int)n, (int)depth,
+             ta ? " ta" : "", tb ? " tb" : "", alpha, beta);
+    RUN(what, matmul(k, &c, &a, ta, &b, tb, alpha, beta));
+    near(&c, expected, TOLERANCE, what);
+}
+
+static void test_matmul_f64(int64_t m, int64_t n, int64_t depth, bool ta, bool tb)
+{
+    fresh();
+    struct tensor a = buffer_shape(DT_F64, (int64_t[]){2, ta ? depth : m, ta ? m : depth});
+    struct tensor b = buffer_shape(DT_F64, (int64_t[]){2, tb ? n : depth, tb ? depth : n}),
+                  c = result(DT_F64, 2, m, n);
+    double *pa = a.data, *pb = b.data, *expected = wide_array(m * n);
+    for (int64_t i = 0; i < m * depth; i++) pa[i] = random_unit();
+    for (int64_t i = 0; i < n * depth; i++) pb[i] = random_unit();
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++)
+            for (int64_t p = 0; p < depth; p++)
+                expected[i * n + j] +=
+                    pa[ta ? p * m + i : i * depth + p] * pb[tb ? j * depth + p : p * n + j];
+    RUN("matmul in double", matmul(k, &c, &a, ta, &b, tb, 1, 0));
+    near(&c, expected, 1e-14, "matmul in double");
+}
+
+struct sizes {
+    int64_t n, in, out;
+};
+
+/* in: x [n,in], w [out,in], b [out] */
+static void linear(double *y, double *const *in, const void *sizes)
+{
+    const struct sizes *s = sizes;
+    for (int64_t i = 0; i < s->n; i++)
+        for (int64_t o = 0; o < s->out; o++) {
+            double sum = in[2] ? in[2][o] : 0;
+            for (int64_t p = 0; p < s->in; p++) sum += in[0][i * s->in + p] * in[1][o * s->in + p];
+            y[i * s->out + o] = sum;
+        }
+}
+
+/* in: pre [n,hidden] as s->in, w [out,hidden]: z = gelu(pre) wᵀ */
+static void gelu_linear(double *z, double *const *in, const void *sizes)
+{
+    const struct sizes *s = sizes;
+    double *hidden = calloc((size_t)(s->n * s->in) + 1, sizeof *hidden);
+    for (int64_t i = 0; i < s->n * s->in; i++) hidden[i] = gelu(in[0][i]);
+    linear(z, (double *const[]){hidden, in[1], NULL}, sizes);
+    free(hidden);
+}
+
+/* What a layer's tests start from; in[] for the formulas above. */
+struct layer {
+    struct sizes s;
+    struct tensor x, w, b, dy;
+    double *in[3], *slope;
+};
+
+static struct layer layer(int64_t n, int64_t in, int64_t out, bool bias)
+{
+    fresh();
+    struct layer l = {{n, in, out}, given(2, n, in), given(2, out, in), given(1, out), given(2, n, out), {0},
+                      NULL};
+    l.in[0] = wide(&l.x), l.in[1] = wide(&l.w), l.in[2] = bias ? wide(&l.b) : NULL;
+    l.slope = wide(&l.dy);
+    return l;
+}
+
+static void test_linear(int64_t n, int64_t in, int64_t out, bool bias)
+{
+    struct layer l = layer(n, in, out, bias);
+    double *expected = wide_array(n * out);
+    struct tensor y = result(DT_F32, 2, n, out), *b = bias ? &l.b : NULL;
+    linear(expected, l.in, &l.s);
+    RUN("linear_forward", linear_forward(k, &y, &l.x, &l.w, b));
+    near(&y, expected, TOLERANCE, "linear_forward");
+
+    l = layer(n, in, out, bias);
+    struct tensor dx = result(DT_F32, 2, n, in);
+    RUN("linear_backward", linear_backward(k, &dx, &l.dy, &l.w, false));
+    gradient_near(&dx, linear, &l.s, l.in, 0, l.slope, n * out, TOLERANCE, "linear_backward");
+
+    l = layer(n, in, out, bias);
+    expected = wide(&l.x);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t p = 0; p < in; p++)
+            for (int64_t o = 0; o < out; o++)
+                expected[i * in + p] += l.slope[i * out + o] * l.in[1][o * in + p];
+    updated(&l.x);
+    RUN("linear_backward adds", linear_backward(k, &l.x, &l.dy, &l.w, true));
+    near(&l.x, expected, TOLERANCE, "linear_backward adds");
+}
+
+static void test_linear_gelu(int64_t n, int64_t in, int64_t out, bool bias)
+{
+    for (int keep = 0; keep < 2; keep++) {
+        struct layer l = layer(n, in, out, bias);
+        double *expected = wide_array(n * out);
+        linear(expected, l.in, &l.s);
+        struct tensor y = result(DT_F32, 2, n, out), pre = {0}, *b = bias ? &l.b : NULL;
+        if (keep) pre = result(DT_F32, 2, n, out);
+        RUN("linear_gelu_forward", linear_gelu_forward(k, &y, keep ? &pre : NULL, &l.x, &l.w, b));
+        if (keep) near(&pre, expected, TOLERANCE, "linear_gelu_forward keeps what came before gelu");
+        for (int64_t i = 0; i < n * out; i++) expected[i] = gelu(expected[i]);
+        near(&y, expected, TOLERANCE, "linear_gelu_forward");
+    }
+    struct layer l = layer(n, in, out, bias);
+    struct tensor dpre = result(DT_F32, 2, n, in);
+    RUN("linear_gelu_backward", linear_gelu_backward(k, &dpre, &l.dy, &l.w, &l.x));
+    gradient_near(&dpre, gelu_linear, &l.s, l.in, 0, l.slope, n * out, TOLERANCE, "linear_gelu_backward");
+}
+
+static void test_embedding(int64_t n, int64_t vocab, int64_t width)
+{
+    fresh();
+    struct tensor table = given(2, vocab, width), ids = buffer_shape(DT_I32, (int64_t[]){1, n});
+    struct tensor y = result(DT_F32, 2, n, width);
+    double *expected = wide_array(n * width);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t id = ((int32_t *)ids.data)[i] = (int32_t)(i * 7 % vocab);
+        for (int64_t c = 0; c < width; c++) expected[i * width + c] = tensor_get(&table, id * width + c);
+    }
+    RUN("embedding_forward", embedding_forward(k, &y, &table, &ids));
+    near(&y, expected, 0, "embedding_forward");
+}
+
+/* Nothing to add up, or nowhere to put it. */
+static void test_empty(void)
+{
+    fresh();
+    struct tensor a = given(2, 3, 0), b = given(2, 0, 5), c = given(2, 3, 5);
+    double *expected = wide(&c);
+    for (int i = 0; i < 15; i++) expected[i] *= 0.5;
+    updated(&c);
+    RUN("matmul over nothing", matmul(k, &c, &a, false, &b, false, 1, 0.5));
+    near(&c, expected, 0, "matmul over nothing scales");
+
+    fresh();
+    a = given(2, 3, 0), b = given(2, 5, 0);
+    c = result(DT_F32, 2, 3, 5);
+    RUN("linear over nothing", linear_forward(k, &c, &a, &b, NULL));
+    near(&c, wide_array(15), 0, "linear over nothing is 0");
+
+    fresh();
+    a = given(2, 0, 3), b = given(2, 5, 3), c = given(2, 0, 5);
+    updated(&c);
+    RUN("linear of no rows", linear_forward(k, &c, &a, &b, NULL));
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* One line a shape: name, our seconds, the BLAS call's seconds, ratio. Best of five, taking turns, on one
+ * thread. */
+static int bench(void)
+{
+    static const struct {
+        const char *name;
+        int m, n, k;
+    } cases[] = {{"projection", 1024, 512, 512}, {"ffn-up", 1024, 2048, 512},  {"ffn-down", 1024, 512, 2048},
+                 {"t5", 226, 4096, 4096},        {"square", 2048, 2048, 2048}, {"odd", 1000, 777, 555},
+                 {"wide", 1024, 3072, 3072}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int m = cases[i].m, n = cases[i].n, depth = cases[i].k;
+        double ours = 1e9, direct = 1e9;
+        fresh();
+        struct tensor a = given(2, m, depth), b = given(2, n, depth), c = given(2, m, n);
+        for (int round = 0; round < 5; round++) {
+            double start = seconds();
+            matmul(kerns[0], &c, &a, false, &b, true, 1, 0);
+            double middle = seconds();
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, 1, a.data, depth, b.data, depth,
+                        0, c.data, n);
+            ours = fmin(ours, middle - start);
+            direct = fmin(direct, seconds() - middle);
+        }
+        printf("%-12s %.6f %.6f %.3f\n", cases[i].name, ours, direct, ours / direct);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    kernels_open();
+    if (argc > 1 && !strcmp(argv[1], "bench")) return bench();
+    for (int t = 0; t < 4; t++) {
+        bool ta = t & 1, tb = t & 2;
+        test_matmul(1, 1, 1, ta, tb, 1, 0);
+        test_matmul(3, 5, 7, ta, tb, 0.5, 2);
+        test_matmul(513, 530, 19, ta, tb, 1, 0);
+        test_matmul(33, 1041, 1100, ta, tb, -1, 1);
+        test_matmul_f64(13, 600, 17, ta, tb);
+    }
+    static const int64_t layers[][3] = {{1, 1, 1}, {1, 64, 700}, {7, 5, 3}, {9, 31, 17}, {521, 12, 33}};
+    for (int i = 0; i < 5; i++) {
+        test_linear(layers[i][0], layers[i][1], layers[i][2], i % 2);
+        test_linear_gelu(layers[i][0], layers[i][1], layers[i][2], i % 2);
+    }
+    test_embedding(1, 1, 1);
+    test_embedding(19, 11, 37);
+    test_empty();
+    return kernels_close();
+}

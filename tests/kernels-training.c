@@ -1,0 +1,105 @@
+/* The loss, the norm of a gradient, AdamW. */
+#include "tests/kernels.h"
+
+static const int64_t counts[] = {1, 5, 16384, 16385, 1100003};
+
+static double squared_error(const double *pred, const double *target, int64_t n, double weight)
+{
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) s += (pred[i] - target[i]) * (pred[i] - target[i]);
+    return weight * s / (double)n;
+}
+
+struct sizes {
+    int64_t n;
+    double weight;
+};
+
+static void loss_formula(double *out, double *const *in, const void *sizes)
+{
+    const struct sizes *s = sizes;
+    *out = squared_error(in[0], in[1], s->n, s->weight);
+}
+
+static void test_mse(int64_t n)
+{
+    struct sizes s = {n, 1.5};
+    double losses[2] = {NAN, NAN}, slope = 1;
+    fresh();
+    struct tensor pred = given(1, n), target = given(1, n), dpred = result(DT_F32, 1, n);
+    double *in[] = {wide(&pred), wide(&target)}, expected = squared_error(in[0], in[1], n, 1.5);
+    RUN("mse_forward_backward", mse_forward_backward(k, &losses[k == kerns[1]], &dpred, &pred, &target, 1.5));
+    ok(losses[0] == losses[1] && fabs(losses[0] - expected) <= 1e-12 * expected, "loss of %d: %.15g", (int)n,
+       losses[0]);
+    if (n < 10000) {
+        gradient_near(&dpred, loss_formula, &s, in, 0, &slope, 1, 1e-6, "its gradient");
+    } else { /* finite differences of a mean over so many would drown in rounding */
+        double *d = wide_array(n);
+        for (int64_t i = 0; i < n; i++) d[i] = 3 * (in[0][i] - in[1][i]) / (double)n;
+        near(&dpred, d, 1e-7, "its gradient");
+    }
+    losses[0] = NAN;
+    mse_forward_backward(kerns[0], &losses[0], NULL, &pred, &target, 1.5);
+    ok(losses[0] == losses[1], "the same loss without a gradient");
+}
+
+static void test_sum_squares(int64_t n)
+{
+    double sums[2] = {NAN, NAN}, expected = 0;
+    fresh();
+    struct tensor x = given(1, n);
+    for (int64_t i = 0; i < n; i++) expected += tensor_get(&x, i) * tensor_get(&x, i);
+    RUN("sum_squares", sum_squares(k, &sums[k == kerns[1]], &x));
+    ok(sums[0] == sums[1] && fabs(sums[0] - expected) <= 1e-12 * expected, "sum_squares of %d: %.15g", (int)n,
+       sums[0]);
+}
+
+static void test_adamw(int64_t n)
+{
+    const struct adamw o = {1e-2, 0.9, 0.999, 1e-8, 0.01};
+    fresh();
+    struct tensor p = given(1, n), m = given(1, n), v = given(1, n), g = given(1, n);
+    kern_zero(kerns[0], &m);
+    kern_zero(kerns[0], &v);
+    double *pe = wide(&p), *me = wide(&m), *ve = wide(&v);
+    for (int t = 1; t <= 3; t++)
+        for (int64_t i = 0; i < n; i++) {
+            double grad = 0.25 * tensor_get(&g, i);
+            pe[i] -= o.lr * o.weight_decay * pe[i];
+            me[i] = o.beta1 * me[i] + (1 - o.beta1) * grad;
+            ve[i] = o.beta2 * ve[i] + (1 - o.beta2) * grad * grad;
+            pe[i] -= o.lr * me[i] / (1 - pow(o.beta1, t)) / (sqrt(ve[i] / (1 - pow(o.beta2, t))) + o.eps);
+        }
+    updated(&p);
+    updated(&m);
+    updated(&v);
+    RUN("adamw_step, three times", for (int t = 1; t <= 3; t++) adamw_step(k, &p, &m, &v, &g, 0.25, t, &o));
+    near(&p, pe, 2e-7, "adamw_step: p");
+    near(&m, me, 2e-7, "adamw_step: m");
+    near(&v, ve, 2e-7, "adamw_step: v");
+}
+
+/* Known by hand: the first step moves against the gradient's sign by lr, whatever the gradient's size. */
+static void test_first_step(void)
+{
+    const struct adamw o = {0.1, 0.9, 0.999, 0, 0};
+    float p[3] = {1, 1, 1}, m[3] = {0}, v[3] = {0}, g[3] = {5, -1e-3f, 200};
+    struct tensor tp = tensor_of(DT_F32, p, 1, 3), tm = tensor_of(DT_F32, m, 1, 3),
+                  tv = tensor_of(DT_F32, v, 1, 3);
+    struct tensor tg = tensor_of(DT_F32, g, 1, 3);
+    adamw_step(kerns[0], &tp, &tm, &tv, &tg, 1, 1, &o);
+    ok(fabsf(p[0] - 0.9f) < 1e-6f && fabsf(p[1] - 1.1f) < 1e-6f && fabsf(p[2] - 0.9f) < 1e-6f,
+       "AdamW's first step is lr");
+}
+
+int main(void)
+{
+    kernels_open();
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        test_mse(counts[i]);
+        test_sum_squares(counts[i]);
+        test_adamw(counts[i]);
+    }
+    test_first_step();
+    return kernels_close();
+}

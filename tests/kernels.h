@@ -1,0 +1,234 @@
+/* kernels.h - how the tests of operations run them.
+ *
+ *   fresh();                                          forget the buffers of the last case
+ *   struct tensor x = given(2, 5, 7);                 random numbers in (-1, 1)
+ *   struct tensor y = result(DT_F32, 2, 5, 7);        to be written: poisoned before every run
+ *   updated(&x);                                      an input that the operation changes in place
+ *   RUN("what this case is", silu_forward(k, &y, &x));
+ *
+ * RUN plans the call with every buffer out of reach, then runs it on one and on two threads, with a different
+ * poison each time. It holds when: nothing fails; both runs give the same bits (so no element was left
+ * unwritten, and the number of threads does not matter); not a byte but the results' has changed (inputs, and
+ * the red zones between all buffers); and the scratch memory used is the scratch memory planned, to the byte.
+ */
+#ifndef TESTS_KERNELS_H
+#define TESTS_KERNELS_H
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kernels/backend.h"
+#include "tests/tap.h"
+
+enum { ARENA = 160 << 20, RED_ZONE = 256, MAX_RESULTS = 16, MAX_WIDE = 64 };
+
+static struct kern *kerns[2]; /* one thread, two threads */
+static char *arena, *snapshot;
+static size_t arena_used;
+static struct {
+    size_t offset, bytes;
+    bool updated; /* starts from what the snapshot holds, not from poison */
+    char *first;  /* what the first run gave */
+} results[MAX_RESULTS];
+static int result_count;
+static double *wide_arrays[MAX_WIDE];
+static int wide_count;
+
+static void fresh(void)
+{
+    while (result_count) free(results[--result_count].first);
+    while (wide_count) free(wide_arrays[--wide_count]);
+    memset(arena, 0x5A, arena_used + RED_ZONE);
+    arena_used = 0;
+}
+
+static void kernels_open(void)
+{
+    char err[256];
+    for (int i = 0; i < 2; i++)
+        if (!(kerns[i] = kern_open("cpu", 1 + i, err, sizeof err))) printf("Bail out! %s\n", err), exit(1);
+    arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    snapshot = malloc(ARENA);
+    if (arena == MAP_FAILED || !snapshot) puts("Bail out! no memory"), exit(1);
+    fresh();
+}
+
+static int kernels_close(void)
+{
+    fresh();
+    for (int i = 0; i < 2; i++) kern_close(kerns[i]);
+    munmap(arena, ARENA);
+    free(snapshot);
+    return done();
+}
+
+/* xorshift64*: tests need numbers that differ, and the same ones every time */
+static double random_unit(void)
+{
+    static uint64_t state = 88172645463325252u;
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (double)((state * 2685821657736338717u) >> 11) * 0x1p-52 - 1;
+}
+
+static struct tensor buffer_shape(enum dtype d, const int64_t *rank_then_shape)
+{
+    struct tensor t = tensor_make(d, NULL, rank_then_shape);
+    size_t at = (arena_used + RED_ZONE + 63) / 64 * 64;
+    arena_used = at + tensor_bytes(&t);
+    if (arena_used + RED_ZONE > ARENA) puts("Bail out! the test's arena is too small"), exit(1);
+    t.data = arena + at;
+    return t;
+}
+
+#define given(...) given_shape((const int64_t[]){__VA_ARGS__})
+static struct tensor given_shape(const int64_t *rank_then_shape)
+{
+    struct tensor t = buffer_shape(DT_F32, rank_then_shape);
+    for (int64_t i = 0; i < tensor_count(&t); i++) ((float *)t.data)[i] = (float)random_unit();
+    return t;
+}
+
+static void updated(const struct tensor *t)
+{
+    results[result_count].offset = (size_t)((char *)t->data - arena);
+    results[result_count].bytes = tensor_bytes(t);
+    results[result_count].updated = true;
+    results[result_count++].first = calloc(1, tensor_bytes(t) + 1);
+}
+
+#define result(dtype, ...) result_shape(dtype, (const int64_t[]){__VA_ARGS__})
+__attribute__((unused)) static struct tensor result_shape(enum dtype d, const int64_t *rank_then_shape)
+{
+    struct tensor t = buffer_shape(d, rank_then_shape);
+    updated(&t);
+    results[result_count - 1].updated = false;
+    return t;
+}
+
+/* 0xFF.. is a NaN as a float or double, and 255 as a byte; 0xA5.. is another value of each. */
+static void poison(int run)
+{
+    for (int i = 0; i < result_count; i++) {
+        if (results[i].updated)
+            memcpy(arena + results[i].offset, snapshot + results[i].offset, results[i].bytes);
+        else
+            memset(arena + results[i].offset, run ? 0xA5 : 0xFF, results[i].bytes);
+    }
+}
+
+static bool only_results_changed(void)
+{
+    size_t from = 0;
+    for (int i = 0; i < result_count; i++) {
+        if (results[i].offset < from)
+            puts("Bail out! results must be named in the order of their buffers"), exit(1);
+        if (memcmp(arena + from, snapshot + from, results[i].offset - from)) return false;
+        from = results[i].offset + results[i].bytes;
+    }
+    return !memcmp(arena + from, snapshot + from, arena_used + RED_ZONE - from);
+}
+
+/* Compares with the first run, or remembers it. */
+static bool same_as_first(int run)
+{
+    bool same = true;
+    for (int i = 0; i < result_count; i++) {
+        if (run == 0) memcpy(results[i].first, arena + results[i].offset, results[i].bytes);
+        same = same && !memcmp(results[i].first, arena + results[i].offset, results[i].bytes);
+    }
+    return same;
+}
+
+#define RUN(what, call)                                                                                      \
+    do {                                                                                                     \
+        const char *wrong_ = NULL;                                                                           \
+        memcpy(snapshot, arena, arena_used + RED_ZONE);                                                      \
+        for (int run_ = 0; run_ < 2 && !wrong_; run_++) {                                                    \
+            struct kern *k = kerns[run_];                                                                    \
+            poison(run_);                                                                                    \
+            mprotect(arena, ARENA, PROT_NONE);                                                               \
+            kern_plan_begin(k);                                                                              \
+            call;                                                                                            \
+            size_t planned_ = kern_plan_end(k);                                                              \
+            mprotect(arena, ARENA, PROT_READ | PROT_WRITE);                                                  \
+            kern_reserve(k, planned_);                                                                       \
+            k->peak = 0;                                                                                     \
+            call;                                                                                            \
+            if (!kern_ok(k))                                                                                 \
+                wrong_ = kern_error(k);                                                                      \
+            else if (k->peak != planned_ || k->used)                                                         \
+                wrong_ = "scratch memory is not as planned";                                                 \
+            else if (!only_results_changed())                                                                \
+                wrong_ = "something that is no result was written";                                          \
+            else if (!same_as_first(run_))                                                                   \
+                wrong_ = "the two runs differ";                                                              \
+        }                                                                                                    \
+        ok(!wrong_, "%s, one and two threads%s%s", what, wrong_ ? ": " : "", wrong_ ? wrong_ : "");          \
+        for (int run_ = 0; run_ < 2; run_++) kern_clear(kerns[run_]);                                        \
+    } while (0)
+
+/* An array of doubles that lives until the next case; with a tensor, its values. */
+static double *wide_array(int64_t n)
+{
+    if (wide_count == MAX_WIDE) puts("Bail out! too many arrays in one case"), exit(1);
+    return wide_arrays[wide_count++] = calloc((size_t)n + 1, sizeof(double));
+}
+
+__attribute__((unused)) static double *wide(const struct tensor *t)
+{
+    int64_t n = tensor_count(t);
+    double *w = wide_array(n);
+    for (int64_t i = 0; i < n; i++) w[i] = tensor_get(t, i);
+    return w;
+}
+
+/* The largest difference between t and what it should be stays within `tolerance` times the largest value
+ * (times 1 where all should be 0). */
+__attribute__((unused)) static bool near(const struct tensor *t, const double *expected, double tolerance,
+                                         const char *what)
+{
+    double error = 0, size = 0;
+    for (int64_t i = 0; i < tensor_count(t); i++) {
+        double e = fabs(tensor_get(t, i) - expected[i]);
+        error = e > error || e != e ? e : error;
+        size = fabs(expected[i]) > size ? fabs(expected[i]) : size;
+    }
+    error /= size > 0 ? size : 1;
+    return ok(error <= tolerance, "%s: error %.2g of at most %.2g", what, error, tolerance);
+}
+
+/* The formula of a forward pass, in double: out from in[0], in[1].. and whatever sizes it needs. */
+typedef void formula(double *out, double *const *in, const void *sizes);
+
+/* grad against the central difference of L = Σ slope out with respect to in[which]. In double a step of 1e-5
+ * leaves an error of about 1e-10 of the gradient's size, so the tolerance is the operation's own rounding.
+ * Large inputs are sampled. */
+__attribute__((unused)) static bool gradient_near(const struct tensor *grad, formula *f, const void *sizes,
+                                                  double *const *in, int which, const double *slope,
+                                                  int64_t outputs, double tolerance, const char *what)
+{
+    const double step = 1e-5;
+    int64_t n = tensor_count(grad), stride = n > 300 ? n / 150 : 1;
+    double *out = calloc((size_t)outputs + 1, sizeof *out), error = 0, size = 0;
+    for (int64_t i = 0; i < n; i += stride) {
+        double difference = 0, x = in[which][i];
+        for (int side = -1; side <= 1; side += 2) {
+            in[which][i] = x + side * step;
+            f(out, in, sizes);
+            for (int64_t o = 0; o < outputs; o++) difference += side * slope[o] * out[o];
+        }
+        in[which][i] = x;
+        difference /= 2 * step;
+        double e = fabs(tensor_get(grad, i) - difference);
+        error = e > error || e != e ? e : error;
+        size = fabs(difference) > size ? fabs(difference) : size;
+    }
+    free(out);
+    error /= size > 0 ? size : 1;
+    return ok(error <= tolerance, "%s: differs from finite differences by %.2g of at most %.2g", what, error,
+              tolerance);
+}
+
+#endif
