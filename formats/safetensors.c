@@ -184,7 +184,7 @@ static bool open_checked(struct safetensors *s, json_t **root, char *err, size_t
     {
         if (!strcmp(name, "__metadata__")) {
             if (!check_metadata(value, err, errlen)) return false;
-            json_object_update(s->metadata, value);
+            if (json_object_update(s->metadata, value) != 0) return fail(err, errlen, "out of memory");
         } else if (!read_entry(&s->entry[s->count++], name, value, data_start, size - data_start, err,
                                errlen))
             return false;
