@@ -20,6 +20,8 @@
 #include "kernels/backend.h"
 #include "tests/tap.h"
 
+#pragma GCC diagnostic ignored "-Wunused-function" /* no test needs all of these */
+
 enum { ARENA = 160 << 20, RED_ZONE = 256, MAX_RESULTS = 16, MAX_WIDE = 64 };
 
 static struct kern *kerns[2]; /* one thread, two threads */
@@ -99,7 +101,7 @@ static void updated(const struct tensor *t)
 }
 
 #define result(dtype, ...) result_shape(dtype, (const int64_t[]){__VA_ARGS__})
-__attribute__((unused)) static struct tensor result_shape(enum dtype d, const int64_t *rank_then_shape)
+static struct tensor result_shape(enum dtype d, const int64_t *rank_then_shape)
 {
     struct tensor t = buffer_shape(d, rank_then_shape);
     updated(&t);
@@ -176,7 +178,7 @@ static double *wide_array(int64_t n)
     return wide_arrays[wide_count++] = calloc((size_t)n + 1, sizeof(double));
 }
 
-__attribute__((unused)) static double *wide(const struct tensor *t)
+static double *wide(const struct tensor *t)
 {
     int64_t n = tensor_count(t);
     double *w = wide_array(n);
@@ -186,8 +188,7 @@ __attribute__((unused)) static double *wide(const struct tensor *t)
 
 /* The largest difference between t and what it should be stays within `tolerance` times the largest value
  * (times 1 where all should be 0). */
-__attribute__((unused)) static bool near(const struct tensor *t, const double *expected, double tolerance,
-                                         const char *what)
+static bool near(const struct tensor *t, const double *expected, double tolerance, const char *what)
 {
     double error = 0, size = 0;
     for (int64_t i = 0; i < tensor_count(t); i++) {
@@ -205,9 +206,8 @@ typedef void formula(double *out, double *const *in, const void *sizes);
 /* grad against the central difference of L = Σ slope out with respect to in[which]. In double a step of 1e-5
  * leaves an error of about 1e-10 of the gradient's size, so the tolerance is the operation's own rounding.
  * Large inputs are sampled. */
-__attribute__((unused)) static bool gradient_near(const struct tensor *grad, formula *f, const void *sizes,
-                                                  double *const *in, int which, const double *slope,
-                                                  int64_t outputs, double tolerance, const char *what)
+static bool gradient_near(const struct tensor *grad, formula *f, const void *sizes, double *const *in,
+                          int which, const double *slope, int64_t outputs, double tolerance, const char *what)
 {
     const double step = 1e-5;
     int64_t n = tensor_count(grad), stride = n > 300 ? n / 150 : 1;
