@@ -1,0 +1,100 @@
+#!/bin/sh
+# plot: a picture of the runs, or one line that says why not; no name and no number is ever a command.
+# shellcheck disable=SC1091,SC2016,SC2154 # ok runs the quoted commands; lib.sh sets $tests
+. "${0%/*}/lib.sh"
+
+# run FOLDER STEPS: metrics as train-step writes them.
+run() {
+    mkdir -p "$1"
+    awk -v n="$2" 'BEGIN { for (i = 1; i <= n; i++) {
+        printf "{\"step\":%d,\"position\":%d,\"key\":\"clip\",\"s\":0.5,\"loss\":%g,\"grad_norm\":%g,\"lr\":%g}\n",
+            i, i - 1, 0.2 + 0.5 / i, 1 + 3 / i, 1e-4 * i / n
+        if (i % 5 == 0) printf "{\"step\":%d,\"val_loss\":%g}\n", i, 0.2 + 1 / i } }' >"$1/metrics.jsonl"
+}
+png() { ffprobe -v error -show_entries stream=codec_name,width,height -of csv=p=0 "$1" | grep -x "png,$2"; }
+
+run one 40
+run two 60
+ok 'a PNG of one run, of several, of a size' '
+    need gnuplot; need ffprobe
+    plot -o a.png one/metrics.jsonl; png a.png 1400,900
+    plot -o b.png one two/; png b.png 1400,900; fails 1 cmp -s a.png b.png
+    plot -o c.png --size 800x500 one; png c.png 800,500'
+ok 'an SVG, with the runs in the legend by their folders' '
+    need gnuplot
+    plot -o a.svg one two/metrics.jsonl; head -c 200 a.svg | grep "<?xml"; tail -n 2 a.svg | grep "</svg>"
+    grep ">one<" a.svg; grep ">two<" a.svg; grep "validation loss" a.svg
+    plot --format svg one/metrics.jsonl two >b.svg; cmp a.svg b.svg'
+ok 'stdin to stdout, and the same bytes again' '
+    need gnuplot
+    plot <one/metrics.jsonl >a.png; plot <one/metrics.jsonl >b.png; head -c 4 a.png | grep -a PNG; cmp a.png b.png'
+ok 'runs of one name are told apart by their paths' '
+    need gnuplot
+    run x/same 5; run y/same 5; plot --format svg x/same y/same/metrics.jsonl >a.svg
+    grep ">x/same<" a.svg; grep ">y/same/metrics.jsonl<" a.svg'
+ok 'a run without evaluations, one without steps, one of a single step' '
+    need gnuplot
+    grep -v val_loss one/metrics.jsonl >train.jsonl; grep val_loss one/metrics.jsonl >val.jsonl; head -n 1 one/metrics.jsonl >first.jsonl
+    plot --format svg train.jsonl >a.svg; [ "$(grep -c "none yet" a.svg)" = 1 ]
+    plot --format svg val.jsonl >a.svg; [ "$(grep -c "none yet" a.svg)" = 3 ]
+    plot --format svg first.jsonl >a.svg; plot --format svg train.jsonl val.jsonl >a.svg; fails 1 grep "none yet" a.svg
+    printf "%s\n" "{\"step\":1,\"loss\":0}" "{\"step\":2,\"loss\":-1,\"grad_norm\":0}" | plot --format svg >a.svg; [ "$(grep -c "none yet" a.svg)" = 2 ]'
+ok 'no folder name means anything to gnuplot' '
+    need gnuplot
+    i=0
+    for name in "\$(touch hit)" "\`touch hit\`" "a\"; system \"touch hit\"; \"" "a'\''b" "@m" "a^{big}_x &{y}" "%s%n" "back\\slash\\" "a & <b>" "caf\303\251" "tab	line
+two" "END" "nul\\000 q"; do
+        i=$((i + 1))
+        run "$(printf "w/$i/%s" "$name")" 3
+    done
+    plot -o weird.svg w/*/*; plot -o weird.png w/*/*; [ ! -e hit ]
+    grep -F "a^{big}_x &amp;{y}" weird.svg; grep -F "a &amp; &lt;b&gt;" weird.svg; grep -F "@m" weird.svg; grep -F "back\\slash\\" weird.svg
+    grep -F "a'\''b" weird.svg; grep -F "tab?line?two" weird.svg; grep -F "touch hit" weird.svg'
+ok 'nor is a name that is not UTF-8 written to an SVG' '
+    need gnuplot
+    bad=$(printf "w/x\377y"); run "$bad" 3; plot --format svg "$bad" >a.svg; grep ">x?y<" a.svg'
+ok 'more runs than colours' 'need gnuplot; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do run many/r$i 4; done; plot -o a.svg many/*; grep ">r16<" a.svg'
+
+ok 'a bad line is named' '
+    while read -r line; do
+        printf "%s\n" "{\"step\":3,\"loss\":1}" "$line" >bad.jsonl
+        fails 1 plot -o bad.png bad.jsonl; grep "bad.jsonl: line 2: " err; [ ! -e bad.png ]
+    done <<END
+{"step":4
+[1]
+nonsense
+
+{"step":4}
+{"loss":1}
+{"step":-1,"loss":1}
+{"step":"4","loss":1}
+{"step":3,"loss":1}
+{"step":4,"loss":"1"}
+{"step":4,"loss":NaN}
+{"step":4,"loss":1,"val_loss":1}
+{"step":4,"loss":1,"step":5}
+{"step":4,"loss":1} x
+END'
+ok 'a run with no steps yet is said to be one' ': >none.jsonl; fails 1 plot -o none.png none.jsonl; grep "none.jsonl: no steps yet" err; [ ! -e none.png ]'
+ok 'a file that is not there' 'fails 1 plot -o gone.png one gone; grep "gone: No such file" err; fails 1 plot -o gone.png w; grep "w/metrics.jsonl" err; [ ! -e gone.png ]'
+ok 'without gnuplot: one line, no file' '
+    program=$(command -v plot)
+    (PATH=/nonexistent; fails_here=0; "$program" -o no.png one 2>err || fails_here=$?; [ $fails_here = 1 ])
+    [ "$(wc -l <err)" = 1 ]; grep "no.png: gnuplot: .*is it installed" err
+    for left in no.png .tmp-*; do [ ! -e "$left" ]; done'
+ok 'a gnuplot that fails is quoted, and the old picture stands' '
+    mkdir fake; printf "#!/bin/sh\necho half\necho \"  line 1: it went wrong\" >&2\nexit 3\n" >fake/gnuplot; chmod +x fake/gnuplot
+    echo old >old.png
+    (PATH=$PWD/fake:$PATH; fails 1 plot -o old.png one); grep "gnuplot: line 1: it went wrong" err; [ "$(cat old.png)" = old ]
+    printf "#!/bin/sh\nexit 0\n" >fake/gnuplot
+    (PATH=$PWD/fake:$PATH; fails 1 plot -o old.png one); grep "drew nothing" err; [ "$(cat old.png)" = old ]
+    printf "#!/bin/sh\nkill -9 \$\$\n" >fake/gnuplot
+    (PATH=$PWD/fake:$PATH; fails 1 plot -o old.png one); grep "ended badly" err; [ "$(cat old.png)" = old ]
+    for left in .tmp-*; do [ ! -e "$left" ]; done'
+ok 'a full disk is noticed' '
+    need gnuplot
+    fails 1 plot one >/dev/full; grep "No space" err
+    (trap "" XFSZ; ulimit -f 20; fails 1 plot -o big.png one); [ ! -e big.png ]
+    fails 1 plot -o /dev/full one; grep "not a regular file" err'
+ok 'wrong usage' 'fails 2 plot --format gif one >out; fails 2 plot --size 3 one >out; [ ! -s out ]'
+finish
