@@ -209,6 +209,18 @@ static void occupy_standard_descriptors(void)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : O_WRONLY) != fd) _exit(1);
 }
 
+/* An OpenMP thread that has nothing to do spins by default, on cores that the other programs of a pipeline need: two programs
+ * on two cores were seen to take thirty times as long. The runtime reads its policy when it is loaded, before main(), so the
+ * program starts itself once more with another one. Somebody who sets the variable has decided. */
+static void idle_threads_sleep(char **argv)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (getenv("OMP_WAIT_POLICY") || n <= 0 || setenv("OMP_WAIT_POLICY", "passive", 1)) return;
+    self[n] = 0;
+    execv(self, argv); /* on failure the program is slower, and no less right */
+}
+
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
 {
     const struct option_spec *tables[] = {options,
@@ -223,6 +235,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     int count = 0, at = 1;
 
     occupy_standard_descriptors();
+    if (which & FILTER_COMPUTE) idle_threads_sleep(argv);
     filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
     flags = which;
     for (int t = 0; t < TABLES; t++)
@@ -270,6 +283,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
     if (flags & FILTER_FRAMES_OUT && isatty(1)) usage_error("frames are not for a terminal: send stdout to a file or a pipe");
 
+    if (which & FILTER_COMPUTE && !*filter.dtype) filter.dtype = filter_dtype() == DT_F32 ? "f32" : "bf16";
     filter.settings = json_object();
     for (int i = 0; i < count; i++)
         if (known[i]->setting) json_object_set_new(filter.settings, known[i]->name, option_json(known[i]));

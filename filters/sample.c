@@ -192,7 +192,12 @@ int main(int argc, char **argv)
     s.progress = show_step;
     s.noise_dtype = !strcmp(generator, "keyed") ? DT_F32 : filter_dtype();
     open_adapters();
+    if (!frames) json_object_set_new(filter.settings, "frames", json_integer(s.dit->c.sample_frames));
+    if (!size.width)
+        json_object_set_new(filter.settings, "size", json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
+                                                                  (long long)s.dit->c.sample_height * 8));
     provenance = json_deep_copy(filter.settings);
+    json_object_del(provenance, "keep");
 
     while (filter_next(&f)) {
         if (generate(&f, m))
