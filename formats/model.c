@@ -23,15 +23,15 @@ static bool is_file(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
-/* A path of PATH_MAX bytes, or the reason in err. */
-__attribute__((format(printf, 4, 5))) static bool make_path(char path[PATH_MAX], char *err, size_t errlen,
+/* false, with the reason in err, when the path does not fit. */
+__attribute__((format(printf, 5, 6))) static bool make_path(char *path, size_t size, char *err, size_t errlen,
                                                             const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(path, PATH_MAX, fmt, ap);
+    int n = vsnprintf(path, size, fmt, ap);
     va_end(ap);
-    return n < PATH_MAX || fail(err, errlen, "%s: %s", path, strerror(ENAMETOOLONG));
+    return n < (int)size || fail(err, errlen, "%s: %s", path, strerror(ENAMETOOLONG));
 }
 
 /* ---- the program's own data -------------------------------------------------------------------- */
@@ -43,14 +43,14 @@ bool data_path(const char *relative, char *path, size_t size)
     char folder[PATH_MAX];
     const char *chosen = getenv("SLUICE_DATA");
     if (chosen && *chosen)
-        return snprintf(path, size, "%s/%s", chosen, relative) < (int)size && !access(path, F_OK);
+        return make_path(path, size, NULL, 0, "%s/%s", chosen, relative) && !access(path, F_OK);
 
     ssize_t n = readlink("/proc/self/exe", folder, sizeof folder - 1);
     if (n <= 0) return false;
     folder[n] = 0;
     *strrchr(folder, '/') = 0;
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++)
-        if (snprintf(path, size, "%s/%s/%s", folder, beside[i], relative) < (int)size && !access(path, F_OK))
+        if (make_path(path, size, NULL, 0, "%s/%s/%s", folder, beside[i], relative) && !access(path, F_OK))
             return true;
     return false;
 }
@@ -61,7 +61,7 @@ bool data_path(const char *relative, char *path, size_t size)
 static bool open_random(struct model *m, const char *preset, char *err, size_t errlen)
 {
     char name[PATH_MAX], relative[PATH_MAX + 16], path[PATH_MAX];
-    if (!make_path(name, err, errlen, "%s", preset)) return false;
+    if (!make_path(name, sizeof name, err, errlen, "%s", preset)) return false;
     char *seed = strrchr(name, ':');
     if (seed) {
         *seed++ = 0;
@@ -105,8 +105,7 @@ void model_close(struct model *m)
 bool model_file(const struct model *m, const char *relative, char *path, size_t size, char *err,
                 size_t errlen)
 {
-    if (snprintf(path, size, "%s/%s", m->folder, relative) >= (int)size)
-        return fail(err, errlen, "%s/%s: %s", m->folder, relative, strerror(ENAMETOOLONG));
+    if (!make_path(path, size, err, errlen, "%s/%s", m->folder, relative)) return false;
     if (is_file(path)) return true;
     if (m->random && data_path(relative, path, size)) return true;
     return fail(err, errlen, "%s/%s: no such file", m->folder, relative);
@@ -140,7 +139,7 @@ json_t *model_config(const struct model *m, const char *part, char *err, size_t 
 {
     char path[PATH_MAX];
     const char *name = strcmp(part, "scheduler") ? "config.json" : "scheduler_config.json";
-    if (!make_path(path, err, errlen, "%s/%s/%s", m->folder, part, name)) return NULL;
+    if (!make_path(path, sizeof path, err, errlen, "%s/%s/%s", m->folder, part, name)) return NULL;
     return read_json(path, 1 << 20, err, errlen);
 }
 
@@ -255,7 +254,8 @@ static bool open_shards(struct model_weights *w, const char *folder, json_t *map
     qsort(name, n, sizeof *name, by_text);
     for (size_t i = 0; good && i < n; i++) {
         if (i > 0 && !strcmp(name[i], name[i - 1])) continue;
-        good = make_path(path, err, errlen, "%s/%s", folder, name[i]) && add_shard(w, path, err, errlen);
+        good = make_path(path, sizeof path, err, errlen, "%s/%s", folder, name[i]) &&
+               add_shard(w, path, err, errlen);
     }
     free(name);
     return good;
@@ -302,9 +302,10 @@ static bool open_weights(struct model_weights *w, const struct model *m, const c
     char folder[PATH_MAX], path[PATH_MAX], found[PATH_MAX] = "";
     bool sharded = false;
     if (m->random) return fail(err, errlen, "%s: a preset has no weight files", m->folder);
-    if (!make_path(folder, err, errlen, "%s/%s", m->folder, part)) return false;
+    if (!make_path(folder, sizeof folder, err, errlen, "%s/%s", m->folder, part)) return false;
     for (int i = 0; i < 4; i++) {
-        if (!make_path(path, err, errlen, "%s/%s%s", folder, names[i / 2], i % 2 ? ".index.json" : ""))
+        if (!make_path(path, sizeof path, err, errlen, "%s/%s%s", folder, names[i / 2],
+                       i % 2 ? ".index.json" : ""))
             return false;
         if (access(path, F_OK) != 0) continue;
         if (*found) return fail(err, errlen, "%s and %s: only one of them can hold the weights", found, path);

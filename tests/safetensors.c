@@ -387,6 +387,7 @@ static void mutations(void)
     char *seed = get_bytes("seed", &n), *work = malloc(2 * n);
     int fd = memfd_create("mutant", 0), accepted_cut = 0, tried = 0; /* in memory: there are many */
     char path[40];
+    const bool soak = getenv("SOAK") != NULL;
     sprintf(path, "/proc/self/fd/%d", fd);
     bool good = true, accepted;
 
@@ -395,17 +396,21 @@ static void mutations(void)
     ok(good && accepted_cut == 0, "cut anywhere, it is refused");
     memcpy(work, seed, n);
     for (size_t i = 0; good && i < n; i++, work[i - 1] = seed[i - 1])
-        for (int v = 1; v < 256; v++, tried++) {
-            work[i] = (char)(seed[i] ^ v);
+        for (int v = 0; v < 256; v++) {
+            bool one_bit = ((v ^ seed[i]) & 255 & ((v ^ seed[i]) - 1)) == 0;
+            if (!soak && !one_bit && !(v && strchr("\"\\{}[],:-09e ", v))) continue;
+            work[i] = (char)v;
             good &= survives(fd, path, work, n, &accepted);
+            tried++;
         }
-    ok(good, "every byte changed to every other value: %d files refused or sound", tried);
+    ok(good, "every byte changed, to %s: %d files refused or sound",
+       soak ? "every other value" : "its neighbours and JSON's own characters", tried);
 
     static const char *const pieces[] = {
         "[",   "]",       "{",  "}",    ",",    ":",     "\"", "0",    "-1", "9223372036854775807",
         "1e9", "\"F32\"", "\\", "null", "\xff", "[0,0]", " ",  "\"w\""};
     srand(1);
-    for (int round = 0; good && round < 20000; round++) {
+    for (int round = 0; good && round < (soak ? 1000000 : 5000); round++) {
         size_t size = n;
         memcpy(work, seed, n);
         for (int edits = 1 + rand() % 4; edits > 0; edits--) {

@@ -12,12 +12,13 @@ static struct kern *k;
 /* A network of five parameters: a matrix of several pieces, a convolution, a scalar, an empty one, one not
  * loaded. */
 static struct tensor matrix, conv, scalar, empty;
-enum { ROWS = 9000, COLS = 1200 };
+enum { FEW = 700, MANY = 9000, COLS = 1200 }; /* two pieces of a tensor are under way, or more than all */
+static int64_t rows = FEW;
 
 static struct params network(void)
 {
     struct params list = {0};
-    param_add(&list, &matrix, shape_of(2, ROWS, COLS), 0, 0.5, "layer.%d.weight", 3);
+    param_add(&list, &matrix, shape_of(2, rows, COLS), 0, 0.5, "layer.%d.weight", 3);
     param_add(&list, &conv, shape_of(5, 2, 3, 1, 2, 2), 0, 1, "conv.weight")->channels_last = true;
     param_add(&list, &scalar, shape_of(0), 2, 0, "scalar");
     param_add(&list, &empty, shape_of(2, 0, 7), 0, 1, "empty");
@@ -49,7 +50,7 @@ static struct safetensors_item items[ITEMS + 1];
 
 static void make_items(enum dtype d)
 {
-    items[0] = item("layer.3.weight", d, shape_of(2, ROWS, COLS));
+    items[0] = item("layer.3.weight", d, shape_of(2, rows, COLS));
     items[1] = item("conv.weight", d, shape_of(5, 2, 3, 1, 2, 2));
     items[2] = item("scalar", d, shape_of(0));
     items[3] = item("empty", d, shape_of(2, 0, 7));
@@ -104,7 +105,7 @@ static bool holds_values(void)
 {
     float *m = download(&matrix), *c = download(&conv), *s = download(&scalar);
     bool good = *s == value(0);
-    for (int64_t i = 0; i < ROWS * COLS; i++) good &= m[i] == value(i);
+    for (int64_t i = 0; i < rows * COLS; i++) good &= m[i] == value(i);
     for (int o = 0; o < 2; o++) /* stored [2,3,1,2,2], wanted [2,1,2,2,3] */
         for (int i = 0; i < 3; i++)
             for (int tap = 0; tap < 4; tap++)
@@ -112,7 +113,7 @@ static bool holds_values(void)
     free(m);
     free(c);
     free(s);
-    return good && tensor_is(&conv, DT_F32, 5, 2, 1, 2, 2, 3) && tensor_is(&matrix, DT_F32, 2, ROWS, COLS) &&
+    return good && tensor_is(&conv, DT_F32, 5, 2, 1, 2, 2, 3) && tensor_is(&matrix, DT_F32, 2, rows, COLS) &&
            tensor_is(&empty, DT_F32, 2, 0, 7);
 }
 
@@ -121,6 +122,7 @@ static void there(void)
     static const enum dtype dtypes[] = {DT_F32, DT_F16, DT_BF16};
     char id[3][17];
     for (int i = 0; i < 3; i++) {
+        rows = dtypes[i] == DT_BF16 ? MANY : FEW;
         make_items(dtypes[i]);
         put_model("plain", 0, ITEMS);
         ok(load("plain", NULL, id[i]) && holds_values(),
@@ -134,6 +136,7 @@ static void there(void)
 static void identity(void)
 {
     char first[17], again[17];
+    rows = FEW;
     make_items(DT_BF16);
     put_model("whole", 0, ITEMS);
     load("whole", NULL, first);
@@ -197,7 +200,7 @@ static void faults(void)
     ok(refuses("bad", "bad/net/config.json: No such file"), "%s", err);
 
     /* the last element of a tensor of many pieces, then of one that is not loaded */
-    ((float *)items[0].t.data)[ROWS * COLS - 1] = -INFINITY;
+    ((float *)items[0].t.data)[rows * COLS - 1] = -INFINITY;
     put_model("bad", 0, ITEMS);
     ok(refuses("bad", "tensor layer.3.weight holds a NaN or an infinity"), "%s", err);
     free_items();
@@ -223,17 +226,17 @@ static void random_weights(void)
     float *first = download(&matrix), *c = download(&conv), *s = download(&scalar), stored[24];
     ok(load("random:./preset:7", NULL, again), "and again");
     float *second = download(&matrix);
-    ok(!strcmp(id, again) && !memcmp(first, second, (size_t)ROWS * COLS * 4),
+    ok(!strcmp(id, again) && !memcmp(first, second, (size_t)rows * COLS * 4),
        "the same seed gives the same model %s", id);
     free(second);
     load("random:./preset:8", NULL, other);
     second = download(&matrix);
-    ok(strcmp(id, other) && memcmp(first, second, (size_t)ROWS * COLS * 4), "another seed another: %s",
+    ok(strcmp(id, other) && memcmp(first, second, (size_t)rows * COLS * 4), "another seed another: %s",
        other);
 
     struct params list = network();
     weights_random(&list.param[0], 7, second);
-    ok(!memcmp(first, second, (size_t)ROWS * COLS * 4), "it holds what weights_random() says");
+    ok(!memcmp(first, second, (size_t)rows * COLS * 4), "it holds what weights_random() says");
     weights_random(&list.param[1], 7, stored);
     bool same = true;
     for (int i = 0; i < 24; i++) same &= c[(i / 12 * 4 + i % 4) * 3 + i / 4 % 3] == stored[i];
@@ -241,15 +244,15 @@ static void random_weights(void)
     ok(*s == 2, "a deviation of 0 gives the mean");
     double mean = 0, square = 0;
     same = true;
-    for (int64_t i = 0; i < ROWS * COLS; i++) {
+    for (int64_t i = 0; i < rows * COLS; i++) {
         mean += first[i];
         square += (double)first[i] * first[i];
         same &= f32_from_bf16(bf16_from_f32(first[i])) == first[i];
     }
-    mean /= ROWS * COLS, square /= ROWS * COLS;
-    ok(fabs(mean) < 0.001 && fabs(square - 0.25) < 0.001, "mean %g, variance %g", mean, square);
+    mean /= rows * COLS, square /= rows * COLS;
+    ok(fabs(mean) < 0.003 && fabs(square - 0.25) < 0.003, "mean %g, variance %g", mean, square);
     ok(same, "BF16 holds every value");
-    ok(params_count(&list) == ROWS * COLS + 24 + 1 + 0 + 4, "the parameters are counted");
+    ok(params_count(&list) == rows * COLS + 24 + 1 + 0 + 4, "the parameters are counted");
     ok(!strcmp(list.param[0].name, "layer.3.weight"), "names are formatted");
     params_free(&list);
     free(first);
