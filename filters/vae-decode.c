@@ -1,0 +1,71 @@
+/* vae-decode - the latents of a video VAE to pixels.
+ *
+ *   stdin   latents [T,16,h,w]            times the scaling factor, as vae-encode and sample give them
+ *   stdout  video U8 [F,8h,8w,3] RGB      everything else passes through
+ */
+#include "filters/compute.h"
+#include "filters/filter.h"
+#include "filters/nets/vae.h"
+
+static const char help[] =
+    "vae-decode - latents to RGB video\n"
+    "usage: vae-decode -m DIR [options] <latents >videos\n"
+    "  -m, --model DIR      model folder (its vae/), or random:PRESET\n"
+    "      --tiling         work in overlapping tiles: less memory, slightly other pixels  [off]\n"
+    "COMMON\n"
+    "stdin   latents BF16, F16 or F32 [T,16,h,w], times the scaling factor\n"
+    "stdout  video U8 [F,8h,8w,3], RGB; T odd gives F = 4T-3, T even 4T; meta: vae (the weights' id), "
+    "decode_tiling\n"
+    "exit    0 every record decoded, 1 something failed, 2 wrong usage\n"
+    "e.g.    sample -m CogVideoX-5b <embeds.mp | vae-decode -m CogVideoX-5b | encode-mp4 -o videos/ "
+    ">videos.jsonl\n"
+    "see also: vae-encode, sample, encode-mp4\n";
+
+static bool tiling;
+
+static const struct option_spec options[] = {
+    {.name = "tiling", .kind = OPT_FLAG, .dest = &tiling, .setting = true}, {0}};
+
+/* The frame's error, or the device's, tells why not. */
+static bool decode(struct vae *v, struct frame *f)
+{
+    const struct tensor *found = frame_want(f, "latents", DT_COUNT, 4);
+    if (!found) return false;
+    const struct tensor latents = *found;
+    const int64_t side = vae_side(v), frames = vae_video_frames(v, latents.shape[0]);
+    struct tensor *video =
+        frame_add(f, "video", DT_U8, 4, frames, side * latents.shape[2], side * latents.shape[3], 3);
+    if (!video || !vae_decode(v, video, &latents, tiling)) return false;
+    if (!filter.keep) frame_drop(f, "latents");
+    json_object_set_new(frame_meta(f), "vae", json_string(vae_id(v)));
+    json_object_set_new(frame_meta(f), "decode_tiling", json_boolean(tiling));
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    char err[512];
+    filter_start(argc, argv, help, options,
+                 FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
+    struct model *m = model_open(filter.model, err, sizeof err);
+    if (!m) die("%s", err);
+    struct kern *k = compute_open();
+    struct vae *v = vae_open(k, m, false, true, err, sizeof err);
+    if (!v) die("%s: %s", filter.model, err);
+    json_object_set_new(filter.settings, "vae", json_string(vae_id(v)));
+
+    struct frame f = FRAME_INIT;
+    while (filter_next(&f)) {
+        if (decode(v, &f)) {
+            filter_emit(&f);
+        } else {
+            filter_fail(&f, "%s", kern_ok(k) ? f.error : kern_error(k));
+            kern_clear(k);
+        }
+    }
+    frame_free(&f);
+    vae_close(v);
+    kern_close(k);
+    model_close(m);
+    return filter_finish();
+}

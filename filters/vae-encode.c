@@ -1,0 +1,99 @@
+/* vae-encode - pixels to the latents of a video VAE.
+ *
+ *   stdin   video U8 [F,H,W,3]            H, W multiples of 8
+ *   stdout  latents [T,16,H/8,W/8]        everything else passes through
+ */
+#include "filters/compute.h"
+#include "filters/filter.h"
+#include "filters/nets/vae.h"
+
+static const char help[] =
+    "vae-encode - RGB video to latents\n"
+    "usage: vae-encode -m DIR [options] <clips >latents\n"
+    "  -m, --model DIR      model folder (its vae/), or random:PRESET\n"
+    "      --sample         draw from the posterior, by seed and key  [this]\n"
+    "      --mode           take its mean instead\n"
+    "      --tiling         work in overlapping tiles: less memory, slightly other values  [off]\n"
+    "      --image-latents  encode frame 0 by itself, too, as image_latents [1,16,h,w]     [off]\n"
+    "COMMON\n"
+    "stdin   video U8 [F,H,W,3], RGB; H and W multiples of 8. F = 4n+1 gives T = n+1; other counts are "
+    "taken, too:\n"
+    "        each chunk of 8 frames, the first with the remainder, is halved twice, rounding up\n"
+    "stdout  latents BF16 or F32 [T,16,H/8,W/8], times the scaling factor; meta: vae (the weights' id), "
+    "posterior,\n"
+    "        posterior_seed, encode_tiling\n"
+    "exit    0 every clip encoded, 1 something failed, 2 wrong usage\n"
+    "e.g.    decode <clips.jsonl | vae-encode -m CogVideoX-5b >latents.mp\n"
+    "see also: decode, vae-decode, t5-encode, pack\n";
+
+static bool sample, mode, tiling, image;
+
+static const struct option_spec options[] = {
+    {.name = "sample", .kind = OPT_FLAG, .dest = &sample},
+    {.name = "mode", .kind = OPT_FLAG, .dest = &mode, .setting = true},
+    {.name = "tiling", .kind = OPT_FLAG, .dest = &tiling, .setting = true},
+    {.name = "image-latents", .kind = OPT_FLAG, .dest = &image, .setting = true},
+    {0}};
+
+/* The frame's error, or the device's, tells why not. */
+static bool encode(struct vae *v, struct frame *f, const char *name, const struct tensor *video,
+                   const char *purpose)
+{
+    const int64_t side = vae_side(v), frames = vae_latent_frames(v, video->shape[0]);
+    struct rng noise = rng_make((uint64_t)filter.seed, frame_key(f), purpose, 0);
+    struct tensor *latents = frame_add(f, name, filter_dtype(), 4, frames, vae_channels(v),
+                                       video->shape[1] / side, video->shape[2] / side);
+    return latents && vae_encode(v, latents, video, mode ? NULL : &noise, tiling);
+}
+
+static bool encode_record(struct vae *v, struct frame *f)
+{
+    const struct tensor *found = frame_want(f, "video", DT_U8, 4);
+    if (!found) return false;
+    const struct tensor video = *found;
+    if (!encode(v, f, "latents", &video, "posterior")) return false;
+    if (image) {
+        const struct tensor first = tensor_rows(&video, 0, 1);
+        if (!encode(v, f, "image_latents", &first, "image-posterior")) return false;
+    }
+    if (!filter.keep) frame_drop(f, "video");
+
+    json_t *meta = frame_meta(f);
+    json_object_set_new(meta, "vae", json_string(vae_id(v)));
+    json_object_set_new(meta, "posterior", json_string(mode ? "mode" : "sample"));
+    json_object_set_new(meta, "encode_tiling", json_boolean(tiling));
+    if (mode)
+        json_object_del(meta, "posterior_seed");
+    else
+        json_object_set_new(meta, "posterior_seed", json_integer(filter.seed));
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    char err[512];
+    filter_start(argc, argv, help, options,
+                 FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
+    if (sample && mode) usage_error("--sample or --mode, not both");
+    struct model *m = model_open(filter.model, err, sizeof err);
+    if (!m) die("%s", err);
+    struct kern *k = compute_open();
+    struct vae *v = vae_open(k, m, true, false, err, sizeof err);
+    if (!v) die("%s: %s", filter.model, err);
+    json_object_set_new(filter.settings, "vae", json_string(vae_id(v)));
+
+    struct frame f = FRAME_INIT;
+    while (filter_next(&f)) {
+        if (encode_record(v, &f)) {
+            filter_emit(&f);
+        } else {
+            filter_fail(&f, "%s", kern_ok(k) ? f.error : kern_error(k));
+            kern_clear(k);
+        }
+    }
+    frame_free(&f);
+    vae_close(v);
+    kern_close(k);
+    model_close(m);
+    return filter_finish();
+}

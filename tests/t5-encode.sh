@@ -1,0 +1,90 @@
+#!/bin/sh
+# t5-encode: which text is read, its length, what passes through, and records without text. The numbers themselves are
+# held to transformers' in t5.c, the ids to sentencepiece's in tokenizer.c.
+. "${0%/*}/lib.sh"
+
+t5='-m random:tiny --device cpu'
+line() { # KEY FIELD TEXT
+    printf '{"key":"%s","%s":"%s"}\n' "$1" "$2" "$3"
+}
+config() { # FIELD: of the tiny transformer
+    sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$top/examples/presets/tiny/transformer/config.json"
+}
+
+line k prompt 'a red kettle boils on the stove' >prompt
+ok 'embeddings have the length and width that the transformer reads' "
+    t5-encode $t5 <prompt >out
+    tensor-gen --name prompt_embeds --shape \$(config max_text_seq_length),\$(config text_embed_dim) --key k >want
+    tensor-eq --quiet --abs 1e30 out want"
+
+ok 'output is BF16, F32 on demand, and the one is the other rounded' "
+    t5-encode $t5 <prompt >bf16
+    t5-encode $t5 --dtype f32 <prompt >f32
+    tensor-eq --rel 4e-3 bf16 f32
+    fails 1 tensor-eq bf16 f32"
+
+ok 'the prompt is read, failing that the caption' "
+    line k caption 'a red kettle boils on the stove' >caption
+    line k prompt 'a blue kettle' | sed 's/}/,\"caption\":\"a red kettle boils on the stove\"}/' >both
+    line k prompt 'a blue kettle' >blue
+    line k caption 'a red kettle boils on the stove' | sed 's/}/,\"prompt\":null}/' >null
+    for f in prompt caption both blue null; do t5-encode $t5 <\$f >\$f.out; done
+    tensor-eq prompt.out caption.out
+    tensor-eq both.out blue.out
+    tensor-eq null.out caption.out
+    fails 1 tensor-eq --rel 0.01 both.out prompt.out"
+
+ok 'the empty text is a text' "
+    line k prompt '' >empty
+    t5-encode $t5 <empty >out
+    t5-encode $t5 <prompt >other
+    fails 1 tensor-eq --rel 0.01 out other"
+
+ok 'a text that is too long is cut, and that is told' "
+    words=\$(for i in \$(seq 300); do printf 'kettle '; done)
+    line k prompt \"\$words\" >long
+    line k prompt \"\$words and a pot\" >longer
+    t5-encode $t5 <long >a 2>err
+    grep 'k: .*tokens cut to' err
+    t5-encode $t5 <longer >b
+    tensor-eq a b"
+
+ok 'threads, order and repetition change no bit' "
+    line other caption 'a pot' >other
+    cat other prompt >all
+    t5-encode $t5 --threads 2 <all >a
+    t5-encode $t5 --threads 1 <prompt >b
+    t5-encode $t5 --threads 1 <other >>b
+    tensor-eq --by-key a b"
+
+ok 'records keep their tensors and meta; encoding again changes nothing' "
+    tensor-gen --name latents --shape 2,16,4,6 --key k --meta caption='a pot' --meta fps=8 >in
+    t5-encode $t5 <in >a
+    tensor-eq --name latents in a
+    t5-encode $t5 <a >b
+    cmp a b
+    show --jsonl a >text
+    grep -q '\"fps\": *8' text
+    grep -q '\"text_encoder\": *\"[0-9a-f]\{16\}\"' text"
+
+ok 'records without text are named; the others are encoded' "
+    { line none path a.mp4; printf '{\"key\":\"number\",\"prompt\":5}\n'; cat prompt; } >all
+    fails 1 t5-encode $t5 <all >out
+    grep 'none: .*caption' err
+    grep 'number: .*prompt' err
+    t5-encode $t5 <prompt >alone
+    tensor-eq out alone"
+
+ok 'wrong usage, models that lack a part' "
+    fails 2 t5-encode <prompt >out
+    fails 1 t5-encode -m $tests/data/t5/wide <prompt >out
+    grep transformer err
+    mkdir half
+    cp -r $tests/data/t5/wide/text_encoder $top/examples/presets/tiny/transformer half
+    fails 1 t5-encode -m half <prompt >out
+    grep spiece.model err
+    mkdir half/tokenizer
+    cp $top/examples/tokenizer/spiece.model half/tokenizer
+    fails 1 t5-encode -m half <prompt >out
+    grep 'wide' err"
+finish
