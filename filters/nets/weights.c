@@ -189,17 +189,20 @@ static bool fill_slot(struct loading *l, const struct param *p, int64_t from, in
     return kern_ok(l->k);
 }
 
-/* [rows,in,k..] to [rows,k..,in] */
-static void turn(char *to, const char *from, int64_t rows, const struct tensor *shape)
+/* [rows,in,k..] to [rows,k..,in], of elements of 2 or 4 bytes */
+static void turn(void *to, const void *from, int64_t rows, const struct tensor *shape)
 {
-    const size_t in = (size_t)shape->shape[1], size = dtype_size(shape->dtype);
-    struct tensor row = *shape;
-    row.shape[0] = 1;
-    const size_t bytes = tensor_bytes(&row), taps = bytes / size / in;
-    for (; rows > 0; rows--, to += bytes, from += bytes)
-        for (size_t k = 0; k < taps; k++)
-            for (size_t i = 0; i < in; i++)
-                memcpy(to + (k * in + i) * size, from + (i * taps + k) * size, size);
+    const bool wide = dtype_size(shape->dtype) == 4;
+    const int64_t in = shape->shape[1], width = tensor_count(shape) / shape->shape[0], taps = width / in;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < taps; k++)
+            for (int64_t i = 0; i < in; i++) {
+                const int64_t there = r * width + k * in + i, here = r * width + i * taps + k;
+                if (wide)
+                    ((uint32_t *)to)[there] = ((const uint32_t *)from)[here];
+                else
+                    ((uint16_t *)to)[there] = ((const uint16_t *)from)[here];
+            }
 }
 
 /* NaN and the infinities are what has every exponent bit set. */
@@ -293,7 +296,7 @@ static bool make_up(struct loading *l, const struct param *p, uint64_t seed, cha
     float *values = malloc(2 * (size_t)n * sizeof *values), *turned = values + n;
     if (!values) return fail(err, errlen, "no memory for the %lld values of %s", (long long)n, p->name);
     weights_random(p, seed, values);
-    if (p->channels_last) turn((char *)turned, (char *)values, rows, &p->shape);
+    if (p->channels_last) turn(turned, values, rows, &p->shape);
     bool good = fill_slot(l, p, 0, rows, DT_F32, p->channels_last ? turned : values);
     free(values);
     return good || fail(err, errlen, "%s", kern_error(l->k));
@@ -339,13 +342,14 @@ bool weights_load(struct kern *k, const struct params *list, const struct model 
     return good;
 }
 
-bool weights_check(const struct params *list, const struct model *m, const char *part, const char *const *alias, char *err,
-                   size_t errlen)
+bool weights_check(const struct params *list, const struct model *m, const char *part,
+                   const char *const *alias, char *err, size_t errlen)
 {
     if (m->random) return true;
     const struct param **order = sorted(list);
     struct model_weights *w = model_weights_open(m, part, err, errlen);
-    bool good = w && (order || fail(err, errlen, "out of memory")) && check(w, part, order, list->count, alias, err, errlen);
+    bool good = w && (order || fail(err, errlen, "out of memory")) &&
+                check(w, part, order, list->count, alias, err, errlen);
     model_weights_close(w);
     free(order);
     return good;
