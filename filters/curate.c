@@ -152,7 +152,7 @@ static void take(const struct csv *c)
         json_decref(line);
         return;
     }
-    json_object_set_new(kept, cell(c, "video"), json_true());
+    if (json_object_set_new(kept, cell(c, "video"), json_true())) die("out of memory");
     if (!split) {
         filter_emit_line(line);
     } else {
