@@ -115,13 +115,19 @@ static bool integer_field(json_t *line, const char *field, int64_t high, int64_t
     return json_is_integer(j) && *v >= 0 && *v <= high;
 }
 
-static json_t *index_line(const struct store_record *r, const char *shard)
+/* false: out of memory. */
+static bool write_index_line(FILE *out, const struct store_record *r, const char *shard)
 {
-    char content[17];
-    snprintf(content, sizeof content, "%016" PRIx64, r->content);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:o}", "key", r->key, "shard", shard, "offset",
-                     (json_int_t)r->offset, "bytes", (json_int_t)r->bytes, "crc32c", (json_int_t)r->crc,
-                     "content", content, "tensors", json_loads(r->tensors, 0, NULL));
+    json_t *text = json_string(r->key);
+    char *key = json_dumps(text, JSON_ENCODE_ANY);
+    if (key)
+        fprintf(out,
+                "{\"key\":%s,\"shard\":\"%s\",\"offset\":%" PRId64 ",\"bytes\":%" PRId64
+                ",\"crc32c\":%" PRIu32 ",\"content\":\"%016" PRIx64 "\",\"tensors\":%s}\n",
+                key, shard, r->offset, r->bytes, r->crc, r->content, r->tensors);
+    json_decref(text);
+    free(key);
+    return key != NULL;
 }
 
 /* What is wrong with a record's line, or NULL. prefix: the store's folder below s->folder, "" or "name/". */
@@ -214,8 +220,7 @@ static bool save_index(const struct store *s, const struct index_head *head, cha
     struct atomic_file file;
     uint32_t crc = 0;
     struct store_record *sorted = malloc((size_t)s->count * sizeof *sorted + 1);
-    json_t *line = NULL;
-    char *text = NULL, *body = NULL;
+    char *body = NULL;
     size_t size = 0;
     FILE *lines = open_memstream(&body, &size);
     bool good = false;
@@ -223,14 +228,8 @@ static bool save_index(const struct store *s, const struct index_head *head, cha
     if (!sorted || !lines) goto memory;
     if (s->count) memcpy(sorted, s->record, (size_t)s->count * sizeof *sorted);
     qsort(sorted, (size_t)s->count, sizeof *sorted, by_place);
-    for (int64_t i = 0; i < s->count; i++) {
-        line = index_line(&sorted[i], s->shard[sorted[i].shard]);
-        if (!line || !(text = json_dumps(line, JSON_COMPACT))) goto memory;
-        fprintf(lines, "%s\n", text);
-        free(text);
-        json_decref(line);
-        line = NULL;
-    }
+    for (int64_t i = 0; i < s->count; i++)
+        if (!write_index_line(lines, &sorted[i], s->shard[sorted[i].shard])) goto memory;
     if (fflush(lines)) goto memory;
     crc = crc32c(0, body, size);
     if (!atomic_open(&file, path, err, errlen)) goto out;
@@ -243,7 +242,6 @@ static bool save_index(const struct store *s, const struct index_head *head, cha
 memory:
     fail(err, errlen, "%s: out of memory", path);
 out:
-    json_decref(line);
     if (lines) fclose(lines);
     free(body);
     free(sorted);
@@ -465,8 +463,8 @@ struct store_writer {
     int lock;
     int64_t shard_bytes, commit_every;
     struct index_head head;
-    bool saved;              /* the index on disk is the one in memory */
-    struct atomic_file file; /* the open shard; file.f NULL when there is none */
+    int64_t unsaved, unsaved_bytes; /* of records that the index on disk does not know */
+    struct atomic_file file;        /* the open shard; file.f NULL when there is none */
     struct frame_writer *out;
     int64_t records; /* in it */
     struct frame scratch;
@@ -493,6 +491,8 @@ static bool enter_record(struct store_writer *w, int shard, const struct frame_r
         return false;
     }
     w->head.replaced += old != NULL;
+    w->unsaved++;
+    w->unsaved_bytes += entry.bytes;
     record_free(slot);
     *slot = entry;
     return true;
@@ -515,9 +515,23 @@ static bool enter_shard(struct store_writer *w, const char *name, char *err, siz
         if (!enter_record(w, shard, r)) break;
     frame_reader_close(r);
     close(fd);
-    w->saved = false;
     if (is_shard_name(name, &number) && number >= w->head.shards) w->head.shards = number + 1;
     return got == FRAME_END || fail(err, errlen, "%s: %s", path, f->error[0] ? f->error : "out of memory");
+}
+
+static bool save(struct store_writer *w, char *err, size_t errlen)
+{
+    if (w->unsaved && !save_index(w->store, &w->head, err, errlen)) return false;
+    w->unsaved = w->unsaved_bytes = 0;
+    return true;
+}
+
+/* Writing the index anew for each shard would make packing small records quadratic, so it may wait where it
+ * (some 256 bytes a record) is much larger than what it would tell of. Nothing is lost if this writer is
+ * killed then: the next one takes up the shards that the index does not know. */
+static bool save_is_due(const struct store_writer *w)
+{
+    return w->unsaved_bytes >= w->store->count * 256 / 4 || w->unsaved >= w->store->count / 8;
 }
 
 /* What a killed writer left: temporary files go, whole shards that no index knows are taken up. */
@@ -538,7 +552,7 @@ static bool tidy(struct store_writer *w, char *err, size_t errlen)
         free(entry[i]);
     }
     if (n >= 0) free(entry);
-    return good && (w->saved || save_index(w->store, &w->head, err, errlen)) && (w->saved = true);
+    return good && save(w, err, errlen);
 }
 
 static bool take_lock(struct store_writer *w, char *err, size_t errlen)
@@ -566,7 +580,7 @@ struct store_writer *store_writer_open(const char *folder, int64_t shard_bytes, 
     if (!w->store || !make_folder(folder, err, errlen) || !take_lock(w, err, errlen)) goto bad;
     int found = load_index(w->store, "", &w->head, err, errlen);
     if (found < 0) goto bad;
-    w->saved = found > 0;
+    w->unsaved = found ? 0 : 1; /* even an empty store has an index */
     for (int64_t i = 0; i < w->store->count; i++)
         json_object_set_new(w->place, w->store->record[i].key, json_integer(i));
     if (json_object_size(w->place) != (size_t)w->store->count) {
@@ -598,6 +612,17 @@ static bool open_new_shard(struct store_writer *w, char *err, size_t errlen)
     return fail(err, errlen, "%s: out of memory", path);
 }
 
+static bool close_shard(struct store_writer *w, char *err, size_t errlen)
+{
+    char path[sizeof w->file.path];
+    if (!w->out) return true;
+    snprintf(path, sizeof path, "%s", w->file.path);
+    bool good = frame_write_end(w->out, 0) || fail(err, errlen, "%s: %s", path, frame_writer_error(w->out));
+    good = good && atomic_commit(&w->file, err, errlen);
+    drop_shard(w);
+    return good && enter_shard(w, strrchr(path, '/') + 1, err, errlen);
+}
+
 enum store_put store_put(struct store_writer *w, struct frame *f, char *err, size_t errlen)
 {
     const char *key = frame_key(f);
@@ -615,23 +640,14 @@ enum store_put store_put(struct store_writer *w, struct frame *f, char *err, siz
         return STORE_FAILED;
     }
     bool full = ++w->records >= w->commit_every || lseek(fileno(w->file.f), 0, SEEK_CUR) >= w->shard_bytes;
-    if (full && !store_commit(w, err, errlen)) return STORE_FAILED;
+    if (full && !close_shard(w, err, errlen)) return STORE_FAILED;
+    if (full && save_is_due(w) && !save(w, err, errlen)) return STORE_FAILED;
     return place ? STORE_REPLACED : STORE_ADDED;
 }
 
 bool store_commit(struct store_writer *w, char *err, size_t errlen)
 {
-    if (w->out) {
-        char path[sizeof w->file.path];
-        snprintf(path, sizeof path, "%s", w->file.path);
-        bool good =
-            frame_write_end(w->out, 0) || fail(err, errlen, "%s: %s", path, frame_writer_error(w->out));
-        good = good && atomic_commit(&w->file, err, errlen);
-        drop_shard(w);
-        if (!good || !enter_shard(w, strrchr(path, '/') + 1, err, errlen)) return false;
-    }
-    if (!w->saved && !save_index(w->store, &w->head, err, errlen)) return false;
-    return w->saved = true;
+    return close_shard(w, err, errlen) && save(w, err, errlen);
 }
 
 void store_writer_close(struct store_writer *w)

@@ -58,13 +58,13 @@ uint64_t store_content(const struct store *s);
 typedef void store_report(void *context, const char *where, const char *why);
 int64_t store_check(const char *folder, store_report *report, void *context, char *err, size_t errlen);
 
-/* ---- writing --------------------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------------------ */
 
 struct store_writer;
-/* A shard is closed, and with it all it holds becomes part of the store, when it has reached shard_bytes or
- * commit_every records. Makes the folder, takes the lock (another's is an error), takes up shards that no
- * index knows. */
+/* A shard is closed, and what it holds is safe, when it has reached shard_bytes or commit_every records. The
+ * index follows at once, but where that would cost much more than the shard it waits until the store has
+ * grown by an eighth, or for store_commit(). Makes the folder, takes the lock (another's is an error), takes
+ * up shards that no index knows. */
 struct store_writer *store_writer_open(const char *folder, int64_t shard_bytes, int64_t commit_every,
                                        char *err, size_t errlen);
 enum store_put {
@@ -75,8 +75,9 @@ enum store_put {
     STORE_DUPLICATE, /* this writer has been given the key before */
 };
 enum store_put store_put(struct store_writer *w, struct frame *f, char *err, size_t errlen);
-bool store_commit(struct store_writer *w, char *err,
-                  size_t errlen);                /* close the open shard now; an index is there after */
-void store_writer_close(struct store_writer *w); /* drops what was not committed */
+/* Closes the open shard now, and writes the index. */
+bool store_commit(struct store_writer *w, char *err, size_t errlen);
+/* Drops what was not committed. */
+void store_writer_close(struct store_writer *w);
 
 #endif
