@@ -17,6 +17,7 @@ static const char help[] = "tensor-gen - make test tensors\n"
                            "      --dtype TYPE     u8 i32 i64 f16 bf16 f32 f64               [f32]\n"
                            "      --fill KIND      normal | uniform in [0,1) | ramp | zero   [normal]\n"
                            "                       a ramp rises from 0 to 1 over the tensor; u8 takes 255 times the value\n"
+                           "      --scale X        multiplies the values                     [1]\n"
                            "      --count N        how many records                          [1]\n"
                            "      --key TEXT       their key; with several, TEXT0, TEXT1 ..  [gen]\n"
                            "      --meta NAME=JSON a meta field (text when it is no JSON); may be repeated\n"
@@ -29,6 +30,7 @@ static const char help[] = "tensor-gen - make test tensors\n"
 
 static const char *name, *shape, *type = "f32", *fill = "normal", *key = "gen";
 static int64_t count = 1;
+static double scale = 1;
 static bool adding;
 static struct text_list fields;
 
@@ -37,6 +39,7 @@ static const struct option_spec options[] = {
     {.name = "shape", .kind = OPT_TEXT, .dest = &shape, .setting = true},
     {.name = "dtype", .kind = OPT_CHOICE, .dest = &type, .choices = "u8|i32|i64|f16|bf16|f32|f64", .setting = true},
     {.name = "fill", .kind = OPT_CHOICE, .dest = &fill, .choices = "normal|uniform|ramp|zero", .setting = true},
+    {.name = "scale", .kind = OPT_REAL, .dest = &scale, .low = -1e38, .high = 1e38, .setting = true},
     {.name = "count", .kind = OPT_INT, .dest = &count, .high = 1e12},
     {.name = "key", .kind = OPT_TEXT, .dest = &key},
     {.name = "meta", .kind = OPT_LIST, .dest = &fields},
@@ -68,6 +71,7 @@ static void add_tensor(struct frame *f, enum dtype d, const int64_t *dims)
         if (!strcmp(fill, "uniform")) v[i] = (float)rng_uniform(&r, (uint64_t)i);
         if (!strcmp(fill, "ramp")) v[i] = (float)i / (float)(n > 1 ? n - 1 : 1);
         if (d == DT_U8) v[i] = v[i] * 255 + 0.5f;
+        v[i] = (float)(scale * v[i]);
     }
     struct tensor made = tensor_of(DT_F32, v, 1, n);
     tensor_convert(t, &made);

@@ -153,7 +153,10 @@ static void step(struct frame *f)
 static json_t *configuration(void)
 {
     json_t *data = filter_input_settings(), *seed = json_object_get(data, "seed"), *content = json_object_get(data, "content");
-    json_t *c = json_pack("{s:o, s:s, s:s, s:s, s:f, s:I, s:I, s:f, s:f, s:I, s:I}", "adapter", adapter_description(t.dit->adapter[0]),
+    json_t *adapter = adapter_description(t.dit->adapter[0]);
+    json_object_del(adapter, "model"); /* these two stand by themselves, so that a message names them */
+    json_object_del(adapter, "objective");
+    json_t *c = json_pack("{s:o, s:s, s:s, s:s, s:f, s:I, s:I, s:f, s:f, s:I, s:I}", "adapter", adapter,
                           "objective", objective, "model", t.dit->id, "device", kern_device(t.dit->k), "lr", lr, "warmup", (json_int_t)warmup,
                           "max_steps", (json_int_t)max_steps, "weight_decay", weight_decay, "clip", clip, "seed", (json_int_t)filter.seed,
                           "init", (json_int_t)(t.dit->adapter[0]->hash >> 1));
@@ -173,6 +176,8 @@ static int describe(void)
     int64_t w = size.width ? size.width / 8 : c->sample_width, h = size.height ? size.height / 8 : c->sample_height;
     int64_t frame_count = frames ? frames : c->sample_frames, latent_frames = (frame_count - 1) / 4 + 1;
     struct example e = {.x0 = tensor_of(DT_F32, NULL, 4, latent_frames, c->in_channels, h, w)};
+    e.eps = e.x0;
+    e.text = tensor_of(DT_F32, NULL, 2, c->text_length, c->text_dim);
     static const char *const names[] = {"none", "ffn", "full"};
     printf("adapter    %s, rank %lld, alpha %g: %lld modules, %lld trainable parameters\n", a->kind->name, (long long)a->rank, a->alpha,
            (long long)(a->size / a->module_size), (long long)a->size);
@@ -203,7 +208,7 @@ static void restore(struct kern *k)
 int main(int argc, char **argv)
 {
     struct frame f = FRAME_INIT;
-    int64_t drawn = 0, saved = 0;
+    int64_t drawn = 0, saved = -1; /* the step of the last save */
     char warning[1100];
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT);
     if (!state && !dry_run) usage_error("--state is required");
@@ -229,7 +234,7 @@ int main(int argc, char **argv)
     } else if (val) {
         evaluate();
     }
-    saved = run.step;
+    if (run.resumed) saved = run.step;
     for (; more && !run.finished && run.step < max_steps; more = filter_next(&f)) {
         json_t *position = json_object_get(frame_meta(&f), "position");
         int64_t at = json_is_integer(position) ? json_integer_value(position) : drawn;
@@ -240,9 +245,9 @@ int main(int argc, char **argv)
         step(&f);
         if (val && (run.step % eval_every == 0 || run.step == max_steps)) evaluate();
         if (run.step == max_steps) run.finished = true;
-        if (run.step - saved >= save_every || run.finished) save(), saved = run.step;
+        if (run.step % save_every == 0 || run.finished) save(), saved = run.step;
     }
-    if (run.step > saved || !run.resumed) save();
+    if (run.step > saved) save();
     if (frame_interrupted) {
         say(NULL, "interrupted: saved after step %lld", (long long)run.step);
         signal(SIGTERM, SIG_DFL);

@@ -127,51 +127,86 @@ static void steps(json_t *line)
     trainer_close(&t);
 }
 
-/* The model's answer with an adapter file, through the same forward pass that sampling uses. */
-static void loaded(json_t *line)
+static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text, double timestep)
 {
-    char folder[4096], path[4200];
-    const char *name = text_of(line, "case"), *file = text_of(line, "adapter");
-    struct model *m = model_open(data_file(folder, "dit/rope", ""), err, sizeof err);
-    struct dit *d = dit_open(k, m, false, err, sizeof err);
-    if (file) {
-        data_file(folder, "train", file);
-        snprintf(path, sizeof path, "%s:%g", folder, number_of(line, "weight"));
-        struct adapter *a = adapter_open(k, path, dit_adapter_base(d, NULL), err, sizeof err);
-        if (!ok(a != NULL, "%s opens", file)) printf("# %s\n", err);
-        if (!a) return;
-        d->adapter[d->adapters++] = a;
-    }
-    struct tensor latents = cases_tensor(&c, "load.latents"), text = cases_tensor(&c, "load.text"), t = cases_tensor(&c, "load.timestep");
-    struct tensor want = cases_tensor(&c, "%s.out", name), got = want;
-    got.data = malloc(tensor_bytes(&want));
-    for (int pass = 0; pass < 2; pass++) {
+    struct tensor got = *latents;
+    got.data = malloc(tensor_bytes(latents));
+    for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
         struct dit_grid g;
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
-        dit_grid(d, &g, &latents, err, sizeof err);
-        struct tensor x = kern_tensor(k, DT_F32, 4, want.shape[0], want.shape[1], want.shape[2], want.shape[3]), y = x;
-        struct tensor e = kern_tensor(k, DT_F32, 2, text.shape[0], text.shape[1]);
-        kern_upload(k, &x, &latents);
-        kern_upload(k, &e, &text);
-        dit_forward(d, &g, &y, &x, &e, *(float *)t.data, NULL);
+        if (!dit_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
+        struct tensor x = kern_tensor(k, DT_F32, 4, got.shape[0], got.shape[1], got.shape[2], got.shape[3]), y = x;
+        struct tensor e = kern_tensor(k, DT_F32, 2, text->shape[0], text->shape[1]);
+        kern_upload(k, &x, latents);
+        kern_upload(k, &e, text);
+        dit_forward(d, &g, &y, &x, &e, timestep, NULL);
         kern_download(k, &got, &y);
         if (!pass)
             kern_reserve(k, kern_plan_end(k));
         else
             kern_release(k, mark);
     }
-    double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
-    ok(rel <= 1e-4, "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name, file ? file : "no adapter", number_of(line, "weight"), rel);
-    free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
-    if (d->adapters) adapter_close(d->adapter[0]);
-    dit_close(d);
-    model_close(m);
+    return got;
 }
 
-int main(void)
+static struct dit *open_with(const char *model, const char *adapter)
+{
+    struct model *m = model_open(model, err, sizeof err);
+    struct dit *d = m ? dit_open(k, m, false, err, sizeof err) : NULL;
+    struct adapter *a = d && adapter ? adapter_open(k, adapter, dit_adapter_base(d, NULL), err, sizeof err) : NULL;
+    if (!d || (adapter && !a)) printf("Bail out! %s\n", err), exit(1);
+    if (a) d->adapter[d->adapters++] = a;
+    model_close(m);
+    return d;
+}
+
+static void close_with(struct dit *d)
+{
+    if (d->adapters) adapter_close(d->adapter[0]);
+    dit_close(d);
+}
+
+/* The model's answer with an adapter file, through the same forward pass that sampling uses. */
+static void loaded(json_t *line)
+{
+    char folder[4096], file[4096], path[4200];
+    const char *name = text_of(line, "case"), *adapter = text_of(line, "adapter");
+    if (adapter) snprintf(path, sizeof path, "%s:%g", data_file(file, "train", adapter), number_of(line, "weight"));
+    struct dit *d = open_with(data_file(folder, "dit/rope", ""), adapter ? path : NULL);
+    struct tensor latents = cases_tensor(&c, "load.latents"), text = cases_tensor(&c, "load.text"), t = cases_tensor(&c, "load.timestep");
+    struct tensor want = cases_tensor(&c, "%s.out", name), got = answer(d, &latents, &text, *(float *)t.data);
+    double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
+    ok(rel <= 1e-4, "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name, adapter ? adapter : "no adapter",
+       number_of(line, "weight"), rel);
+    free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
+    close_with(d);
+}
+
+/* `train case MODEL ADAPTER OUT`: what we answer with an adapter, for tests/reference/check_lora.py to compare. */
+static int write_case(char **argv)
+{
+    struct dit *d = open_with(argv[2], argv[3]);
+    float timestep = 600, x[2 * 16 * 4 * 6], text[4096];
+    int64_t l = d->c.text_length, w = d->c.text_dim;
+    if (l * w > 4096) return 1;
+    for (int i = 0; i < 2 * 16 * 4 * 6; i++) x[i] = sinf((float)(i * i % 977));
+    for (int i = 0; i < l * w; i++) text[i] = cosf((float)(i * i % 983));
+    struct safetensors_item item[] = {{"latents", tensor_of(DT_F32, x, 4, 2, d->c.in_channels, 4, 6)},
+                                      {"text", tensor_of(DT_F32, text, 2, l, w)},
+                                      {"timestep", tensor_of(DT_F32, &timestep, 1, 1)},
+                                      {"out", {0}}};
+    item[3].t = answer(d, &item[0].t, &item[1].t, timestep);
+    bool good = kern_ok(k) && safetensors_write(argv[4], item, 4, NULL, err, sizeof err);
+    free(item[3].t.data);
+    close_with(d);
+    return !good;
+}
+
+int main(int argc, char **argv)
 {
     k = kern_open("cpu", 0, err, sizeof err);
+    if (argc == 5 && !strcmp(argv[1], "case")) return write_case(argv);
     c = cases_open("train");
     for (size_t i = 0; i < json_array_size(c.list); i++) {
         json_t *line = json_array_get(c.list, i);

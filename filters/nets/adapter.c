@@ -240,10 +240,10 @@ bool adapter_write(const struct adapter *a, const char *path, const float *value
     bool good = items && names;
     if (!good) fail(err, errlen, "out of memory");
     set_dump(metadata, "sluice", adapter_description(a));
-    if (a->kind == &adapter_standard) /* PEFT takes just the fields that it knows */
+    if (a->kind == &adapter_standard) /* PEFT takes just fields that it knows; diffusers wants the patterns, too */
         set_dump(metadata, "lora_adapter_metadata",
-                 json_pack("{s:I, s:o, s:o}", "transformer.r", (json_int_t)a->rank, "transformer.lora_alpha", number(a->alpha),
-                           "transformer.target_modules", target_list(a)));
+                 json_pack("{s:I, s:o, s:o, s:{}, s:{}}", "transformer.r", (json_int_t)a->rank, "transformer.lora_alpha", number(a->alpha),
+                           "transformer.target_modules", target_list(a), "transformer.rank_pattern", "transformer.alpha_pattern"));
     struct tensor flat = tensor_of(DT_F32, (void *)values, 1, a->size);
     for (int i = 0; good && i < count; i++) {
         adapter_param_name(a, i / a->params, i % a->params, names[i], sizeof names[i]);

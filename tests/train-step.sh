@@ -1,0 +1,162 @@
+#!/bin/sh
+# train-step: runs that resume to the same bytes, refusals, files.
+# shellcheck disable=SC2016 # what ok is given is expanded later
+. "${0%/*}/lib.sh"
+M=random:tiny
+
+# A store of 7 records with latents of 5 frames, 64x32 pixels, and made-up embeddings.
+records() { tensor-gen --name latents --shape 2,16,4,8 --dtype bf16 --count "$1" --key "$2" | tensor-gen --add --name prompt_embeds --shape 32,64 --dtype bf16; }
+records 7 clip | pack -o train 2>/dev/null
+records 3 other | pack -o val 2>/dev/null
+records 3 clip >few.mp
+train() { train-step -m $M --device cpu --objective flow-snr --lr 1e-3 --warmup 3 --max-steps 24 --val val --eval-every 8 --eval-clips 3 --save-every 5 "$@"; }
+whole() { [ -e whole/last.safetensors ] || { draw --count 40 train | train --state whole >whole.jsonl; }; }
+same_run() { for file in best.safetensors last.safetensors state.safetensors metrics.jsonl; do cmp "$1/$file" "$2/$file" || return 1; done; }
+
+ok "parameter counts at full size, with nothing read or allocated" '
+    ulimit -v 4000000
+    train-step --dry-run --device cpu -m random:cogvideox-5b --adapter standard </dev/null >said
+    grep "168 modules, 16515072 trainable" said
+    grep "5570283072 parameters" said
+    grep -c recompute said | grep 3'
+ok "a run writes adapters, state and metrics, and stdout is the metrics" '
+    whole
+    cmp whole.jsonl whole/metrics.jsonl
+    [ "$(grep -c loss whole.jsonl)" = 28 ]
+    [ "$(grep -c val_loss whole.jsonl)" = 4 ]
+    for f in best last state; do show --check whole/$f.safetensors; done'
+ok "the same command twice gives the same bytes" 'whole; draw --count 40 train | train --state again >/dev/null; same_run whole again'
+ok "--threads changes no bit" 'whole; draw --count 40 train | train --threads 1 --state one >/dev/null; same_run whole one
+    draw --count 40 train | train --threads 2 --state two >/dev/null; same_run whole two'
+ok "--recompute changes no bit" '
+    whole
+    for r in none ffn full; do draw --count 40 train | train --recompute $r --state r-$r >/dev/null; same_run whole r-$r; done'
+ok "stopping anywhere and going on, with draw from the start or from the state" '
+    whole
+    draw --count 7 train | train --state parts >/dev/null
+    draw --from parts --count 6 train | train --state parts >/dev/null
+    draw --count 40 train | train --state parts >/dev/null
+    same_run whole parts'
+ok "killed with -9 at random moments and started again" '
+    whole
+    for seed in 1 2 3; do
+        rm -rf killed
+        kills=0
+        for attempt in 1 2 3 4 5 6 7 8 9 10 11 12; do
+            draw --count 40 train | train --state killed >/dev/null 2>&1 & pid=$!
+            if [ $attempt -le 3 ]; then
+                sleep 0.$(( (seed * 7919 + attempt * 104729) % 60 + 10 ))
+                pkill -9 -f "state killed" && kills=$((kills + 1))
+            fi
+            wait $pid && [ $attempt -gt 3 ] && break
+        done
+        [ $kills -ge 1 ]
+        same_run whole killed
+    done'
+ok "SIGTERM saves, and the run goes on from there" '
+    whole
+    mkfifo slow
+    { train --state term 2>err >/dev/null || echo $? >status; } <slow &
+    draw --count 40 train | head -c 60000 >first
+    exec 9>slow
+    cat first >&9
+    for i in 1 2 3 4 5 6 7 8 9 10; do grep -q grad_norm term/metrics.jsonl 2>/dev/null || sleep 0.3; done
+    sleep 0.5
+    pkill -TERM -f "state term"
+    wait
+    exec 9>&-
+    grep 143 status
+    grep "saved after step" err
+    draw --count 40 train | train --state term >/dev/null
+    same_run whole term'
+ok "a damaged state is told, and the one before taken" '
+    whole
+    cp -r whole hurt
+    printf x | dd of=hurt/state.safetensors bs=1 seek=4 conv=notrunc 2>/dev/null
+    draw --count 40 train | train --state hurt >/dev/null 2>err
+    grep "going on from the one before" err
+    same_run whole hurt'
+ok "two damaged states are refused, and nothing is overwritten" '
+    cp -r whole wreck
+    echo x >wreck/state.safetensors
+    echo x >wreck/state.previous.safetensors
+    draw --count 40 train >all.mp
+    fails 1 train --state wreck <all.mp >/dev/null
+    cmp whole/metrics.jsonl wreck/metrics.jsonl'
+ok "another command does not go on with a state: the field is named" '
+    whole
+    draw --count 40 train >all.mp
+    fails 1 train --state whole --lr 2e-3 <all.mp; grep "\`lr\` was 0.001" err
+    fails 1 train --state whole --seed 1 <all.mp; grep "\`seed\`" err
+    fails 1 train --state whole --adapter standard:alpha=8 <all.mp; grep "\`adapter\`" err
+    draw --seed 7 --count 40 train >other.mp
+    fails 1 train --state whole <other.mp; grep "\`data\`" err
+    fails 1 train -m random:tiny:5 --state whole <all.mp; grep "\`model\`" err'
+ok "a finished run is finished" 'whole; draw --count 40 train | train --state whole 2>err | wc -l | grep "^0$"; grep finished err'
+ok "two programs in one folder: the second is refused" '
+    mkfifo hold
+    train --state locked <hold >/dev/null 2>&1 & pid=$!
+    exec 9>hold
+    draw --count 3 train | head -c 30000 >&9
+    for i in 1 2 3 4 5 6 7 8 9 10; do [ -s locked/metrics.jsonl ] || [ -e locked/.lock ] || sleep 0.3; done
+    draw --count 3 train >three.mp
+    fails 1 train --state locked <three.mp; grep "another train-step" err
+    kill -9 $pid
+    exec 9>&-'
+ok "early stopping" '
+    draw --count 40 train | train-step -m $M --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state stop 2>err | tail -n 1 | grep "\"step\":6"
+    grep "no better validation loss in 3" err'
+ok "a fresh adapter changes not one bit of what sample makes" '
+    tensor-gen --name prompt_embeds --shape 32,64 >p.mp
+    records 1 clip | train-step -m $M --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state fresh1 >/dev/null 2>&1
+    sample -m $M --device cpu --dtype f32 --frames 5 --size 64x32 --steps 4 <p.mp >base.mp
+    sample -m $M --device cpu --dtype f32 --frames 5 --size 64x32 --steps 4 -a fresh1/last.safetensors <p.mp >fresh.mp
+    tensor-eq base.mp fresh.mp
+    sample -m $M --device cpu --dtype f32 --frames 5 --size 64x32 --steps 4 -a whole/best.safetensors <p.mp >tuned.mp
+    fails 1 tensor-eq base.mp tuned.mp'
+ok "noise and level that a record brings are used" '
+    records 1 clip | tensor-gen --add --name noise --shape 2,16,4,8 --meta s=0.25 >brought.mp
+    train --state b1 <brought.mp 2>/dev/null | grep "\"s\":0.25"
+    train --state b2 --seed 9 <brought.mp >/dev/null 2>&1
+    [ "$(grep grad_norm b1/metrics.jsonl | sed s/grad.*//)" = "$(grep grad_norm b2/metrics.jsonl | sed s/grad.*//)" ]'
+ok "--dump-grads writes the first gradients" '
+    train --state d1 --dump-grads g.safetensors <few.mp >/dev/null 2>&1
+    show g.safetensors | grep "transformer.transformer_blocks.3.attn1.to_out.0.lora_B.weight  *F32 .128,16"'
+ok "--init starts from an adapter; one that disagrees with itself or the model is refused" '
+    whole
+    train --init whole/best.safetensors --state init <few.mp >/dev/null 2>&1
+    fails 1 train --init "$tests/data/train/init_a4.safetensors" --state i2 <few.mp; grep lacks err || grep "says" err || grep "layers" err
+    sed "s/\\\\\"rank\\\\\":16/\\\\\"rank\\\\\":15/" whole/best.safetensors >lie.safetensors
+    ! cmp -s lie.safetensors whole/best.safetensors
+    fails 1 train --init lie.safetensors --state i3 <few.mp; grep disagree err'
+ok "a loss that is not finite stops the run and names step and record" '
+    records 2 good >good.mp
+    tensor-gen --name latents --shape 2,16,4,8 --key bad | tensor-gen --add --name prompt_embeds --shape 32,64 |
+        tensor-gen --add --name noise --dtype f16 --scale 1e30 --shape 2,16,4,8 --meta position=2 >bad.mp
+    cat good.mp bad.mp >both.mp
+    fails 1 train --state nan <both.mp >/dev/null
+    grep "step 3, position 2: bad: " err
+    [ "$(grep -c grad_norm nan/metrics.jsonl)" = 2 ]'
+ok "records that are not fit for training stop it, with the command that makes them" '
+    tensor-gen --name video --dtype u8 --shape 5,32,64,3 --key raw >v.mp
+    fails 1 train --state v <v.mp; grep "raw: has no tensor .latents.; .*vae-encode" err
+    tensor-gen --name latents --shape 2,16,4,8 --key odd | tensor-gen --add --name prompt_embeds --shape 31,64 >o.mp
+    fails 1 train --state o <o.mp; grep "odd: prompt_embeds are .31,64., the model wants .32,64." err'
+ok "wrong usage" '
+    fails 2 train-step -m $M </dev/null
+    fails 2 train-step --state x </dev/null
+    fails 2 train --objective other --state x </dev/null
+    fails 2 train --warmup 24 --state x </dev/null
+    fails 1 train --adapter lora --state x <few.mp; grep "no adapter .lora.; there are: standard" err
+    fails 1 train --targets attn2.to_q --state x <few.mp; grep "no attn2" err
+    fails 1 train --adapter standard:rank=0 --state x <few.mp; grep "rank 0 is outside" err
+    fails 1 train --adapter standard:k=5 --state x <few.mp'
+ok "diffusers loads the adapter and answers the same" '
+    py=${REFERENCE_PYTHON:-python3}
+    need "$py"
+    "$py" -c "import torch, diffusers, peft" 2>/dev/null || { echo "no Python packages for the reference"; exit 77; }
+    model-init tiny model
+    draw --count 12 train | train-step -m model --device cpu --adapter standard:rank=8,alpha=20 --lr 1e-2 --warmup 1 --max-steps 12 --state forpeft >/dev/null 2>&1
+    "$BUILD/tests/train" case model forpeft/last.safetensors case.safetensors
+    "$py" "$tests/reference/check_lora.py" model forpeft/last.safetensors case.safetensors'
+finish
