@@ -10,10 +10,14 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* decoder threads talk, too */
 static char last[256];
+static int complaints;
 
 static void keep_last(void *context, int level, const char *fmt, va_list ap)
 {
-    (void)context;
+    const AVClass *from = context ? *(const AVClass **)context : NULL;
+    if (level > AV_LOG_INFO) return;
+    if (from && !strcmp(from->class_name, "AVCodecContext"))
+        __atomic_add_fetch(&complaints, 1, __ATOMIC_RELAXED);
     if (level > AV_LOG_ERROR) return;
     char line[sizeof last];
     vsnprintf(line, sizeof line, fmt, ap);
@@ -31,6 +35,12 @@ void libav_quiet(void)
     pthread_mutex_lock(&lock);
     last[0] = 0;
     pthread_mutex_unlock(&lock);
+    __atomic_store_n(&complaints, 0, __ATOMIC_RELAXED);
+}
+
+int libav_complaints(void)
+{
+    return __atomic_load_n(&complaints, __ATOMIC_RELAXED);
 }
 
 bool libav_error(char *err, size_t errlen, const char *what, int code)

@@ -13,6 +13,9 @@
  * what was kept so far is forgotten. */
 void libav_quiet(void);
 
+/* How many messages, from mere information up, codecs have uttered since libav_quiet(). */
+int libav_complaints(void);
+
 /* "what: the error's name (what libav* said last)" into err; code is an AVERROR, or 0 when there is none.
  * Always false, so that a caller can return it. */
 bool libav_error(char *err, size_t errlen, const char *what, int code);
