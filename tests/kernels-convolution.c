@@ -113,25 +113,25 @@ static void test_upsample(int64_t T, int64_t H, int64_t W, bool time)
     near(&y, expected, 0, what);
 }
 
-static void test_copy_window(void)
+static void test_copy_window(int64_t rows, int64_t cols)
 {
+    int64_t T = 3, Hx = rows + 3, Wx = cols + 4, Hy = rows + 2, Wy = cols + 3, C = 2;
     fresh();
-    struct tensor x = given(4, 3, 7, 9, 2), y = given(4, 3, 6, 8, 2);
+    struct tensor x = given(4, T, Hx, Wx, C), y = given(4, T, Hy, Wy, C);
     double *in = wide(&x), *expected = wide(&y);
-    for (int t = 0; t < 3; t++)
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 5; j++)
-                for (int c = 0; c < 2; c++)
-                    expected[((t * 6 + 2 + i) * 8 + 1 + j) * 2 + c] =
-                        in[((t * 7 + 3 + i) * 9 + 4 + j) * 2 + c];
+    for (int64_t n = 0; n < T * rows * cols * C; n++) {
+        int64_t c = n % C, j = n / C % cols, i = n / C / cols % rows, t = n / C / cols / rows;
+        expected[((t * Hy + 2 + i) * Wy + 1 + j) * C + c] = in[((t * Hx + 3 + i) * Wx + 4 + j) * C + c];
+    }
     updated(&y);
-    RUN("copy_window", copy_window(k, &y, 2, 1, &x, 3, 4, 4, 5));
+    RUN("copy_window", copy_window(k, &y, 2, 1, &x, 3, 4, rows, cols));
     near(&y, expected, 0, "copy_window");
 }
 
-static void test_blend(int64_t extent, bool vertical)
+static void test_blend(int64_t extent, int64_t along, bool vertical)
 {
-    int64_t T = 2, Ha = vertical ? 6 : 5, Wa = vertical ? 7 : 4, Hb = 5, Wb = 7, C = 3;
+    int64_t T = 2, C = 3, Ha = vertical ? extent + 2 : along, Wa = vertical ? along : extent;
+    int64_t Hb = vertical ? extent + 1 : along, Wb = vertical ? along : extent + 3;
     fresh();
     struct tensor a = given(4, T, Ha, Wa, C), b = given(4, T, Hb, Wb, C);
     double *other = wide(&a), *expected = wide(&b);
@@ -158,19 +158,25 @@ int main(void)
     test_conv2d(1, 1, 1, 1, 1, 1);
     test_conv2d(3, 5, 1, 4, 3, 1);
     test_conv2d(2, 16, 19, 7, 5, 1);
+    test_conv2d(2, 30, 34, 12, 17, 1);
     test_conv2d(1, 2, 2, 1, 1, 2);
     test_conv2d(2, 6, 10, 3, 4, 2);
     test_conv2d(3, 31, 34, 6, 5, 2); /* an odd height: the last row needs no zeros */
+    test_conv2d(3, 61, 66, 12, 9, 2);
     for (int64_t T = 1; T <= 5; T++) {
         test_halve_time(T, 11);
         test_upsample(T, 3, 5, false);
         test_upsample(T, 1, 2, true);
     }
     test_halve_time(9, 7000);
-    test_copy_window();
-    test_blend(1, true);
-    test_blend(4, true);
-    test_blend(3, false);
-    test_blend(4, false);
+    test_upsample(3, 40, 60, true);
+    test_copy_window(0, 0);
+    test_copy_window(4, 5);
+    test_copy_window(100, 120);
+    for (int vertical = 0; vertical < 2; vertical++) {
+        test_blend(1, 1, vertical);
+        test_blend(4, 7, vertical);
+        test_blend(40, 300, vertical);
+    }
     return kernels_close();
 }

@@ -73,7 +73,7 @@ static void test_gated(int64_t rows, int64_t width)
     }
     RUN("gated_add_backward", gated_add_backward(k, &dy, &x, &gate));
     near(&dy, back, TOLERANCE, "gated_add_backward");
-    result_count = 0;
+    settle(1);
     updated(&x);
     RUN("gated_add_forward", gated_add_forward(k, &x, &y, &gate));
     near(&x, expected, TOLERANCE, "gated_add_forward");
@@ -128,7 +128,7 @@ static void test_activations(int64_t n)
     near(&y, silu_of, TOLERANCE, "silu_forward");
     RUN("gelu_mul_forward", gelu_mul_forward(k, &y, &a, &b));
     near(&y, product, TOLERANCE, "gelu_mul_forward");
-    result_count = 0;
+    settle(1);
     updated(&a);
     RUN("silu_forward in place", silu_forward(k, &a, &a));
     near(&a, silu_of, TOLERANCE, "silu_forward in place");
@@ -205,7 +205,7 @@ int main(void)
     test_vmath();
     static const int64_t sizes[][2] = {{1, 1}, {3, 5}, {70, 513}, {2, 40000}, {0, 4}};
     for (int i = 0; i < 5; i++) test_gated(sizes[i][0], sizes[i][1]);
-    static const int64_t counts[] = {0, 1, 7, 16384, 50001};
+    static const int64_t counts[] = {0, 1, 7, 16384, 70001};
     for (int i = 0; i < 5; i++) {
         test_sums(counts[i]);
         test_copies(counts[i]);
@@ -214,8 +214,10 @@ int main(void)
     test_patches(1, 1, 1, 1, 1);
     test_patches(3, 5, 4, 6, 2);
     test_patches(2, 3, 6, 3, 3);
+    test_patches(3, 8, 48, 64, 2);
     test_layouts(1, 1, 1, 1);
     test_layouts(3, 5, 4, 7);
+    test_layouts(3, 8, 50, 60);
     test_pixels();
     return kernels_close();
 }

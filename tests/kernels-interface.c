@@ -4,6 +4,12 @@
 
 #include <sys/resource.h>
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1 /* gcc's name for it */
+#endif
+#endif
+
 /* One call of each operation. `arguments` names its tensors in the order in which t[] holds them: name, ?
  * when it may be missing, & when it goes with another, dtype and shape; ~ before a size that nothing else
  * depends on. An operation without an entry does not compile. */

@@ -183,7 +183,7 @@ static void test_group_norm(const int64_t size[4], int groups, const int64_t lat
 int main(void)
 {
     kernels_open();
-    static const int64_t rows[][2] = {{1, 1}, {1, 5}, {3, 4}, {7, 33}, {40, 1030}, {2, 20000}};
+    static const int64_t rows[][2] = {{1, 1}, {1, 5}, {3, 4}, {7, 33}, {70, 1030}, {4, 20000}};
     for (int i = 0; i < 6; i++) {
         test_layer_norm(rows[i][0], rows[i][1], i % 2, 0);
         test_layer_norm(rows[i][0], rows[i][1], !(i % 2), i == 4 ? 100 : 0);
@@ -194,7 +194,7 @@ int main(void)
     test_qk_norm_rope(7, 3, 6, 2, true);
     test_qk_norm_rope(7, 3, 5, 2, false);
     test_qk_norm_rope(5, 2, 64, 5, true);
-    test_qk_norm_rope(260, 2, 64, 26, true);
+    test_qk_norm_rope(600, 2, 64, 26, true);
 
     test_group_norm((int64_t[]){1, 1, 1, 4}, 2, NULL, false);
     test_group_norm((int64_t[]){3, 5, 7, 12}, 4, NULL, false);
@@ -204,6 +204,7 @@ int main(void)
     test_group_norm((int64_t[]){2, 4, 6, 8}, 2, (int64_t[]){1, 2, 3}, true);
     test_group_norm((int64_t[]){3, 4, 6, 8}, 2, (int64_t[]){2, 4, 6}, false);
     test_group_norm((int64_t[]){8, 6, 10, 4}, 1, (int64_t[]){2, 3, 5}, false);
+    test_group_norm((int64_t[]){8, 32, 40, 8}, 2, (int64_t[]){2, 8, 10}, false);
     test_group_norm((int64_t[]){9, 8, 4, 4}, 2, (int64_t[]){3, 1, 1}, false);
     test_group_norm((int64_t[]){5, 7, 9, 4}, 2, (int64_t[]){3, 3, 4}, false); /* sizes that do not divide */
     return kernels_close();

@@ -231,7 +231,7 @@ int main(int argc, char **argv)
         test_matmul(33, 1041, 1100, ta, tb, -1, 1);
         test_matmul_f64(13, 600, 17, ta, tb);
     }
-    static const int64_t layers[][3] = {{1, 1, 1}, {1, 64, 700}, {7, 5, 3}, {9, 31, 17}, {521, 12, 33}};
+    static const int64_t layers[][3] = {{1, 1, 1}, {1, 64, 700}, {7, 5, 3}, {9, 31, 17}, {600, 33, 120}};
     for (int i = 0; i < 5; i++) {
         test_linear(layers[i][0], layers[i][1], layers[i][2], i % 2);
         test_linear_gelu(layers[i][0], layers[i][1], layers[i][2], i % 2);

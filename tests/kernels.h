@@ -4,13 +4,14 @@
  *   struct tensor x = given(2, 5, 7);                 random numbers in (-1, 1)
  *   struct tensor y = result(DT_F32, 2, 5, 7);        to be written: poisoned before every run
  *   updated(&x);                                      an input that the operation changes in place
+ *   settle(1);                                        the last result is an input from here on
  *   RUN("what this case is", silu_forward(k, &y, &x));
  *
  * RUN plans the call with every buffer out of reach, then runs it on one and on two threads, with a different
  * poison each time. It holds when: nothing fails; both runs give the same bits (so no element was left
  * unwritten, and the number of threads does not matter); not a byte but the results' has changed (inputs, and
  * the red zones between all buffers); and the scratch memory used is the scratch memory planned, to the byte.
- */
+ * Small cases stay on one thread (see PARALLEL_FOR), so each operation also needs one above 64k elements. */
 #ifndef TESTS_KERNELS_H
 #define TESTS_KERNELS_H
 
@@ -36,9 +37,15 @@ static int result_count;
 static double *wide_arrays[MAX_WIDE];
 static int wide_count;
 
+/* The last `count` results are inputs of what comes next. */
+static void settle(int count)
+{
+    while (count--) free(results[--result_count].first);
+}
+
 static void fresh(void)
 {
-    while (result_count) free(results[--result_count].first);
+    settle(result_count);
     while (wide_count) free(wide_arrays[--wide_count]);
     memset(arena, 0x5A, arena_used + RED_ZONE);
     arena_used = 0;

@@ -56,7 +56,7 @@ void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse,
     float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * rows);
     if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
     int n = (int)rows, depth = (int)d, stride = (int)width;
-    PARALLEL_FOR(k, collapse(2))
+    PARALLEL_FOR(k, heads * rows * rows, collapse(2))
     for (int64_t h = 0; h < heads; h++)
         for (int64_t first = 0; first < rows; first += tile) {
             float *p = scratch + omp_get_thread_num() * tile * rows;
@@ -89,7 +89,7 @@ void cpu_attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk
     float *scratch = cpu_scratch(k, DT_F32, k->threads * 2 * tile * rows);
     if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
     int n = (int)rows, depth = (int)d, stride = (int)width;
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, heads * rows * rows)
     for (int64_t h = 0; h < heads;
          h++) /* dk and dv sum over the query tiles of a head, so one thread does them in order */
         for (int64_t first = 0; first < rows; first += tile) {

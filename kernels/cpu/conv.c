@@ -61,7 +61,7 @@ static void convolve(struct kern *k, struct tensor *y, const struct conv *g, con
                   (long long)out);
         return;
     }
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, g->count * out * (taps / 32 + 1))
     for (int64_t pixel = 0; pixel < g->count; pixel += tile) {
         float *rows = scratch + omp_get_thread_num() * tile * taps, *to = f32(y) + pixel * out;
         int64_t n = min64(tile, g->count - pixel);

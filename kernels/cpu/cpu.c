@@ -65,7 +65,7 @@ static void cpu_copy(struct kern *k, struct tensor *dst, const struct tensor *sr
 {
     const size_t tile = 1 << 20;
     size_t bytes = tensor_bytes(src);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, bytes / 4)
     for (size_t i = 0; i < bytes; i += tile)
         memmove((char *)dst->data + i, (const char *)src->data + i, bytes - i < tile ? bytes - i : tile);
 }

@@ -15,8 +15,12 @@
 KERNEL_OPS(OP)
 #undef OP
 
-#define PARALLEL_STRINGIFY(x) _Pragma(#x)
-#define PARALLEL_FOR(k, ...) PARALLEL_STRINGIFY(omp parallel for schedule(dynamic) num_threads((k)->threads) __VA_ARGS__)
+/* for loops over tiles. `work` is about the number of elements that are gone over; below some 64k, waking
+ * other threads costs more than they save, and on a busy machine much more. */
+#define PARALLEL_PRAGMA(x) _Pragma(#x)
+#define PARALLEL_FOR(k, work, ...)                                                                           \
+    PARALLEL_PRAGMA(omp parallel for schedule(dynamic) num_threads((work) < 65536 ? 1 : (k)->threads)        \
+                        __VA_ARGS__)
 
 enum { TILE = 16384 }; /* elements of one piece of work of an elementwise operation */
 

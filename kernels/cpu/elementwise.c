@@ -34,7 +34,7 @@ void cpu_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor
                            const struct tensor *gate)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, rows * width)
     for (int64_t first = 0; first < rows; first += tile)
         for (int64_t r = first; r < min64(first + tile, rows); r++)
             gated_add_row(f32(x) + r * width, f32(y) + r * width, f32(gate), width);
@@ -44,7 +44,7 @@ void cpu_gated_add_backward(struct kern *k, struct tensor *dy, const struct tens
                             const struct tensor *gate)
 {
     int64_t rows = dx->shape[0], width = dx->shape[1], tile = row_tile(width);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, rows * width)
     for (int64_t first = 0; first < rows; first += tile)
         for (int64_t r = first; r < min64(first + tile, rows); r++)
             multiply_row(f32(dy) + r * width, f32(gate), f32(dx) + r * width, width);
@@ -58,7 +58,7 @@ void cpu_add(struct kern *k, struct tensor *y, const struct tensor *x)
 void cpu_axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b)
 {
     int64_t n = tensor_count(x);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE)
         axpby_run(f32(y) + i, (float)a, f32(x) + i, (float)b, min64(TILE, n - i));
 }
@@ -66,14 +66,14 @@ void cpu_axpby(struct kern *k, struct tensor *y, double a, const struct tensor *
 void cpu_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
 {
     int64_t n = tensor_count(x);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE) silu_run(f32(y) + i, f32(x) + i, min64(TILE, n - i));
 }
 
 void cpu_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)
 {
     int64_t n = tensor_count(a);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE)
         gelu_mul_run(f32(y) + i, f32(a) + i, f32(b) + i, min64(TILE, n - i));
 }

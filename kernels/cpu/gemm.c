@@ -50,7 +50,7 @@ void cpu_gemm(struct kern *k, const struct gemm *g)
         return;
     }
     int64_t tm = even_tile(g->m, TILE_ROWS), tn = even_tile(g->n, TILE_COLS);
-    PARALLEL_FOR(k, collapse(2))
+    PARALLEL_FOR(k, g->m * g->n * (g->k / 32 + 1), collapse(2))
     for (int64_t row = 0; row < g->m; row += tm)
         for (int64_t col = 0; col < g->n; col += tn) {
             int64_t rows = min64(tm, g->m - row), cols = min64(tn, g->n - col);

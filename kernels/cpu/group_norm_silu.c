@@ -28,7 +28,7 @@ static float *channel_gains(struct kern *k, const struct tensor *x, const struct
     float *mean = cpu_scratch(k, DT_F32, 2 * C);
     double *sums = cpu_scratch(k, DT_F64, parts * 2 * C);
     if (!mean || !sums) return NULL;
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, pixels * C)
     for (int64_t part = 0; part < parts; part++) {
         double *s = sums + part * 2 * C;
         memset(s, 0, 2 * (size_t)C * sizeof *s);
@@ -69,7 +69,7 @@ void cpu_group_norm_silu_forward(struct kern *k, struct tensor *y, const struct 
     int64_t C = x->shape[3], pixels = x->shape[0] * x->shape[1] * x->shape[2], tile = row_tile(C);
     const float *mean = channel_gains(k, x, w, groups, eps);
     if (!mean) return;
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, pixels * C)
     for (int64_t first = 0; first < pixels; first += tile)
         for (int64_t p = first; p < min64(first + tile, pixels); p++)
             norm_silu(f32(y) + p * C, f32(x) + p * C, mean, mean + C, f32(b), C);
@@ -91,7 +91,7 @@ void cpu_spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struc
     int64_t Tz = mul->shape[0], h = mul->shape[1], width = mul->shape[2];
     const float *mean = channel_gains(k, x, w, groups, eps);
     if (!mean) return;
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, T * H * W * C)
     for (int64_t row = 0; row < T * H; row++)
         for (int64_t j = 0; j < W; j++) {
             int64_t p = (row * W + j) * C;

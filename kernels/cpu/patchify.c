@@ -6,7 +6,7 @@ static void move_patches(struct kern *k, float *tokens, float *latents, const in
 {
     int64_t C = latents_shape[1], h = latents_shape[2], w = latents_shape[3],
             rows = latents_shape[0] * (h / P);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, rows * P * C * w)
     for (int64_t row = 0; row < rows; row++) { /* a row of patches */
         int64_t f = row / (h / P), i = row % (h / P);
         for (int64_t c = 0; c < C; c++)

@@ -3,7 +3,7 @@
 void cpu_channels_last(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
 {
     int64_t H = y->shape[1], W = y->shape[2], C = y->shape[3];
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, y->shape[0] * H * W * C)
     for (int64_t row = 0; row < y->shape[0] * H; row++)
         for (int64_t c = 0; c < C; c++) {
             const float *from = f32(x) + ((row / H * C + c) * H + row % H) * W;
@@ -14,7 +14,7 @@ void cpu_channels_last(struct kern *k, struct tensor *y, const struct tensor *x,
 void cpu_channels_second(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
 {
     int64_t H = x->shape[1], W = x->shape[2], C = x->shape[3];
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, x->shape[0] * H * W * C)
     for (int64_t row = 0; row < x->shape[0] * H; row++)
         for (int64_t c = 0; c < C; c++) {
             float *to = f32(y) + ((row / H * C + c) * H + row % H) * W;
@@ -41,7 +41,7 @@ HOT static void pixel_run(uint8_t *restrict u8, const float *restrict y, int64_t
 void cpu_pixels_to_unit(struct kern *k, struct tensor *y, const struct tensor *u8)
 {
     int64_t n = tensor_count(y);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE)
         unit_run(f32(y) + i, (const uint8_t *)u8->data + i, min64(TILE, n - i));
 }
@@ -49,6 +49,6 @@ void cpu_pixels_to_unit(struct kern *k, struct tensor *y, const struct tensor *u
 void cpu_unit_to_pixels(struct kern *k, struct tensor *u8, const struct tensor *y)
 {
     int64_t n = tensor_count(y);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE) pixel_run((uint8_t *)u8->data + i, f32(y) + i, min64(TILE, n - i));
 }

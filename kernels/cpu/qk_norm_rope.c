@@ -30,7 +30,7 @@ void cpu_qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct ten
                               const struct tensor *sin, int64_t first, float eps)
 {
     int64_t rows = x->shape[0], width = x->shape[1], d = w->shape[0], tile = row_tile(width);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, rows * width)
     for (int64_t start = 0; start < rows; start += tile)
         for (int64_t r = start; r < min64(start + tile, rows); r++)
             for (int64_t i = r * width; i < (r + 1) * width; i += d) {
@@ -45,7 +45,7 @@ void cpu_qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct t
                                const struct tensor *sin, int64_t first, float eps)
 {
     int64_t rows = x->shape[0], width = x->shape[1], d = w->shape[0], tile = row_tile(width);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, rows * width)
     for (int64_t start = 0; start < rows; start += tile)
         for (int64_t r = start; r < min64(start + tile, rows); r++)
             for (int64_t i = r * width; i < (r + 1) * width; i += d) {

@@ -9,7 +9,7 @@ void cpu_halve_time_forward(struct kern *k, struct tensor *y, const struct tenso
 {
     int64_t odd = x->shape[0] % 2, size = x->shape[1] * x->shape[2] * x->shape[3];
     if (odd) memcpy(f32(y), f32(x), (size_t)size * sizeof(float));
-    PARALLEL_FOR(k, collapse(2))
+    PARALLEL_FOR(k, y->shape[0] * size, collapse(2))
     for (int64_t t = odd; t < y->shape[0]; t++)
         for (int64_t i = 0; i < size; i += TILE) {
             const float *a = f32(x) + (2 * t - odd) * size + i;
@@ -21,7 +21,7 @@ void cpu_upsample_forward(struct kern *k, struct tensor *y, const struct tensor 
 {
     int64_t odd = x->shape[0] % 2, H = x->shape[1], W = x->shape[2], C = x->shape[3];
     size_t pixel = (size_t)C * sizeof(float);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, y->shape[0] * 4 * H * W * C)
     for (int64_t row = 0; row < y->shape[0] * 2 * H; row++) {
         int64_t t = row / (2 * H), source = !time ? t : (t + odd) / 2;
         const float *from = f32(x) + (source * H + row % (2 * H) / 2) * W * C;
@@ -34,7 +34,7 @@ void cpu_copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, c
                      int64_t i0, int64_t j0, int64_t rows, int64_t cols)
 {
     int64_t C = x->shape[3];
-    PARALLEL_FOR(k, collapse(2))
+    PARALLEL_FOR(k, x->shape[0] * rows * cols * C, collapse(2))
     for (int64_t t = 0; t < x->shape[0]; t++)
         for (int64_t i = 0; i < rows; i++)
             memcpy(f32(y) + ((t * y->shape[1] + y0 + i) * y->shape[2] + x0) * C,
@@ -51,7 +51,7 @@ static void blend_run(float *b, const float *a, int64_t e, int64_t extent, int64
 void cpu_blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_t extent, bool vertical)
 {
     int64_t C = b->shape[3], Hb = b->shape[1], Wb = b->shape[2], Ha = a->shape[1], Wa = a->shape[2];
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, b->shape[0] * extent * (vertical ? Wb : Hb) * C)
     for (int64_t t = 0; t < b->shape[0]; t++) {
         float *tb = f32(b) + t * Hb * Wb * C;
         const float *ta = f32(a) + t * Ha * Wa * C;

@@ -12,7 +12,7 @@ void cpu_rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor 
                           float eps)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, rows * width)
     for (int64_t first = 0; first < rows; first += tile)
         for (int64_t r = first; r < min64(first + tile, rows); r++) {
             const float *in = f32(x) + r * width;

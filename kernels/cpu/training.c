@@ -35,7 +35,7 @@ void cpu_mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred
 {
     int64_t n = tensor_count(pred), size = part_size(n), parts = tiles_of(n, size);
     double sums[PARTS];
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < parts; i++)
         sums[i] = squared_error(dpred ? f32(dpred) + i * size : NULL, f32(pred) + i * size,
                                 f32(target) + i * size, 2 * weight / (double)n, min64(size, n - i * size));
@@ -46,7 +46,7 @@ void cpu_sum_squares(struct kern *k, double *sum, const struct tensor *x)
 {
     int64_t n = tensor_count(x), size = part_size(n), parts = tiles_of(n, size);
     double sums[PARTS];
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < parts; i++) sums[i] = sum_about(f32(x) + i * size, 0, min64(size, n - i * size));
     *sum = total(sums, parts);
 }
@@ -56,7 +56,7 @@ void cpu_adamw_step(struct kern *k, struct tensor *p, struct tensor *m, struct t
 {
     int64_t n = tensor_count(p);
     double bias1 = 1 - pow(o->beta1, (double)t), bias2 = 1 - pow(o->beta2, (double)t);
-    PARALLEL_FOR(k)
+    PARALLEL_FOR(k, n)
     for (int64_t first = 0; first < n; first += TILE)
         for (int64_t i = first; i < min64(first + TILE, n); i++) {
             double grad = gscale * f32(g)[i];

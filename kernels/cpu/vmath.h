@@ -1,15 +1,16 @@
 /* vmath - exp and the activations built on it, written so that the compiler turns a loop over them into
  * vector code.
  *
- * HOT compiles a function a second time for AVX2 and picks at load. Both versions do the same IEEE operations
- * in the same order (no fused multiply-add: the build says -ffp-contract=off), so they give the same bits. */
+ * HOT has gcc compile a function a second time for AVX2 and pick at load (clang 14's version of that does not
+ * link, and sanitizers start after it would run). Both do the same IEEE operations in the same order (no
+ * fused multiply-add: the build says -ffp-contract=off), so they give the same bits. */
 #ifndef KERNELS_CPU_VMATH_H
 #define KERNELS_CPU_VMATH_H
 
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) &&                           \
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&    \
     !defined(__SANITIZE_THREAD__)
 #define HOT __attribute__((target_clones("avx2", "default")))
 #else
