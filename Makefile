@@ -19,7 +19,7 @@ FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sa
 # Every package in one place: Debian 12 and Ubuntu 24.04 know them all by these names.
 BUILD_PACKAGES := gcc g++ make pkg-config libmsgpack-dev libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
-TEST_PACKAGES  := perl parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
+TEST_PACKAGES  := perl time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
 
 PREFIX  ?= /usr/local
 comma   := ,
@@ -81,7 +81,7 @@ check: all $(TESTS_C)
 soak: all $(TESTS_C)
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SOAK=1 prove -v $(filter tests/soak%,$(TESTS_SH))
 
-bench: all
+bench: all $(BUILD)/tests/kernels-products
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench
 
 install: all

@@ -8,6 +8,9 @@ set -u
 tests=$(CDPATH= cd -- "${0%/*}" && pwd)
 top=${tests%/*}
 shared=$top/../shared
+BUILD=${BUILD:-$top/build/release}
+SLUICE_DATA=${SLUICE_DATA:-$top/examples}
+export SLUICE_DATA
 PATH=${BIN:-$top/bin}:$PATH
 work=$(mktemp -d "${TMPDIR:-/tmp}/sluice-test.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT

@@ -9,7 +9,7 @@ records() { tensor-gen --name latents --shape 2,16,4,8 --dtype bf16 --count "$1"
 records 7 clip | pack -o train 2>/dev/null
 records 3 other | pack -o val 2>/dev/null
 records 3 clip >few.mp
-train() { train-step -m $M --device cpu --objective flow-snr --lr 1e-3 --warmup 3 --max-steps 24 --val val --eval-every 8 --eval-clips 3 --save-every 5 "$@"; }
+train() { train-step -m "$M" --device cpu --objective flow-snr --lr 1e-3 --warmup 3 --max-steps 24 --val val --eval-every 8 --eval-clips 3 --save-every 5 "$@"; }
 whole() { [ -e whole/last.safetensors ] || { draw --count 40 train | train --state whole >whole.jsonl; }; }
 same_run() { for file in best.safetensors last.safetensors state.safetensors metrics.jsonl; do cmp "$1/$file" "$2/$file" || return 1; done; }
 
@@ -104,11 +104,11 @@ ok "two programs in one folder: the second is refused" '
     kill -9 $pid
     exec 9>&-'
 ok "early stopping" '
-    draw --count 40 train | train-step -m $M --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state stop 2>err | tail -n 1 | grep "\"step\":6"
+    draw --count 40 train | train-step -m "$M" --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state stop 2>err | tail -n 1 | grep "\"step\":6"
     grep "no better validation loss in 3" err'
 ok "a fresh adapter changes not one bit of what sample makes" '
     tensor-gen --name prompt_embeds --shape 32,64 >p.mp
-    records 1 clip | train-step -m $M --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state fresh1 >/dev/null 2>&1
+    records 1 clip | train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state fresh1 >/dev/null 2>&1
     sample -m $M --device cpu --dtype f32 --frames 5 --size 64x32 --steps 4 <p.mp >base.mp
     sample -m $M --device cpu --dtype f32 --frames 5 --size 64x32 --steps 4 -a fresh1/last.safetensors <p.mp >fresh.mp
     tensor-eq base.mp fresh.mp
@@ -127,7 +127,7 @@ ok "--init starts from an adapter; one that disagrees with itself or the model i
     train --init whole/best.safetensors --state init <few.mp >/dev/null 2>&1
     fails 1 train --init "$tests/data/train/init_a4.safetensors" --state i2 <few.mp; grep lacks err || grep "says" err || grep "layers" err
     sed "s/\\\\\"rank\\\\\":16/\\\\\"rank\\\\\":15/" whole/best.safetensors >lie.safetensors
-    ! cmp -s lie.safetensors whole/best.safetensors
+    fails 1 cmp -s lie.safetensors whole/best.safetensors
     fails 1 train --init lie.safetensors --state i3 <few.mp; grep disagree err'
 ok "a loss that is not finite stops the run and names step and record" '
     records 2 good >good.mp
@@ -143,7 +143,7 @@ ok "records that are not fit for training stop it, with the command that makes t
     tensor-gen --name latents --shape 2,16,4,8 --key odd | tensor-gen --add --name prompt_embeds --shape 31,64 >o.mp
     fails 1 train --state o <o.mp; grep "odd: prompt_embeds are .31,64., the model wants .32,64." err'
 ok "wrong usage" '
-    fails 2 train-step -m $M </dev/null
+    fails 2 train-step -m "$M" </dev/null
     fails 2 train-step --state x </dev/null
     fails 2 train --objective other --state x </dev/null
     fails 2 train --warmup 24 --state x </dev/null
