@@ -1,0 +1,48 @@
+#!/bin/sh
+# What the README and the demo say is true: their commands run, and what they make plays.
+. "${0%/*}/lib.sh"
+
+# The first ```sh block of the README, in a folder that looks like the repository.
+sed -n '/^```sh$/,/^```$/p' "$top/README.md" | sed '/^```/d' >commands
+ln -s "${BIN:-$top/bin}" bin
+ln -s "$top/examples" examples
+
+plays() { # FILE: what ffprobe says of a video of the demo
+    [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
+}
+falls() { # METRICS: the last validation loss is well below the first
+    grep val_loss "$1" | sed 's/.*"val_loss"://; s/}//' | awk 'NR == 1 { first = $1 } { last = $1 } END { exit !(last < 0.9 * first) }'
+}
+
+ok "the README's commands run on the example clips" '
+    set -x
+    bash -euo pipefail ./commands
+    falls work/run/metrics.jsonl
+    for key in base tuned; do
+        [ "$(ls work/$key | wc -l)" = "$(wc -l <examples/prompts.jsonl)" ]
+        for video in work/$key/*.mp4; do plays "$video"; done
+        ffprobe -v error work/$key.png
+    done
+    ffprobe -v error work/loss.png'
+ok "typed again, they make what is missing and change nothing" '
+    [ -d work/run ]
+    cp work/run/best.safetensors before
+    sed "/^model-init/d" commands >again
+    bash -eu ./again 2>err
+    grep "0 added, 0 replaced, . skipped" err
+    cmp before work/run/best.safetensors'
+ok "they run on six real clips" '
+    need shared
+    rm -rf work
+    CLIPS=$shared/data/clips bash -euo pipefail ./commands 2>err || { cat err; exit 1; }
+    grep "6 added" err
+    falls work/run/metrics.jsonl
+    for video in work/tuned/*.mp4; do plays "$video"; done'
+ok "make demo: videos, contact sheets and a loss that falls" '
+    "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
+    falls demo/run/metrics.jsonl
+    for video in demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
+    for name in base tuned loss; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
+    cmp demo/base/red-ball.mp4 demo/tuned/red-ball.mp4 && exit 1
+    true'
+finish
