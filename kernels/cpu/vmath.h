@@ -17,13 +17,35 @@
 #define HOT
 #endif
 
-/* 2^n for -126 <= n <= 127 */
-static inline float vpow2(int32_t n)
+static inline int32_t vbits(float f)
 {
-    uint32_t bits = (uint32_t)(n + 127) << 23;
+    int32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+static inline float vfloat(int32_t bits)
+{
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
+}
+
+/* 2^n for -126 <= n <= 127 */
+static inline float vpow2(int32_t n)
+{
+    return vfloat((int32_t)((uint32_t)(n + 127) << 23));
+}
+
+/* x within [-105, 105], NaN as it is. In integers: a comparison of floats may trap, so it stays a branch,
+ * which keeps a loop out of vectors. */
+static inline float vclamp(float x)
+{
+    const int32_t limit = 0x42d20000, infinity = 0x7f800000; /* 105 */
+    int32_t bits = vbits(x), size = bits & INT32_MAX;
+    int32_t clamped = size > limit ? limit : size;
+    clamped = size > infinity ? size : clamped;
+    return vfloat(clamped | (bits & INT32_MIN));
 }
 
 /* e^x to 1 ulp where the result is normal; overflows to infinity, underflows to 0, NaN stays NaN.
@@ -32,8 +54,7 @@ static inline float vpow2(int32_t n)
 static inline float vexp(float x)
 {
     const float round = 0x1.8p23f; /* adding and subtracting it rounds to an integer */
-    x = x < -105.0f ? -105.0f : x;
-    x = x > 89.0f ? 89.0f : x;
+    x = vclamp(x);
     float shifted = x * 1.44269504f + round;
     float n = shifted - round;
     float r = (x - n * 0x1.63p-1f) + n * 2.12194440e-4f; /* ln 2 in two parts: n times the first is exact */
@@ -43,9 +64,7 @@ static inline float vexp(float x)
     q = q * r + 1.666657667e-1f;
     q = q * r + 0.5f;
     float e = (q * (r * r) + r) + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    int32_t i = (int32_t)(bits << 9) >> 9; /* n again, out of the sum's low bits */
+    int32_t i = (int32_t)((uint32_t)vbits(shifted) << 9) >> 9; /* n again, out of the sum's low bits */
     int32_t half = i >> 1; /* 2^n in two steps, so that results near the ends of the range round right */
     return e * vpow2(half) * vpow2(i - half);
 }
@@ -62,12 +81,11 @@ static inline float vgelu(float u)
     return u / (1.0f + vexp(-1.59576912f * (u + 0.044715f * (u * u * u))));
 }
 
-/* d/du vgelu = s + u s (1-s) 2t', s = 1 / (1 + e), e = e^-2t; 1-s is e s, unless e is large. */
+/* d/du vgelu = s + u s (1-s) 2t', s = 1 / (1 + e), e = e^-2t; s (1-s) = 1 / (2 + e + 1/e) cancels nothing. */
 static inline float vgelu_slope(float u)
 {
     float e = vexp(-1.59576912f * (u + 0.044715f * (u * u * u)));
-    float s = 1.0f / (1.0f + e), rest = e < 1.0f ? e * s : 1.0f - s;
-    return s + u * s * rest * (1.59576912f * (1.0f + 0.134145f * (u * u)));
+    return 1.0f / (1.0f + e) + u / (2.0f + e + 1.0f / e) * (1.59576912f * (1.0f + 0.134145f * (u * u)));
 }
 
 #endif
