@@ -86,7 +86,7 @@ bench: all $(BUILD)/tests/kernels-products
 
 install: all
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/sluice"
-	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) $(wildcard pipelines/*) "$(DESTDIR)$(PREFIX)/bin"
 	cp -r examples/. "$(DESTDIR)$(PREFIX)/share/sluice"
 
 format:

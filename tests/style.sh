@@ -20,7 +20,7 @@ ok "--help goes to stdout with 0 and names every option (a program whose help la
 ok "shellcheck" '
     need shellcheck
     cd "$top"
-    shellcheck .ci/run .ci/deps examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
+    shellcheck .ci/run .ci/deps pipelines/* examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
 ok "no file is past a thousand lines, and no folder is called utils" '
     cd "$top"
     find filters kernels formats tests examples -name "*.[ch]" -o -name "*.cc" -o -name "*.sh" | xargs wc -l |
