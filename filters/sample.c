@@ -9,10 +9,9 @@
 #include "filters/compute.h"
 #include "filters/filter.h"
 #include "filters/nets/rng.h"
+#include "filters/nets/prompt.h"
 #include "filters/nets/sampler.h"
-#include "filters/nets/t5.h"
 #include "filters/nets/torch_rng.h"
-#include "formats/tokenizer.h"
 
 static const char help[] =
     "sample - generate latents from prompts\n"
@@ -61,26 +60,14 @@ static char err[1024];
  * transformer computes. */
 static void encode_negative(const struct model *m)
 {
-    const struct dit_config *c = &s.dit->c;
-    char path[4096];
+    struct prompt_encoder p;
+    int64_t tokens;
     struct kern *k = kern_open(kern_device(s.dit->k), (int)filter.threads, err, sizeof err);
-    struct tokenizer *tokens = k && model_file(m, "tokenizer/spiece.model", path, sizeof path, err, sizeof err)
-                                   ? tokenizer_open(path, err, sizeof err)
-                                   : NULL;
-    struct t5 *t5 = tokens ? t5_open(k, m, c->text_length, err, sizeof err) : NULL;
-    if (!t5) die("the negative prompt: %s", err);
-    struct tensor ids = tensor_of(DT_I32, calloc((size_t)c->text_length, sizeof(int32_t)), 1, c->text_length);
-    negative_embeds = tensor_of(DT_F32, calloc((size_t)(c->text_length * c->text_dim), sizeof(float)), 2, c->text_length, c->text_dim);
-    if (!ids.data || !negative_embeds.data) die("out of memory");
-    if (t5_width(t5) != c->text_dim || t5_vocab(t5) < tokenizer_size(tokens))
-        die("the text encoder does not fit: width %lld for the transformer's %lld, %lld words for the tokenizer's %d",
-            (long long)t5_width(t5), (long long)c->text_dim, (long long)t5_vocab(t5), tokenizer_size(tokens));
-    if (tokenizer_encode(tokens, negative, strlen(negative), ids.data, (int)c->text_length, err, sizeof err) < 0)
-        die("the negative prompt: %s", err);
-    if (!t5_encode(t5, &negative_embeds, &ids)) die("the negative prompt: %s", kern_error(k));
-    free(ids.data);
-    t5_close(t5);
-    tokenizer_close(tokens);
+    if (!k || !prompt_open(&p, k, m, err, sizeof err)) die("the negative prompt: %s", err);
+    negative_embeds = tensor_of(DT_F32, calloc((size_t)(p.length * p.width), sizeof(float)), 2, p.length, p.width);
+    if (!negative_embeds.data) die("out of memory");
+    if (!prompt_encode(&p, &negative_embeds, negative, strlen(negative), &tokens, err, sizeof err)) die("the negative prompt: %s", err);
+    prompt_close(&p);
     kern_close(k);
 }
 

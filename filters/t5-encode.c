@@ -7,8 +7,7 @@
 
 #include "filters/compute.h"
 #include "filters/filter.h"
-#include "filters/nets/t5.h"
-#include "formats/tokenizer.h"
+#include "filters/nets/prompt.h"
 
 static const char help[] =
     "t5-encode - text to embeddings\n"
@@ -27,61 +26,28 @@ static const char help[] =
 
 static const struct option_spec options[] = {{0}};
 
-struct encoder {
-    struct t5 *t5;
-    struct tokenizer *tokenizer;
-    struct tensor ids; /* I32 [L] */
-};
-
 static bool refuse(struct frame *f, const char *why)
 {
     snprintf(f->error, sizeof f->error, "%s", why);
     return false;
 }
 
-/* The frame's error, or the device's, tells why not. */
-static bool encode(struct encoder *e, struct frame *f)
+static bool encode(struct prompt_encoder *p, struct frame *f)
 {
     const json_t *text = json_object_get(frame_meta(f), "prompt");
-    char err[256];
+    char err[512];
+    int64_t tokens;
     if (!text || json_is_null(text)) text = json_object_get(frame_meta(f), "caption");
     if (!text || json_is_null(text)) return refuse(f, "neither `prompt` nor `caption` to encode");
     if (!json_is_string(text)) return refuse(f, "its `prompt` or `caption` is no text");
 
-    const int64_t length = e->ids.shape[0];
-    int64_t whole = tokenizer_encode(e->tokenizer, json_string_value(text), json_string_length(text),
-                                     e->ids.data, (int)length, err, sizeof err);
-    if (whole < 0) return refuse(f, err);
-    if (whole > length) say(frame_key(f), "%lld tokens cut to %lld", (long long)whole, (long long)length);
-
-    struct tensor *embeds = frame_add(f, "prompt_embeds", filter_dtype(), 2, length, t5_width(e->t5));
-    if (!embeds || !t5_encode(e->t5, embeds, &e->ids)) return false;
-    json_object_set_new(frame_meta(f), "text_encoder", json_string(t5_id(e->t5)));
+    struct tensor *embeds = frame_add(f, "prompt_embeds", filter_dtype(), 2, p->length, p->width);
+    if (!embeds) return false;
+    if (!prompt_encode(p, embeds, json_string_value(text), json_string_length(text), &tokens, err, sizeof err))
+        return refuse(f, err);
+    if (tokens > p->length) say(frame_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
+    json_object_set_new(frame_meta(f), "text_encoder", json_string(t5_id(p->t5)));
     return true;
-}
-
-static void open_encoder(struct encoder *e, struct kern *k, const struct model *m)
-{
-    char err[512], path[4096];
-    struct config c = {.json = model_config(m, "transformer", err, sizeof err),
-                       .file = "transformer/config.json"};
-    if (!c.json) die("%s", err);
-    const int64_t length = config_int_or(&c, "max_text_seq_length", 1, 4096, 226);
-    const int64_t width = config_int_or(&c, "text_embed_dim", 1, 1 << 16, 4096);
-    if (c.error[0]) die("%s: %s", filter.model, c.error);
-    json_decref(c.json);
-
-    if (!model_file(m, "tokenizer/spiece.model", path, sizeof path, err, sizeof err)) die("%s", err);
-    if (!(e->tokenizer = tokenizer_open(path, err, sizeof err))) die("%s", err);
-    if (!(e->t5 = t5_open(k, m, length, err, sizeof err))) die("%s: %s", filter.model, err);
-    if (t5_width(e->t5) != width)
-        die("%s: the text encoder is %lld wide, the transformer reads %lld", filter.model,
-            (long long)t5_width(e->t5), (long long)width);
-    if (tokenizer_size(e->tokenizer) > t5_vocab(e->t5))
-        die("%s: the tokenizer has %d pieces, the text encoder knows %lld", filter.model,
-            tokenizer_size(e->tokenizer), (long long)t5_vocab(e->t5));
-    e->ids = tensor_of(DT_I32, calloc((size_t)length, sizeof(int32_t)), 1, length);
-    if (!e->ids.data) die("out of memory");
 }
 
 int main(int argc, char **argv)
@@ -91,23 +57,19 @@ int main(int argc, char **argv)
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();
-    struct encoder e;
-    open_encoder(&e, k, m);
-    json_object_set_new(filter.settings, "text_encoder", json_string(t5_id(e.t5)));
+    struct prompt_encoder p;
+    if (!prompt_open(&p, k, m, err, sizeof err)) die("%s: %s", filter.model, err);
+    json_object_set_new(filter.settings, "text_encoder", json_string(t5_id(p.t5)));
 
     struct frame f = FRAME_INIT;
     while (filter_next(&f)) {
-        if (encode(&e, &f)) {
+        if (encode(&p, &f))
             filter_emit(&f);
-        } else {
-            filter_fail(&f, "%s", kern_ok(k) ? f.error : kern_error(k));
-            kern_clear(k);
-        }
+        else
+            filter_fail(&f, "%s", f.error);
     }
     frame_free(&f);
-    free(e.ids.data);
-    tokenizer_close(e.tokenizer);
-    t5_close(e.t5);
+    prompt_close(&p);
     kern_close(k);
     model_close(m);
     return filter_finish();

@@ -1,0 +1,24 @@
+/* prompt - text to the embedding that the transformer reads: a model's tokenizer and its text encoder. */
+#ifndef NETS_PROMPT_H
+#define NETS_PROMPT_H
+
+#include "filters/nets/t5.h"
+
+struct prompt_encoder {
+    struct kern *k;
+    struct t5 *t5;
+    struct tokenizer *tokenizer;
+    int64_t length, width; /* of an embedding: the transformer's max_text_seq_length and text_embed_dim */
+    struct tensor ids;     /* I32 [length], host */
+};
+
+/* Opens tokenizer/ and text_encoder/ and checks that they fit each other and the transformer. false: reason in err. */
+bool prompt_open(struct prompt_encoder *p, struct kern *k, const struct model *m, char *err, size_t errlen);
+void prompt_close(struct prompt_encoder *p);
+
+/* embeds [length,width], of any float dtype, on the host, from UTF-8 text. *tokens is how many the whole text has, </s>
+ * included: more than length means that it was cut. false: reason in err. */
+bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *text, size_t bytes, int64_t *tokens, char *err,
+                   size_t errlen);
+
+#endif
