@@ -1,0 +1,162 @@
+#!/bin/sh
+# encode-mp4: what the files are, that they repeat, and that nothing is lost, half-written or written elsewhere.
+# shellcheck disable=SC1091,SC2016,SC2154 # ok runs the quoted commands; lib.sh sets $shared
+. "${0%/*}/lib.sh"
+
+# Six frames of soft colours.
+tensor-gen --name video --dtype u8 --fill ramp --shape 6,48,64,3 --key clip --meta caption='a ramp' --meta fps=30 >clip.mp
+# probe FILE FIELD: what ffprobe says
+probe() { ffprobe -v error -select_streams v -count_frames -show_entries "stream=$2" -of default=nw=1:nk=1 "$1"; }
+
+ok 'the file is H.264 at 8 frames a second, with every frame, tagged with its colours' '
+    need ffprobe
+    encode-mp4 -o videos <clip.mp >list.jsonl
+    [ "$(probe videos/clip.mp4 codec_name)" = h264 ] || { encode-mp4 --codec libx264 -o x <clip.mp || exit 77; exit 1; }
+    [ "$(probe videos/clip.mp4 r_frame_rate)" = 8/1 ]
+    [ "$(probe videos/clip.mp4 nb_read_frames)" = 6 ]
+    [ "$(probe videos/clip.mp4 duration)" = 0.750000 ]
+    [ "$(probe videos/clip.mp4 width,height | tr "\n" x)" = 64x48x ]
+    [ "$(probe videos/clip.mp4 pix_fmt)" = yuv420p ]
+    [ "$(probe videos/clip.mp4 color_space,color_transfer,color_primaries | sort -u)" = bt709 ]
+    [ "$(probe videos/clip.mp4 color_range)" = tv ]'
+
+ok '--fps is the file'"'"'s, and not the record'"'"'s' '
+    need ffprobe
+    encode-mp4 --fps 12.5 -o rate <clip.mp >list.jsonl
+    [ "$(probe rate/clip.mp4 avg_frame_rate)" = 25/2 ]
+    grep -F "\"fps\":12.5" list.jsonl
+    encode-mp4 --fps 23.976 -o rate <clip.mp >list.jsonl
+    [ "$(probe rate/clip.mp4 avg_frame_rate)" = 2997/125 ]'
+
+ok 'the index comes first, so that a player can begin at once' '
+    encode-mp4 -o first <clip.mp >/dev/null
+    perl -0777 -ne "exit(index(\$_, q(moov)) > index(\$_, q(mdat)))" first/clip.mp4'
+
+ok 'the list has key, path and what was known' '
+    tensor-gen --name video --dtype u8 --shape 2,8,8,3 --key k --meta path=in/from.mp4 --meta prompt=p | encode-mp4 -o list/ >k.jsonl
+    cat k.jsonl
+    grep -F "\"key\":\"k\"" k.jsonl
+    grep -F "\"path\":\"list/k.mp4\"" k.jsonl
+    grep -F "\"source\":\"in/from.mp4\"" k.jsonl
+    grep -F "\"prompt\":\"p\"" k.jsonl
+    grep -F "\"frames\":2" k.jsonl
+    [ -s list/k.mp4 ]'
+
+ok 'there and back loses little' '
+    tensor-gen --name video --dtype u8 --fill ramp --shape 6,48,64,3 --key k >k.mp
+    encode-mp4 -o back <k.mp | decode --frames 6 --size 64x48 >back.mp
+    tensor-eq --psnr 38 back.mp k.mp'
+
+ok 'real frames come back, too' '
+    need shared
+    echo "{\"key\":\"k\",\"path\":\"$shared/data/clips/carpenter.mp4\"}" | decode --frames 9 >real.mp
+    encode-mp4 -o real <real.mp | decode --frames 9 >again.mp
+    tensor-eq --psnr 38 again.mp real.mp'
+
+ok 'the same frames are the same bytes' '
+    encode-mp4 -o one <clip.mp >/dev/null
+    encode-mp4 -o two <clip.mp >/dev/null
+    cmp one/clip.mp4 two/clip.mp4
+    ! grep -a -i lavf one/clip.mp4'
+
+ok 'whatever the number of processors' '
+    need taskset
+    taskset -c "$(taskset -cp $$ | sed "s/.*: *\([0-9]*\).*/\1/")" encode-mp4 -o three <clip.mp >/dev/null
+    encode-mp4 -o four <clip.mp >/dev/null
+    cmp three/clip.mp4 four/clip.mp4'
+
+ok 'a duplicate key is an error, and the first file stands' '
+    encode-mp4 -o once <clip.mp >/dev/null
+    tensor-gen --name video --dtype u8 --fill zero --shape 2,8,8,3 --key clip >other.mp
+    cat clip.mp other.mp >both.mp
+    fails 1 encode-mp4 -o twice <both.mp >list.jsonl
+    grep "clip: duplicate key" err
+    [ "$(wc -l <list.jsonl)" = 1 ]
+    cmp once/clip.mp4 twice/clip.mp4'
+
+ok 'a key is a name, never a path' '
+    mkdir -p deep/er
+    tensor-gen --name video --dtype u8 --fill zero --shape 2,8,8,3 --key "../../x y/\$(touch z)" >evil.mp
+    tensor-gen --name video --dtype u8 --fill zero --shape 2,8,8,3 --key .. >>evil.mp
+    find . -type f ! -name list.jsonl ! -name before | sort >before
+    encode-mp4 -o deep/er/videos <evil.mp >list.jsonl
+    find . -type f ! -path "./deep/er/videos/*" ! -name list.jsonl ! -name before | sort | cmp - before
+    ls -A deep/er/videos
+    [ -s "deep/er/videos/%2E.%2F..%2Fx%20y%2F%24%28touch%20z%29.mp4" ]
+    [ "$(find deep -type f | wc -l)" = 2 ]'
+
+ok 'a key that makes too long a name is refused, and the rest comes through' '
+    tensor-gen --name video --dtype u8 --fill zero --shape 2,8,8,3 --key "$(printf "%0300d" 0)" >long.mp
+    cat clip.mp >>long.mp
+    fails 1 encode-mp4 -o long <long.mp >list.jsonl
+    grep "too long" err
+    [ "$(ls -A long)" = clip.mp4 ]'
+
+ok 'what is no video is refused by name, and the rest comes through' '
+    {
+        tensor-gen --name latents --shape 2,8,8,3 --key none
+        tensor-gen --name video --dtype f32 --shape 2,8,8,3 --key floats
+        tensor-gen --name video --dtype u8 --shape 2,8,8 --key flat
+        tensor-gen --name video --dtype u8 --shape 2,8,8,4 --key four
+        tensor-gen --name video --dtype u8 --shape 2,8,9,3 --key odd
+        tensor-gen --name video --dtype u8 --shape 0,8,8,3 --key empty
+        cat clip.mp
+    } >mixed.mp
+    fails 1 encode-mp4 --sheet mixed.png -o mixed <mixed.mp >list.jsonl
+    cat err
+    for key in none floats flat four odd empty; do grep "^encode-mp4: $key: " err; done
+    grep "odd: .*even" err
+    [ "$(wc -l <err)" = 7 ]
+    [ "$(wc -l <list.jsonl)" = 1 ]
+    [ "$(ls -A mixed)" = clip.mp4 ]'
+
+ok 'another encoder' '
+    need ffprobe
+    encode-mp4 --codec mpeg4 -o other <clip.mp | decode --frames 6 --size 64x48 >other.mp
+    [ "$(probe other/clip.mp4 codec_name)" = mpeg4 ]
+    tensor-gen --name video --dtype u8 --fill ramp --shape 6,48,64,3 --key clip | tensor-eq --psnr 33 other.mp -
+    fails 2 encode-mp4 --codec none -o other <clip.mp'
+
+ok 'the contact sheet has a row for each video, up to 40' '
+    need ffprobe
+    tensor-gen --name video --dtype u8 --fill ramp --shape 3,48,64,3 --count 42 >many.mp
+    encode-mp4 --sheet sheet.png -o many <many.mp >list.jsonl
+    encode-mp4 --sheet again.png -o many <many.mp >list.jsonl
+    cmp sheet.png again.png
+    [ "$(wc -l <list.jsonl)" = 42 ]
+    [ "$(probe sheet.png codec_name)" = png ]
+    [ "$(probe sheet.png width)" = 1536 ]
+    [ "$(probe sheet.png height)" = $((40 * (143 + 2))) ]'
+
+ok 'its cells are the frames, from the first to the last' '
+    tensor-gen --name video --dtype u8 --fill ramp --shape 8,190,190,3 >ramp.mp
+    need ffmpeg
+    encode-mp4 --sheet ramp.png -o ramp <ramp.mp >/dev/null
+    ffmpeg -nostdin -v error -i ramp.png -vf crop=1520:190:0:0,scale=8:1:flags=area -pix_fmt gray -f rawvideo - |
+        od -An -tu1 -w1 | sort -nc'
+
+ok 'no video, no contact sheet' '
+    tensor-gen --name video --shape 1 --count 0 | encode-mp4 --sheet none.png -o none >list.jsonl
+    [ ! -s list.jsonl ]
+    [ ! -e none.png ]'
+
+ok 'a full disk leaves no file behind' '
+    tensor-gen --name video --dtype u8 --fill uniform --shape 20,128,128,3 --key noise >noise.mp
+    mkdir full
+    fails 1 sh -c "trap \"\" XFSZ; ulimit -f 64; exec encode-mp4 -o full" <noise.mp >list.jsonl
+    cat err
+    grep "noise: .*File too large" err
+    [ -z "$(ls -A full)" ]
+    [ ! -s list.jsonl ]'
+
+ok 'nor does a list that cannot be written go unnoticed' '
+    [ -c /dev/full ] || need /dev/full
+    fails 1 encode-mp4 -o dev <clip.mp >/dev/full
+    grep space err'
+
+ok 'a folder that cannot be made is said before any work' '
+    echo >file
+    fails 1 encode-mp4 -o file/videos <clip.mp
+    fails 2 encode-mp4 <clip.mp'
+
+finish
