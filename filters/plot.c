@@ -39,16 +39,23 @@ static void name_run(struct run *run, bool is_folder)
     snprintf(run->name, sizeof run->name, "%.255s", last);
 }
 
+/* stdin may not block, by the doing of another process that shares it: stdio would take that for its end. */
+static ssize_t read_stdin(void *cookie, char *buf, size_t n)
+{
+    (void)cookie;
+    return read_full(0, buf, n);
+}
+
 static void read_run(struct run *run, const char *path)
 {
     char file[4096], err[512];
     struct stat st;
     bool is_folder = path && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
     snprintf(file, sizeof file, "%s%s", path ? path : "stdin", is_folder ? "/metrics.jsonl" : "");
-    FILE *in = path ? fopen(file, "re") : stdin;
+    FILE *in = path ? fopen(file, "re") : fopencookie(NULL, "r", (cookie_io_functions_t){.read = read_stdin});
     if (!in) die("%s: %s", file, strerror(errno));
     if (!metrics_read(&run->m, in, file, err, sizeof err)) die("%s", err);
-    if (path) fclose(in);
+    fclose(in);
     run->path = path ? path : "stdin";
     name_run(run, is_folder);
 }
