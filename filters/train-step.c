@@ -46,6 +46,7 @@ static const char help[] =
     "e.g.    draw --from run/ train/ | train-step -m CogVideoX-5b --val val/ --state run/\n"
     "see also: pack, draw, sample, plot\n";
 
+static const char records_come_from[] = "records for training are made by: decode | vae-encode | t5-encode | pack";
 static const char *state, *spec = "standard", *targets, *init, *objective = "flow", *val, *recompute = "auto", *dump;
 static double lr = 1e-4, weight_decay = 0.01, clip = 1, min_delta = 1e-4;
 static int64_t warmup = 200, max_steps = 5000, eval_every = 250, eval_clips = 10, patience = 5, save_every = 50, frames;
@@ -81,17 +82,9 @@ static struct run run;
 static struct store *val_store;
 static char err[1024];
 
-static void fetch(struct tensor *flat, float *host) /* a device vector, into the run's host copy */
-{
-    struct tensor h = tensor_of(DT_F32, host, 1, run.size);
-    kern_download(t.dit->k, &h, flat);
-}
-
 static void save(void)
 {
-    fetch(&t.dit->adapter[0]->values, run.values);
-    fetch(&t.m, run.m);
-    fetch(&t.v, run.v);
+    trainer_get(&t, run.values, run.m, run.v);
     if (!kern_ok(t.dit->k)) die("%s", kern_error(t.dit->k));
     if (!run_write_adapter(&run, t.dit->adapter[0], "last.safetensors", err, sizeof err) || !run_save(&run, err, sizeof err))
         die("%s", err);
@@ -113,7 +106,7 @@ static void evaluate(void)
     if (loss < run.best - min_delta) {
         run.best = loss;
         run.worse = 0;
-        fetch(&a->values, run.values);
+        trainer_get(&t, run.values, NULL, NULL);
         json_object_set_new(a->extra, "step", json_integer(run.step));
         json_object_set_new(a->extra, "val_loss", json_real(loss));
         if (!run_write_adapter(&run, a, "best.safetensors", err, sizeof err)) die("%s", err);
@@ -129,13 +122,14 @@ static void step(struct frame *f)
 {
     struct example e;
     if (!trainer_example(&t, &e, f, run.position, err, sizeof err))
-        die("%s: %s; records for training are made by: decode | vae-encode | t5-encode | pack", frame_key(f), err);
+        die("%s: %s; %s", frame_key(f), err, records_come_from);
     double loss = trainer_loss(&t, &e, true, err, sizeof err), norm = isfinite(loss) ? trainer_norm(&t) : NAN;
     if (!isfinite(loss) || !isfinite(norm))
         die("step %lld, position %lld: %s: %s", (long long)run.step + 1, (long long)run.position, frame_key(f),
             *err ? err : "loss or gradient is not finite; nothing was updated");
     if (dump) {
-        fetch(&t.dit->adapter[0]->grads, run.values);
+        struct tensor host = tensor_of(DT_F32, run.values, 1, run.size);
+        kern_download(t.dit->k, &host, &t.dit->adapter[0]->grads);
         if (!adapter_write(t.dit->adapter[0], dump, run.values, err, sizeof err)) die("%s", err);
         dump = NULL;
     }
@@ -168,40 +162,53 @@ static json_t *configuration(void)
     return c;
 }
 
+static void make_adapter(const struct tensor *latents)
+{
+    struct trainer_start start = {objective, spec, targets, init};
+    if (!trainer_start(&t, &start, latents, err, sizeof err)) die("%s", err);
+}
+
 /* Parameters and memory of a step on latents of this size. Weights are not allocated, and nothing is read. */
 static int describe(void)
 {
     const struct dit_config *c = &t.dit->c;
-    struct adapter *a = t.dit->adapter[0];
     int64_t w = size.width ? size.width / 8 : c->sample_width, h = size.height ? size.height / 8 : c->sample_height;
     int64_t frame_count = frames ? frames : c->sample_frames, latent_frames = (frame_count - 1) / 4 + 1;
     struct example e = {.x0 = tensor_of(DT_F32, NULL, 4, latent_frames, c->in_channels, h, w)};
+    static const char *const names[] = {"none", "ffn", "full"};
     e.eps = e.x0;
     e.text = tensor_of(DT_F32, NULL, 2, c->text_length, c->text_dim);
-    static const char *const names[] = {"none", "ffn", "full"};
-    printf("adapter    %s, rank %lld, alpha %g: %lld modules, %lld trainable parameters\n", a->kind->name, (long long)a->rank, a->alpha,
+    make_adapter(&e.x0);
+    struct adapter *a = t.dit->adapter[0];
+    printf("adapter      %s, rank %lld, alpha %g: %lld modules, %lld trainable parameters\n", a->kind->name, (long long)a->rank, a->alpha,
            (long long)(a->size / a->module_size), (long long)a->size);
-    printf("model      %lld parameters, %.3f GB\n", (long long)t.dit->parameters, 4e-9 * (double)t.dit->parameters);
-    printf("adapter and optimiser state %.3f GB\n", 16e-9 * (double)a->size);
-    printf("activations for %lld frames of %lldx%lld (latents [%lld,%lld,%lld,%lld]):\n", (long long)frame_count, (long long)w * 8,
+    printf("model        %lld parameters, %.3f GB\n", (long long)t.dit->parameters, 4e-9 * (double)t.dit->parameters);
+    printf("training     %.3f GB for adapter, gradients and moments\n", 16e-9 * (double)a->size);
+    printf("activations  %lld frames of %lldx%lld, latents [%lld,%lld,%lld,%lld]\n", (long long)frame_count, (long long)w * 8,
            (long long)h * 8, (long long)latent_frames, (long long)c->in_channels, (long long)h, (long long)w);
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
         t.recompute = (enum dit_recompute)r;
         size_t bytes = trainer_plan(&t, &e, err, sizeof err);
         if (!bytes) die("%s", err);
-        printf("  --recompute %-5s %.3f GB\n", names[r], 1e-9 * (double)bytes);
+        printf("             --recompute %-5s %.3f GB\n", names[r], 1e-9 * (double)bytes);
     }
     return fflush(stdout) ? 1 : 0;
 }
 
-/* Values and moments from the run's state onto the device. */
-static void restore(struct kern *k)
+/* The adapter, fresh or as the run's state has it; the first record says for what size of frame. */
+static void begin(struct frame *first)
 {
-    struct tensor *to[] = {&t.dit->adapter[0]->values, &t.m, &t.v};
-    float *from[] = {run.values, run.m, run.v};
-    for (int i = 0; i < 3; i++) {
-        struct tensor host = tensor_of(DT_F32, from[i], 1, run.size);
-        kern_upload(k, to[i], &host);
+    char warning[1100];
+    const struct tensor *latents = frame_want(first, "latents", DT_COUNT, 4);
+    if (!latents) die("%s: %s; %s", frame_key(first), first->error, records_come_from);
+    make_adapter(latents);
+    if (!run_open(&run, state, configuration(), t.dit->adapter[0]->size, warning, sizeof warning, err, sizeof err)) die("%s", err);
+    if (*warning) say(NULL, "%s", warning);
+    if (run.resumed) {
+        trainer_set(&t, run.values, run.m, run.v);
+        say(NULL, "%s: going on after step %lld%s", state, (long long)run.step, run.finished ? ", where it was finished" : "");
+    } else if (val) {
+        evaluate();
     }
 }
 
@@ -209,7 +216,6 @@ int main(int argc, char **argv)
 {
     struct frame f = FRAME_INIT;
     int64_t drawn = 0, saved = -1; /* the step of the last save */
-    char warning[1100];
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT);
     if (!state && !dry_run) usage_error("--state is required");
     if (warmup >= max_steps) usage_error("--warmup %lld does not end before --max-steps %lld", (long long)warmup, (long long)max_steps);
@@ -219,23 +225,16 @@ int main(int argc, char **argv)
     t.seed = (uint64_t)filter.seed;
     t.adamw = (struct adamw){lr, 0.9, 0.999, 1e-8, weight_decay};
     t.warmup = warmup, t.max_steps = max_steps, t.clip = clip;
-    if (!trainer_open(&t, k, filter.model, &(struct trainer_start){objective, spec, targets, init, dry_run}, err, sizeof err)) die("%s", err);
-    if (val && !dry_run && !(val_store = store_open(val, err, sizeof err))) die("%s", err);
-    if (val_store && !val_store->count) die("%s: an empty store: there is nothing to evaluate on", val);
+    if (!trainer_open(&t, k, filter.model, dry_run, err, sizeof err)) die("%s", err);
     if (dry_run) return describe();
+    if (val && !(val_store = store_open(val, err, sizeof err))) die("%s", err);
+    if (val && !val_store->count) die("%s: an empty store: there is nothing to evaluate on", val);
 
     filter_catch_term();
     bool more = filter_next(&f);
-    if (!run_open(&run, state, configuration(), t.dit->adapter[0]->size, warning, sizeof warning, err, sizeof err)) die("%s", err);
-    if (*warning) say(NULL, "%s", warning);
-    if (run.resumed) {
-        restore(k);
-        say(NULL, "%s: going on after step %lld%s", state, (long long)run.step, run.finished ? ", where it was finished" : "");
-    } else if (val) {
-        evaluate();
-    }
+    if (more) begin(&f);
     if (run.resumed) saved = run.step;
-    for (; more && !run.finished && run.step < max_steps; more = filter_next(&f)) {
+    for (; more && !run.finished; more = filter_next(&f)) {
         json_t *position = json_object_get(frame_meta(&f), "position");
         int64_t at = json_is_integer(position) ? json_integer_value(position) : drawn;
         drawn = at + 1;
@@ -243,19 +242,19 @@ int main(int argc, char **argv)
         if (at > run.position)
             die("%s: position %lld comes where %lld is due: start draw without --from", frame_key(&f), (long long)at, (long long)run.position);
         step(&f);
-        if (val && (run.step % eval_every == 0 || run.step == max_steps)) evaluate();
         if (run.step == max_steps) run.finished = true;
+        if (val && (run.step % eval_every == 0 || run.finished)) evaluate();
         if (run.step % save_every == 0 || run.finished) save(), saved = run.step;
     }
-    if (run.step > saved) save();
+    if (run.metrics && run.step > saved) save();
     if (frame_interrupted) {
         say(NULL, "interrupted: saved after step %lld", (long long)run.step);
         signal(SIGTERM, SIG_DFL);
         raise(SIGTERM);
     }
-    if (!run.finished && !more) say(NULL, "the stream ended after step %lld of %lld", (long long)run.step, (long long)max_steps);
+    if (!run.finished) say(NULL, "the stream ended after step %lld of %lld", (long long)run.step, (long long)max_steps);
     frame_free(&f);
-    run_close(&run);
+    if (run.metrics) run_close(&run);
     store_close(val_store);
     trainer_close(&t);
     kern_close(k);

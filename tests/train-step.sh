@@ -1,7 +1,8 @@
 #!/bin/sh
 # train-step: runs that resume to the same bytes, refusals, files.
-# shellcheck disable=SC2016 # what ok is given is expanded later
 . "${0%/*}/lib.sh"
+# shellcheck source=tests/train-kills
+. "$tests/train-kills"
 M=random:tiny
 
 # A store of 7 records with latents of 5 frames, 64x32 pixels, and made-up embeddings.
@@ -11,7 +12,6 @@ records 3 other | pack -o val 2>/dev/null
 records 3 clip >few.mp
 train() { train-step -m "$M" --device cpu --objective flow-snr --lr 1e-3 --warmup 3 --max-steps 24 --val val --eval-every 8 --eval-clips 3 --save-every 5 "$@"; }
 whole() { [ -e whole/last.safetensors ] || { draw --count 40 train | train --state whole >whole.jsonl; }; }
-same_run() { for file in best.safetensors last.safetensors state.safetensors metrics.jsonl; do cmp "$1/$file" "$2/$file" || return 1; done; }
 
 ok "parameter counts at full size, with nothing read or allocated" '
     ulimit -v 4000000
@@ -37,22 +37,7 @@ ok "stopping anywhere and going on, with draw from the start or from the state" 
     draw --from parts --count 6 train | train --state parts >/dev/null
     draw --count 40 train | train --state parts >/dev/null
     same_run whole parts'
-ok "killed with -9 at random moments and started again" '
-    whole
-    for seed in 1 2 3; do
-        rm -rf killed
-        kills=0
-        for attempt in 1 2 3 4 5 6 7 8 9 10 11 12; do
-            draw --count 40 train | train --state killed >/dev/null 2>&1 & pid=$!
-            if [ $attempt -le 3 ]; then
-                sleep 0.$(( (seed * 7919 + attempt * 104729) % 60 + 10 ))
-                pkill -9 -f "state killed" && kills=$((kills + 1))
-            fi
-            wait $pid && [ $attempt -gt 3 ] && break
-        done
-        [ $kills -ge 1 ]
-        same_run whole killed
-    done'
+ok "killed with -9 at random moments and started again" 'survive_kills 3'
 ok "SIGTERM saves, and the run goes on from there" '
     whole
     mkfifo slow

@@ -29,7 +29,9 @@ static void open_trainer(struct trainer *t, const char *objective, const char *i
     struct trainer_start start = {.objective = objective, .adapter = "standard", .init = path};
     data_file(path, "train", init);
     *t = (struct trainer){.recompute = RECOMPUTE_NONE, .warmup = 0, .max_steps = 5};
-    if (!trainer_open(t, k, data_file(model, "dit/rope", ""), &start, err, sizeof err))
+    struct tensor latents = tensor_of(DT_F32, NULL, 4, 2, 16, 4, 6);
+    if (!trainer_open(t, k, data_file(model, "dit/rope", ""), false, err, sizeof err) ||
+        !trainer_start(t, &start, &latents, err, sizeof err))
         printf("Bail out! %s\n", err), exit(1);
 }
 

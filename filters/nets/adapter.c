@@ -68,6 +68,10 @@ static struct adapter *build(const char *kind, int64_t rank, double alpha, const
         fail(err, errlen, "an adapter needs a target");
         goto bad;
     }
+    if (a->kind->bound && (base.rows < 1 || base.cols < 1)) {
+        fail(err, errlen, "adapter %s needs to know the size of a frame", kind);
+        goto bad;
+    }
     if (!a->kind->declare(a, err, errlen)) goto bad;
     for (int p = 0; p < a->params; p++) {
         a->param[p].offset = a->module_size;
@@ -219,6 +223,8 @@ json_t *adapter_description(const struct adapter *a)
     json_t *d = json_pack("{s:s, s:I, s:o, s:o, s:O, s:I, s:I}", "variant", a->kind->name, "rank", (json_int_t)a->rank,
                           "alpha", number(a->alpha), "targets", target_list(a), "settings", a->settings, "layers",
                           (json_int_t)a->base.layers, "width", (json_int_t)a->base.width);
+    if (a->kind->bound)
+        json_object_set_new(d, "grid", json_pack("[I, I]", (json_int_t)a->base.rows, (json_int_t)a->base.cols));
     json_object_update_missing(d, a->extra);
     return d;
 }
@@ -314,6 +320,16 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
                              (long long)json_integer_value(json_object_get(ours, "width")), (long long)base.layers,
                              (long long)base.width);
     }
+    json_t *grid = json_object_get(ours, "grid");
+    if (good && grid) { /* the file decides, and must fit what is asked for, if anything is */
+        int64_t rows = json_integer_value(json_array_get(grid, 0)), cols = json_integer_value(json_array_get(grid, 1));
+        if (rows < 1 || cols < 1) good = fail(err, errlen, "its grid is no pair of sizes");
+        if (good && base.rows && (rows != base.rows || cols != base.cols))
+            good = fail(err, errlen, "it was made for frames of %lldx%lld tokens, these have %lldx%lld", (long long)rows,
+                        (long long)cols, (long long)base.rows, (long long)base.cols);
+        base.rows = rows;
+        base.cols = cols;
+    }
     if (good && peft) {
         json_int_t r = json_integer_value(json_object_get(peft, "transformer.r"));
         double lora_alpha = json_number_value(json_object_get(peft, "transformer.lora_alpha"));
@@ -339,7 +355,7 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
         a = build(kind, rank, alpha, target, settings ? json_incref(settings) : NULL, base, err, errlen);
     }
     if (a && ours) {
-        static const char *const own[] = {"variant", "rank", "alpha", "targets", "settings", "layers", "width"};
+        static const char *const own[] = {"variant", "rank", "alpha", "targets", "settings", "layers", "width", "grid"};
         json_object_update(a->extra, ours);
         for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) json_object_del(a->extra, own[i]);
     }

@@ -19,10 +19,15 @@ extern const char *const adapter_target_name[ADAPTER_TARGETS]; /* "to_q" .. "to_
 
 enum { ADAPTER_MAX_PARAMS = 24 }; /* tensors of one module */
 
-/* What an adapter works on: layers x targets of width -> width, tokens of a joint sequence. */
+/* The joint sequence that an adapter sees: text tokens first, then frames x rows x cols of video, row-major. */
+struct token_grid {
+    int64_t n_text, frames, rows, cols;
+};
+
+/* What an adapter is made for: layers x targets of width -> width, and the size of a frame in tokens (0 when not known;
+ * only kinds that are bound to a grid look at it). */
 struct adapter_base {
-    int64_t layers, width;
-    int64_t n_text, frames, rows, cols; /* of the token grid, for adapters that look at it; 0 when not known */
+    int64_t layers, width, rows, cols;
 };
 
 struct adapter_param {
@@ -50,17 +55,19 @@ struct adapter {
     uint64_t hash;                     /* of the values that were read; 0: not read from a file */
 };
 
-/* The contract. y, x, dy, dx [tokens,width]; saved [saved_floats]: whatever forward leaves for backward. */
+/* The contract. y, x, dy, dx [tokens,width]; saved F32 [saved_floats]: whatever forward leaves for backward. */
 struct adapter_kind {
     const char *name;
+    bool bound; /* its parameters belong to one size of frame: rows and cols stand in its header, and no other will do */
     /* Fills a->param (name, shape, init) from rank, base and a->settings; false with the reason in err. */
     bool (*declare)(struct adapter *a, char *err, size_t errlen);
-    int64_t (*saved_floats)(const struct adapter *a, int64_t tokens);
+    int64_t (*saved_floats)(const struct adapter *a, const struct token_grid *g);
     /* y += scale D(x) */
-    void (*forward)(struct adapter *a, int module, struct tensor *y, const struct tensor *x, struct tensor *saved);
+    void (*forward)(struct adapter *a, int module, const struct token_grid *g, struct tensor *y, const struct tensor *x,
+                    struct tensor *saved);
     /* dx += scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the module's gradients */
-    void (*backward)(struct adapter *a, int module, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
-                     const struct tensor *saved);
+    void (*backward)(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx, const struct tensor *dy,
+                     const struct tensor *x, const struct tensor *saved);
 };
 extern const struct adapter_kind adapter_standard;
 

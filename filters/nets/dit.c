@@ -146,11 +146,15 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
         latents->shape[3] < c->patch || latents->shape[2] % c->patch || latents->shape[3] % c->patch)
         return fail(err, errlen, "latents %s do not fit the model: [T,%lld,h,w] with h and w divisible by %lld",
                     tensor_describe(is, sizeof is, latents), (long long)c->in_channels, (long long)c->patch);
-    *g = (struct dit_grid){.frames = latents->shape[0], .height = latents->shape[2], .width = latents->shape[3]};
-    g->rows = g->height / c->patch;
-    g->cols = g->width / c->patch;
-    int64_t video = g->frames * g->rows * g->cols, wide = c->rotary ? c->head_dim : c->width;
-    g->tokens = c->text_length + video;
+    const int64_t frames = latents->shape[0], rows = latents->shape[2] / c->patch, cols = latents->shape[3] / c->patch;
+    const int64_t video = frames * rows * cols, wide = c->rotary ? c->head_dim : c->width;
+    *g = (struct dit_grid){.token = {c->text_length, frames, rows, cols}, .tokens = c->text_length + video};
+    for (int i = 0; i < d->adapters; i++) {
+        const struct adapter *a = d->adapter[i];
+        if (a->kind->bound && (a->base.rows != rows || a->base.cols != cols))
+            return fail(err, errlen, "adapter %s was made for frames of %lldx%lld tokens, this has %lldx%lld", a->kind->name,
+                        (long long)a->base.rows, (long long)a->base.cols, (long long)rows, (long long)cols);
+    }
 
     struct tensor one = kern_tensor(d->k, DT_F32, 2, video, wide);
     struct tensor two = c->rotary ? kern_tensor(d->k, DT_F32, 2, video, wide) : one;
@@ -164,9 +168,9 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
     float *a = malloc((size_t)(video * wide) * 2 * sizeof *a), *b = a + video * wide;
     if (!a) return fail(err, errlen, "no memory for the position tables");
     if (c->rotary)
-        rope_tables(a, b, g->frames, g->rows, g->cols, c->sample_height / c->patch, c->sample_width / c->patch, c->head_dim);
+        rope_tables(a, b, frames, rows, cols, c->sample_height / c->patch, c->sample_width / c->patch, c->head_dim);
     else
-        sincos_table(a, g->frames, g->rows, g->cols, c->width, c->spatial_scale, c->temporal_scale);
+        sincos_table(a, frames, rows, cols, c->width, c->spatial_scale, c->temporal_scale);
     struct tensor host = tensor_of(DT_F32, a, 2, video, wide);
     kern_upload(d->k, &one, &host);
     host.data = b;
@@ -175,10 +179,10 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
     return true;
 }
 
-struct adapter_base dit_adapter_base(const struct dit *d, const struct dit_grid *g)
+struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *latents)
 {
-    struct adapter_base base = {.layers = d->c.layers, .width = d->c.width, .n_text = d->c.text_length};
-    if (g) base.frames = g->frames, base.rows = g->rows, base.cols = g->cols;
+    struct adapter_base base = {.layers = d->c.layers, .width = d->c.width};
+    if (latents) base.rows = latents->shape[2] / d->c.patch, base.cols = latents->shape[3] / d->c.patch;
     return base;
 }
 
@@ -243,14 +247,14 @@ static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x,
 }
 
 /* An attention projection with its adapters. */
-static void project(struct dit *d, int64_t layer, enum adapter_target t, struct tensor *y, const struct tensor *x,
+static void project(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t, struct tensor *y, const struct tensor *x,
                     struct tensor *saved)
 {
     const struct dit_linear *l = &d->block[layer].to[t];
     linear_forward(d->k, y, x, &l->weight, &l->bias);
     for (int i = 0; i < d->adapters; i++) {
         int module = adapter_module(d->adapter[i], layer, t);
-        if (module >= 0) d->adapter[i]->kind->forward(d->adapter[i], module, y, x, &saved[i]);
+        if (module >= 0) d->adapter[i]->kind->forward(d->adapter[i], module, &g->token, y, x, &saved[i]);
     }
 }
 
@@ -273,15 +277,15 @@ static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, st
 
     struct tensor m = modulation(d, &b->modulation1, silu_time);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
-    project(d, i, TO_Q, &s->q, &z, s->adapter[TO_Q]);
-    project(d, i, TO_K, &s->k, &z, s->adapter[TO_K]);
-    project(d, i, TO_V, &s->v, &z, s->adapter[TO_V]);
+    project(d, g, i, TO_Q, &s->q, &z, s->adapter[TO_Q]);
+    project(d, g, i, TO_K, &s->k, &z, s->adapter[TO_K]);
+    project(d, g, i, TO_V, &s->v, &z, s->adapter[TO_V]);
     struct tensor qn = scratch(d, g->tokens, d->c.width), kn = scratch(d, g->tokens, d->c.width);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
     attention_forward(k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL, (int)d->c.heads,
                       1 / sqrtf((float)d->c.head_dim));
-    project(d, i, TO_OUT, &z, &s->o, s->adapter[TO_OUT]);
+    project(d, g, i, TO_OUT, &z, &s->o, s->adapter[TO_OUT]);
     if (s->mid.data != s->in.data) kern_copy(k, &s->mid, &s->in);
     gated_add(d, g, &s->mid, &z, &m);
     kern_release(k, mark);
@@ -309,7 +313,7 @@ static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, st
     for (int t = 0; t < ADAPTER_TARGETS; t++)
         for (int n = 0; n < d->adapters; n++)
             if (adapter_module(d->adapter[n], i, (enum adapter_target)t) >= 0)
-                s->adapter[t][n] = kern_tensor(d->k, DT_F32, 1, d->adapter[n]->kind->saved_floats(d->adapter[n], g->tokens));
+                s->adapter[t][n] = kern_tensor(d->k, DT_F32, 1, d->adapter[n]->kind->saved_floats(d->adapter[n], &g->token));
 }
 
 /* silu(linear_2(silu(linear_1(embedding)))): what every modulation starts from. */
@@ -418,12 +422,12 @@ static void modulate_back(struct dit *d, const struct dit_grid *g, struct tensor
 }
 
 /* dx = (or +=) dy W and the adapter's share; NULL when nothing below is trained. */
-static void project_back(struct dit *d, int64_t layer, enum adapter_target t, struct tensor *dx, bool add_to, const struct tensor *dy,
+static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t, struct tensor *dx, bool add_to, const struct tensor *dy,
                          const struct tensor *x, const struct tensor *saved)
 {
     if (dx) linear_backward(d->k, dx, dy, &d->block[layer].to[t].weight, add_to);
     int module = adapter_module(d->adapter[0], layer, t);
-    if (module >= 0) d->adapter[0]->kind->backward(d->adapter[0], module, dx, dy, x, &saved[0]);
+    if (module >= 0) d->adapter[0]->kind->backward(d->adapter[0], module, &g->token, dx, dy, x, &saved[0]);
 }
 
 /* dx: the gradient of the block's output on entry, of its input on return (not for the first block). */
@@ -459,7 +463,7 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     m = modulation(d, &b->modulation1, silu_time);
     struct tensor dz = scratch(d, g->tokens, w), d_o = scratch(d, g->tokens, w);
     gated_add_back(d, g, &dz, dx, &m);
-    project_back(d, i, TO_OUT, &d_o, false, &dz, &s->o, s->adapter[TO_OUT]);
+    project_back(d, g, i, TO_OUT, &d_o, false, &dz, &s->o, s->adapter[TO_OUT]);
     struct tensor qn = scratch(d, g->tokens, w), kn = scratch(d, g->tokens, w);
     struct tensor dq = scratch(d, g->tokens, w), dk = scratch(d, g->tokens, w), dv = scratch(d, g->tokens, w);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
@@ -469,9 +473,9 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length, qk_eps);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     struct tensor *below = i > 0 ? &dz : NULL; /* nothing is trained below the first block */
-    project_back(d, i, TO_Q, below, false, &qn, &z, s->adapter[TO_Q]);
-    project_back(d, i, TO_K, below, true, &kn, &z, s->adapter[TO_K]);
-    project_back(d, i, TO_V, below, true, &dv, &z, s->adapter[TO_V]);
+    project_back(d, g, i, TO_Q, below, false, &qn, &z, s->adapter[TO_Q]);
+    project_back(d, g, i, TO_K, below, true, &kn, &z, s->adapter[TO_K]);
+    project_back(d, g, i, TO_V, below, true, &dv, &z, s->adapter[TO_V]);
     if (below) modulate_back(d, g, dx, &dz, &s->in, &b->norm1, &m);
     kern_release(k, mark);
 }

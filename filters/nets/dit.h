@@ -52,14 +52,15 @@ void dit_close(struct dit *d); /* the weights go with the device */
 
 /* What belongs to one size of video; in scratch, so a caller's mark decides how long it lives. */
 struct dit_grid {
-    int64_t frames, rows, cols, tokens; /* of the token grid; tokens counts text, too */
-    int64_t height, width;              /* of the latents */
+    struct token_grid token;
+    int64_t tokens;                     /* in all, text included */
     struct tensor cos, sin;             /* rotary models */
     struct tensor table;                /* others: added to the video tokens */
 };
-/* latents: [T,C,h,w], only the shape matters. A size that the model cannot take is told in err. */
+/* latents: [T,C,h,w], only the shape matters. A size that the model or one of its adapters cannot take is told in err. */
 bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen);
-struct adapter_base dit_adapter_base(const struct dit *d, const struct dit_grid *g); /* g may be NULL */
+/* What an adapter must fit; latents may be NULL: frames of any size. */
+struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *latents);
 
 /* What forward keeps for backward. FULL keeps each block's input and computes the block again; FFN computes the
  * feed-forward's first half again. */

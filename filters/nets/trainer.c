@@ -7,29 +7,33 @@
 #include "filters/nets/rng.h"
 #include "formats/error.h"
 
-bool trainer_open(struct trainer *t, struct kern *k, const char *model, const struct trainer_start *start, char *err, size_t errlen)
+bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err, size_t errlen)
 {
-    float *values = NULL;
-    struct adapter *a;
-    objective_parse(&t->objective, start->objective);
     struct model *m = model_open(model, err, errlen);
     json_t *scheduler = m ? model_config(m, "scheduler", err, errlen) : NULL;
+    t->shapes_only = shapes_only;
     bool good = scheduler && noise_schedule_read(&t->noise, scheduler, err, errlen) &&
-                (t->dit = dit_open(k, m, start->shapes_only, err, errlen));
+                (t->dit = dit_open(k, m, shapes_only, err, errlen));
     json_decref(scheduler);
     model_close(m);
-    if (!good) return false;
+    return good;
+}
 
-    struct adapter_base base = dit_adapter_base(t->dit, NULL);
-    a = start->init ? adapter_read(start->init, base, &values, err, errlen)
-                    : adapter_make(start->adapter, start->targets, base, err, errlen);
+bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents, char *err, size_t errlen)
+{
+    struct kern *k = t->dit->k;
+    float *values = NULL;
+    struct adapter_base base = dit_adapter_base(t->dit, latents);
+    struct adapter *a = start->init ? adapter_read(start->init, base, &values, err, errlen)
+                                    : adapter_make(start->adapter, start->targets, base, err, errlen);
     if (!a) return false;
+    objective_parse(&t->objective, start->objective);
     json_object_clear(a->extra);
     json_object_set_new(a->extra, "objective", json_string(start->objective));
     json_object_set_new(a->extra, "model", json_string(t->dit->id));
     t->dit->adapter[0] = a;
     t->dit->adapters = 1;
-    if (start->shapes_only) {
+    if (t->shapes_only) {
         a->k = k;
         a->values = a->grads = tensor_of(DT_F32, NULL, 1, a->size);
         free(values);
@@ -39,17 +43,14 @@ bool trainer_open(struct trainer *t, struct kern *k, const char *model, const st
     t->m = kern_alloc(k, DT_F32, 1, a->size);
     t->v = kern_alloc(k, DT_F32, 1, a->size);
     adapter_init(a, t->seed);
-    if (values) {
-        struct tensor host = tensor_of(DT_F32, values, 1, a->size);
-        kern_upload(k, &a->values, &host);
-        free(values);
-    }
+    if (values) trainer_set(t, values, NULL, NULL);
+    free(values);
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
 }
 
 void trainer_close(struct trainer *t)
 {
-    if (t->dit) adapter_close(t->dit->adapter[0]);
+    if (t->dit && t->dit->adapters) adapter_close(t->dit->adapter[0]);
     dit_close(t->dit);
 }
 
@@ -200,4 +201,26 @@ void trainer_update(struct trainer *t, int64_t step, double norm)
     double shrink = t->clip > 0 ? t->clip / (norm + 1e-6) : 1; /* torch.nn.utils.clip_grad_norm_ */
     now.lr = trainer_rate(t, step);
     adamw_step(t->dit->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
+}
+
+void trainer_get(struct trainer *t, float *values, float *m, float *v)
+{
+    struct adapter *a = t->dit->adapter[0];
+    const struct tensor *from[] = {&a->values, &t->m, &t->v};
+    float *to[] = {values, m, v};
+    for (int i = 0; i < 3; i++) {
+        struct tensor host = tensor_of(DT_F32, to[i], 1, a->size);
+        if (to[i]) kern_download(a->k, &host, from[i]);
+    }
+}
+
+void trainer_set(struct trainer *t, const float *values, const float *m, const float *v)
+{
+    struct adapter *a = t->dit->adapter[0];
+    struct tensor *to[] = {&a->values, &t->m, &t->v};
+    const float *from[] = {values, m, v};
+    for (int i = 0; i < 3; i++) {
+        struct tensor host = tensor_of(DT_F32, (void *)from[i], 1, a->size);
+        if (from[i]) kern_upload(a->k, to[i], &host);
+    }
 }

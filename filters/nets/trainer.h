@@ -17,18 +17,21 @@ struct trainer {
     uint64_t seed;
     struct adamw adamw;      /* lr: the peak */
     int64_t warmup, max_steps;
+    bool shapes_only;
     double clip;             /* of the gradients' global norm; 0: none */
     struct tensor m, v;      /* AdamW's moments [size] */
 };
 
-/* Opens model and adapter, on the device, from a spec or from a file; t->seed is already set.
- * shapes_only: nothing is read or allocated; only trainer_plan works. false with the reason in err. */
+/* Opens the model. shapes_only: nothing is read or allocated; only trainer_plan works. false with the reason in err. */
+bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err, size_t errlen);
+
+/* Makes the adapter that is trained, from a spec or from a file, for records whose latents [T,C,h,w] have this size;
+ * t->seed is already set. false with the reason in err. */
 struct trainer_start {
     const char *objective;                /* one of objective_names */
     const char *adapter, *targets, *init; /* init, when not NULL, decides kind, rank, alpha and targets */
-    bool shapes_only;
 };
-bool trainer_open(struct trainer *t, struct kern *k, const char *model, const struct trainer_start *start, char *err, size_t errlen);
+bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents, char *err, size_t errlen);
 void trainer_close(struct trainer *t);
 
 /* The rate at step k, counted from 0: k/warmup of the peak while warming up, then a half cosine down to 0 at max_steps. */
@@ -54,6 +57,10 @@ double trainer_evaluate(struct trainer *t, const struct store *store, int64_t cl
 /* The global norm of the gradients, and the update of step k from them. */
 double trainer_norm(struct trainer *t);
 void trainer_update(struct trainer *t, int64_t step, double norm);
+
+/* Adapter values and moments between device and host, [size] each; NULL leaves one out. */
+void trainer_get(struct trainer *t, float *values, float *m, float *v);
+void trainer_set(struct trainer *t, const float *values, const float *m, const float *v);
 
 /* Scratch that a training step on latents of this shape needs under t->recompute; 0 with the reason in err. */
 size_t trainer_plan(struct trainer *t, const struct example *e, char *err, size_t errlen);

@@ -17,13 +17,15 @@ static bool declare(struct adapter *a, char *err, size_t errlen)
     return true;
 }
 
-static int64_t saved_floats(const struct adapter *a, int64_t tokens)
+static int64_t saved_floats(const struct adapter *a, const struct token_grid *g)
 {
-    return tokens * a->rank;
+    return (g->n_text + g->frames * g->rows * g->cols) * a->rank;
 }
 
-static void forward(struct adapter *a, int module, struct tensor *y, const struct tensor *x, struct tensor *saved)
+static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y, const struct tensor *x,
+                    struct tensor *saved)
 {
+    (void)g; /* all tokens are alike */
     struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
     struct tensor z = tensor_as(saved, 2, x->shape[0], a->rank); /* A x */
     matmul(a->k, &z, x, false, &va, true, 1, 0);
@@ -31,9 +33,10 @@ static void forward(struct adapter *a, int module, struct tensor *y, const struc
 }
 
 /* dB = s dyᵀ z,  dz = s dy B,  dA = dzᵀ x,  dx += dz A */
-static void backward(struct adapter *a, int module, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
-                     const struct tensor *saved)
+static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx, const struct tensor *dy,
+                     const struct tensor *x, const struct tensor *saved)
 {
+    (void)g;
     struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
     struct tensor ga = adapter_view(a, &a->grads, module, A), gb = adapter_view(a, &a->grads, module, B);
     struct tensor z = tensor_as(saved, 2, x->shape[0], a->rank);
@@ -46,4 +49,4 @@ static void backward(struct adapter *a, int module, struct tensor *dx, const str
     kern_release(a->k, mark);
 }
 
-const struct adapter_kind adapter_standard = {"standard", declare, saved_floats, forward, backward};
+const struct adapter_kind adapter_standard = {"standard", false, declare, saved_floats, forward, backward};
