@@ -1,6 +1,7 @@
 #!/bin/sh
 # t5-encode: which text is read, its length, what passes through, and records without text. The numbers themselves are
 # held to transformers' in t5.c, the ids to sentencepiece's in tokenizer.c.
+# shellcheck disable=SC1091,SC2094,SC2154 # lib.sh sets $tests and $top; a function writes its own file only
 . "${0%/*}/lib.sh"
 
 t5='-m random:tiny --device cpu'

@@ -1,6 +1,7 @@
 #!/bin/sh
 # vae-encode: shapes for every kind of frame count, sample and mode, image latents, tiles, and clips it cannot take.
 # The numbers themselves are held to diffusers' in vae.c.
+# shellcheck disable=SC1091,SC2154 # lib.sh sets $tests and $top
 . "${0%/*}/lib.sh"
 
 vae="-m $tests/data/vae/a --device cpu"
