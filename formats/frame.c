@@ -1,9 +1,6 @@
 #include "formats/frame.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <limits.h>
-#include <math.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -12,19 +9,17 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <msgpack.h>
-
 #include "formats/crc32c.h"
+#include "formats/msgpack_json.h"
 
 enum {
-    EXT_TYPE = 83, /* 'S' */
+    EXT_TYPE = 83,   /* 'S' */
     STEP = 64 << 20, /* a payload is read, and its memory grown, in steps of this: a lying length costs one */
     BUFFER = 1 << 16,
-    MAX_ITEMS = 1 << 16, /* msgpack objects in one header: bounds what unpacking may allocate */
 };
 static const uint64_t max_tensor_bytes = UINT32_MAX;
 
-/* ---- records -------------------------------------------------------------------------------------------- */
+/* ---- records ------------------------------------------------------------------------------------------- */
 
 static bool frame_error(struct frame *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static bool frame_error(struct frame *f, const char *fmt, ...)
@@ -104,7 +99,16 @@ struct tensor *frame_want(struct frame *f, const char *name, enum dtype d, int r
     return NULL;
 }
 
-struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d, const int64_t *rank_then_shape)
+static bool good_name(const char *name)
+{
+    json_t *text = json_string(name); /* NULL when it is not UTF-8 */
+    bool good = text && *name && strlen(name) < FRAME_MAX_NAME;
+    json_decref(text);
+    return good;
+}
+
+struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d,
+                               const int64_t *rank_then_shape)
 {
     int i = frame_index(f, name);
     size_t bytes;
@@ -114,8 +118,13 @@ struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d, 
         return NULL;
     }
     struct frame_tensor *slot = &f->tensor[i < 0 ? f->count : i];
-    if (strlen(name) >= sizeof slot->name || rank_then_shape[0] > TENSOR_MAX_RANK ||
-        !tensor_bytes_checked(d, (int)rank_then_shape[0], rank_then_shape + 1, &bytes) || bytes > max_tensor_bytes) {
+    if (!good_name(name)) {
+        frame_error(f, "`%.64s` is no name for a tensor: 1 to %d bytes of UTF-8", name, FRAME_MAX_NAME - 1);
+        return NULL;
+    }
+    if (rank_then_shape[0] > TENSOR_MAX_RANK ||
+        !tensor_bytes_checked(d, (int)rank_then_shape[0], rank_then_shape + 1, &bytes) ||
+        bytes > max_tensor_bytes) {
         frame_error(f, "tensor `%s` is too large for a record", name);
         return NULL;
     }
@@ -146,11 +155,12 @@ void frame_drop(struct frame *f, const char *name)
     f->tensor[--f->count] = dropped;
 }
 
-/* ---- whole reads and writes ----------------------------------------------------------------------------- */
+/* ---- whole reads and writes ---------------------------------------------------------------------------- */
 
 volatile sig_atomic_t frame_interrupted;
 
-/* A sibling process may have made our descriptor non-blocking (the flag belongs to the open file): wait and go on. */
+/* A sibling process may have made our descriptor non-blocking (the flag belongs to the open file): wait and
+ * go on. */
 static bool wait_for(int fd, short events)
 {
     if (errno == EINTR) return !frame_interrupted;
@@ -189,153 +199,22 @@ bool write_full(int fd, const void *buf, size_t n)
     return true;
 }
 
-/* ---- msgpack <-> JSON values ---------------------------------------------------------------------------- */
-
-static uint64_t big_endian(const uint8_t *p, int bytes)
-{
-    uint64_t v = 0;
-    while (bytes--) v = v << 8 | *p++;
-    return v;
-}
-
-/* msgpack-c's C unpacker believes a container's count and allocates for it, so a header is walked first: every
- * object must lie within the bytes that are there, nesting and the number of objects are bounded. Returns the end of the
- * object at p, or NULL. */
-static const uint8_t *scan(const uint8_t *p, const uint8_t *end, int depth, int *items)
-{
-    static const uint8_t fixed[32] = {/* c0 nil.. */ 0,  0, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8,
-                                      /* d0 int8 */ 1, 2, 4, 8, 2, 3, 5, 9, 17, 1, 2, 4, 2, 4, 2, 4};
-    uint64_t skip = 0, children = 0;
-    if (p >= end || depth > FRAME_MAX_DEPTH || ++*items > MAX_ITEMS) return NULL;
-    uint8_t c = *p++;
-    if (c <= 0x7f || c >= 0xe0) return p;
-    if (c <= 0x8f) {
-        children = 2 * (c & 15);
-    } else if (c <= 0x9f) {
-        children = c & 15;
-    } else if (c <= 0xbf) {
-        skip = c & 31;
-    } else {
-        int n = fixed[c - 0xc0];
-        if (end - p < n) return NULL;
-        switch (c) {
-        case 0xc1: return NULL;
-        case 0xc4: case 0xc5: case 0xc6: case 0xd9: case 0xda: case 0xdb: skip = big_endian(p, n); break;
-        case 0xc7: case 0xc8: case 0xc9: skip = big_endian(p, n) + 1; break;
-        case 0xdc: case 0xdd: children = big_endian(p, n); break;
-        case 0xde: case 0xdf: children = 2 * big_endian(p, n); break;
-        default: break;
-        }
-        p += n;
-    }
-    if (skip > (uint64_t)(end - p) || children > (uint64_t)(end - p)) return NULL;
-    p += skip;
-    while (children-- && p) p = scan(p, end, depth + 1, items);
-    return p;
-}
-
-/* A header's values are those of JSON: bytes belong in tensors. NULL with *why. */
-static json_t *json_from_msgpack(const msgpack_object *o, const char **why)
-{
-    json_t *result = NULL;
-    switch (o->type) {
-    case MSGPACK_OBJECT_NIL: return json_null();
-    case MSGPACK_OBJECT_BOOLEAN: return json_boolean(o->via.boolean);
-    case MSGPACK_OBJECT_POSITIVE_INTEGER:
-        if (o->via.u64 > INT64_MAX) return *why = "an integer past 2^63", NULL;
-        return json_integer((json_int_t)o->via.u64);
-    case MSGPACK_OBJECT_NEGATIVE_INTEGER: return json_integer(o->via.i64);
-    case MSGPACK_OBJECT_FLOAT32:
-    case MSGPACK_OBJECT_FLOAT64:
-        if (!isfinite(o->via.f64)) return *why = "a number that is not finite", NULL;
-        return json_real(o->via.f64);
-    case MSGPACK_OBJECT_STR:
-        result = json_stringn(o->via.str.ptr ? o->via.str.ptr : "", o->via.str.size);
-        if (!result) *why = "text that is not UTF-8";
-        return result;
-    case MSGPACK_OBJECT_ARRAY:
-        result = json_array();
-        for (uint32_t i = 0; i < o->via.array.size; i++) {
-            json_t *item = json_from_msgpack(&o->via.array.ptr[i], why);
-            if (!item || json_array_append_new(result, item)) goto bad;
-        }
-        return result;
-    case MSGPACK_OBJECT_MAP:
-        result = json_object();
-        for (uint32_t i = 0; i < o->via.map.size; i++) {
-            const msgpack_object_kv *kv = &o->via.map.ptr[i];
-            char key[256];
-            if (kv->key.type != MSGPACK_OBJECT_STR || kv->key.via.str.size >= sizeof key ||
-                memchr(kv->key.via.str.ptr, 0, kv->key.via.str.size)) {
-                *why = "a map key that is not a short text";
-                goto bad;
-            }
-            memcpy(key, kv->key.via.str.ptr, kv->key.via.str.size);
-            key[kv->key.via.str.size] = 0;
-            if (json_object_get(result, key)) {
-                *why = "a duplicate map key";
-                goto bad;
-            }
-            json_t *item = json_from_msgpack(&kv->val, why);
-            if (!item) goto bad;
-            if (json_object_set_new(result, key, item)) {
-                *why = "a map key that is not UTF-8";
-                goto bad;
-            }
-        }
-        return result;
-    default: return *why = "a value that JSON does not have (binary, extension)", NULL;
-    }
-bad:
-    json_decref(result);
-    return NULL;
-}
-
-static void msgpack_from_json(msgpack_packer *p, json_t *j)
-{
-    switch (json_typeof(j)) {
-    case JSON_NULL: msgpack_pack_nil(p); break;
-    case JSON_TRUE: msgpack_pack_true(p); break;
-    case JSON_FALSE: msgpack_pack_false(p); break;
-    case JSON_INTEGER: msgpack_pack_int64(p, json_integer_value(j)); break;
-    case JSON_REAL: msgpack_pack_double(p, json_real_value(j)); break;
-    case JSON_STRING:
-        msgpack_pack_str(p, json_string_length(j));
-        msgpack_pack_str_body(p, json_string_value(j), json_string_length(j));
-        break;
-    case JSON_ARRAY:
-        msgpack_pack_array(p, json_array_size(j));
-        for (size_t i = 0; i < json_array_size(j); i++) msgpack_from_json(p, json_array_get(j, i));
-        break;
-    case JSON_OBJECT: {
-        const char *key;
-        json_t *value;
-        msgpack_pack_map(p, json_object_size(j));
-        json_object_foreach (j, key, value) {
-            msgpack_pack_str(p, strlen(key));
-            msgpack_pack_str_body(p, key, strlen(key));
-            msgpack_from_json(p, value);
-        }
-    }
-    }
-}
-
-/* ---- reading -------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------- */
 
 struct frame_reader {
     int fd;
-    char name[64];
+    char *name;
     enum { START, INSIDE, BETWEEN, JSONL } state;
     uint8_t buffer[BUFFER];
-    size_t head, tail;  /* unread bytes of buffer */
-    int64_t position;   /* bytes consumed */
-    int64_t record_at;  /* where the last record's header began */
-    uint32_t record_crc;
-    uint8_t *header;    /* FRAME_MAX_HEADER + 4 */
-    uint32_t crc;       /* over the header CRCs of this stream */
-    int64_t records;    /* of this stream; -1: entered in the middle, the first record's seq will tell */
-    int64_t failed;     /* of all streams */
-    int64_t line;       /* JSONL */
+    size_t head, tail; /* unread bytes of buffer */
+    int64_t position;  /* bytes consumed */
+    int64_t header_at; /* where the latest header began */
+    uint32_t header_crc;
+    uint8_t *header; /* FRAME_MAX_HEADER */
+    uint32_t crc;    /* over the header CRCs of this stream */
+    int64_t records; /* of this stream; -1: entered in the middle, the first record's seq will tell */
+    int64_t failed;  /* of all streams */
+    int64_t line;    /* JSONL */
     char *text;
     size_t text_size;
     json_t *begin;
@@ -345,10 +224,10 @@ struct frame_reader *frame_reader_open(int fd, const char *name)
 {
     struct frame_reader *r = calloc(1, sizeof *r);
     if (!r) return NULL;
-    r->header = malloc(FRAME_MAX_HEADER + 4);
-    if (!r->header) return free(r), NULL;
+    r->header = malloc(FRAME_MAX_HEADER);
+    r->name = strdup(name);
+    if (!r->header || !r->name) return frame_reader_close(r), NULL;
     r->fd = fd;
-    snprintf(r->name, sizeof r->name, "%s", name);
     fcntl(fd, F_SETPIPE_SZ, 1 << 20); /* fewer switches between the two programs; no matter when refused */
     return r;
 }
@@ -369,6 +248,7 @@ void frame_reader_close(struct frame_reader *r)
     if (!r) return;
     json_decref(r->begin);
     free(r->header);
+    free(r->name);
     free(r->text);
     free(r);
 }
@@ -395,25 +275,31 @@ int64_t frame_reader_bytes(const struct frame_reader *r)
 
 int64_t frame_reader_record_at(const struct frame_reader *r, uint32_t *header_crc)
 {
-    *header_crc = r->record_crc;
-    return r->record_at;
+    *header_crc = r->header_crc;
+    return r->header_at;
 }
 
+/* The place is where the reader stands, for a header its first byte. No tensor is left to be looked at: some
+ * have no memory yet. */
 static enum frame_got damaged(struct frame_reader *r, struct frame *f, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 static enum frame_got damaged(struct frame_reader *r, struct frame *f, const char *fmt, ...)
 {
-    char what[384];
+    char what[384], record[32] = "";
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    if (r->records < 0)
-        frame_error(f, "%s: byte %lld: %s", r->name, (long long)r->position, what);
+    f->count = 0;
+    if (r->records >= 0) snprintf(record, sizeof record, " record %lld,", (long long)r->records);
+    if (r->state == JSONL)
+        frame_error(f, "%.90s: line %lld: %s", r->name, (long long)r->line, what);
     else
-        frame_error(f, "%s: record %lld, byte %lld: %s", r->name, (long long)r->records, (long long)r->position, what);
+        frame_error(f, "%.90s:%s byte %lld: %s", r->name, record, (long long)r->position, what);
     return FRAME_DAMAGED;
 }
+
+#define bad_header(r, f, ...) ((r)->position = (r)->header_at, damaged(r, f, "bad header" __VA_ARGS__))
 
 /* Refill an empty buffer: 1 there are bytes, 0 end of file, -1 error (errno). */
 static int fill(struct frame_reader *r)
@@ -426,7 +312,8 @@ static int fill(struct frame_reader *r)
     return 1;
 }
 
-/* n bytes to dst: from the buffer, then straight from the descriptor when many are wanted. Returns how many came. */
+/* n bytes to dst: from the buffer, then straight from the descriptor when many are wanted. Returns how many
+ * came. */
 static ssize_t take(struct frame_reader *r, void *dst, size_t n)
 {
     size_t have = 0;
@@ -460,13 +347,13 @@ static bool need(struct frame_reader *r, struct frame *f, void *dst, size_t n, c
     return false;
 }
 
-/* One header: its map, or NULL with f->error. *crc is its checksum. */
-static json_t *read_header(struct frame_reader *r, struct frame *f, uint32_t *crc)
+/* One header: its map, or NULL with f->error. */
+static json_t *read_header(struct frame_reader *r, struct frame *f)
 {
     uint8_t c, more[5];
     uint64_t size;
-    int64_t at = r->position;
-    if (!need(r, f, &c, 1, "a header")) return NULL;
+    r->header_at = r->position;
+    if (!need(r, f, &c, 1, "the stream: no end came")) return NULL;
     if (c >= 0xd4 && c <= 0xd8) {
         size = 1u << (c - 0xd4);
         if (!need(r, f, more, 1, "a header")) return NULL;
@@ -476,42 +363,25 @@ static json_t *read_header(struct frame_reader *r, struct frame *f, uint32_t *cr
         size = big_endian(more, width);
         more[0] = more[width];
     } else {
-        r->position = at;
+        r->position = r->header_at;
         damaged(r, f, "not a frame header (first byte 0x%02x)", c);
         return NULL;
     }
-    if (more[0] != EXT_TYPE || size <= 4 || size > FRAME_MAX_HEADER + 4) {
-        r->position = at;
-        damaged(r, f, "not a frame header (extension type %d of %llu bytes)", (int8_t)more[0], (unsigned long long)size);
+    if (more[0] != EXT_TYPE || size <= 4 || size > FRAME_MAX_HEADER) {
+        r->position = r->header_at;
+        damaged(r, f, "not a frame header (extension type %d of %llu bytes)", (int8_t)more[0],
+                (unsigned long long)size);
         return NULL;
     }
     if (!need(r, f, r->header, size, "a header")) return NULL;
-    const uint8_t *map = r->header + 4, *end = r->header + size;
-    const char *why = NULL;
-    int items = 0;
+    const uint8_t *map = r->header + 4;
+    const char *why = "checksum mismatch";
     json_t *head = NULL;
-    memcpy(crc, r->header, 4);
-    if (crc32c(0, map, (size_t)(end - map)) != *crc) {
-        why = "checksum mismatch";
-    } else if (scan(map, end, 1, &items) != end) {
-        why = "its map is malformed, too deep or too large";
-    } else {
-        msgpack_unpacked u;
-        size_t offset = 0;
-        msgpack_unpacked_init(&u);
-        if (msgpack_unpack_next(&u, (const char *)map, (size_t)(end - map), &offset) != MSGPACK_UNPACK_SUCCESS)
-            why = "its map is malformed";
-        else if (u.data.type != MSGPACK_OBJECT_MAP)
-            why = "it is not a map";
-        else
-            head = json_from_msgpack(&u.data, &why);
-        msgpack_unpacked_destroy(&u);
-        if (head && !json_is_string(json_object_get(head, "kind"))) why = "it has no `kind`";
-    }
-    if (!why) return head;
+    memcpy(&r->header_crc, r->header, 4);
+    if (crc32c(0, map, size - 4) == r->header_crc) head = json_from_msgpack(map, size - 4, &why);
+    if (json_is_string(json_object_get(head, "kind"))) return head;
+    bad_header(r, f, ": %s", head ? "it has no `kind`" : why);
     json_decref(head);
-    r->position = at;
-    damaged(r, f, "bad header: %s", why);
     return NULL;
 }
 
@@ -522,7 +392,7 @@ static bool get_count(json_t *object, const char *field, int64_t *v)
     return json_is_integer(j) && *v >= 0;
 }
 
-/* One entry of the header's `tensors` into slot i: all it says is checked before any memory is spent on it. */
+/* One entry of the header's `tensors` into slot i: all is checked before any memory is spent on it. */
 static const char *describe_tensor(struct frame *f, int i, json_t *entry)
 {
     struct frame_tensor *slot = &f->tensor[i];
@@ -533,17 +403,21 @@ static const char *describe_tensor(struct frame *f, int i, json_t *entry)
     enum dtype d;
     size_t bytes;
     if (!name || !*name || strlen(name) >= FRAME_MAX_NAME) return "a tensor without a good name";
-    if (strlen(name) != json_string_length(json_object_get(entry, "name"))) return "a tensor name with a zero byte";
+    if (strlen(name) != json_string_length(json_object_get(entry, "name")))
+        return "a tensor name with a zero byte";
     if (!type || !dtype_parse(&d, type)) return "a tensor of unknown dtype";
-    if (!json_is_array(shape) || json_array_size(shape) > TENSOR_MAX_RANK) return "a tensor without a good shape";
+    if (!json_is_array(shape) || json_array_size(shape) > TENSOR_MAX_RANK)
+        return "a tensor without a good shape";
     dims[0] = (int64_t)json_array_size(shape);
     for (int a = 0; a < dims[0]; a++) {
         json_t *dim = json_array_get(shape, (size_t)a);
         if (!json_is_integer(dim)) return "a tensor without a good shape";
         dims[1 + a] = json_integer_value(dim);
     }
-    if (!tensor_bytes_checked(d, (int)dims[0], dims + 1, &bytes) || bytes > max_tensor_bytes) return "a tensor of absurd shape";
-    if (!get_count(entry, "nbytes", &nbytes) || (size_t)nbytes != bytes) return "a tensor whose nbytes does not match its shape";
+    if (!tensor_bytes_checked(d, (int)dims[0], dims + 1, &bytes) || bytes > max_tensor_bytes)
+        return "a tensor of absurd shape";
+    if (!get_count(entry, "nbytes", &nbytes) || (size_t)nbytes != bytes)
+        return "a tensor whose nbytes does not match its shape";
     if (!get_count(entry, "crc32c", &crc) || crc > UINT32_MAX) return "a tensor without a checksum";
     f->count = i;
     if (frame_find(f, name)) return "two tensors of one name";
@@ -565,11 +439,13 @@ static bool read_payload(struct frame_reader *r, struct frame *f, struct frame_t
     char what[FRAME_MAX_NAME + 256];
     snprintf(what, sizeof what, "tensor `%s` of %.150s", slot->name, frame_key(f));
     if (!need(r, f, &c, 1, what)) return false;
-    if (c < 0xc4 || c > 0xc6) return damaged(r, f, "%s: not a msgpack bin (first byte 0x%02x)", what, c), false;
+    if (c < 0xc4 || c > 0xc6)
+        return damaged(r, f, "%s: not a msgpack bin (first byte 0x%02x)", what, c), false;
     if (!need(r, f, width, (size_t)1 << (c - 0xc4), what)) return false;
     if (big_endian(width, 1 << (c - 0xc4)) != bytes)
         return damaged(r, f, "%s: %llu bytes, its header says %zu", what,
-                       (unsigned long long)big_endian(width, 1 << (c - 0xc4)), bytes), false;
+                       (unsigned long long)big_endian(width, 1 << (c - 0xc4)), bytes),
+               false;
     for (size_t have = 0; have < bytes;) {
         size_t some = bytes - have < STEP ? bytes - have : STEP;
         if (have + some > slot->capacity) {
@@ -578,7 +454,7 @@ static bool read_payload(struct frame_reader *r, struct frame *f, struct frame_t
             slot->t.data = grown;
             slot->capacity = have + some;
         }
-        for (size_t stop = have + some; have < stop;) { /* in pieces that are still in the cache when summed */
+        for (size_t stop = have + some; have < stop;) { /* pieces are still in the cache when summed */
             size_t piece = stop - have < (1 << 18) ? stop - have : 1 << 18;
             if (!need(r, f, (char *)slot->t.data + have, piece, what)) return false;
             crc = crc32c(crc, (char *)slot->t.data + have, piece);
@@ -591,25 +467,25 @@ static bool read_payload(struct frame_reader *r, struct frame *f, struct frame_t
 
 static enum frame_got read_record(struct frame_reader *r, struct frame *f, json_t *head)
 {
+    json_t *key = json_object_get(head, "key"), *tensors = json_object_get(head, "tensors");
+    int64_t seq;
+    bool numbered = get_count(head, "seq", &seq);
     json_decref(f->head);
     f->head = head;
     f->count = 0;
-    json_t *tensors = json_object_get(head, "tensors");
-    int64_t seq;
-    bool numbered = get_count(head, "seq", &seq);
     if (numbered && r->records < 0) r->records = seq;
-    if (!numbered || seq != r->records)
-        return damaged(r, f, "bad header: its `seq` is not %lld", (long long)r->records);
-    if (!json_string_length(json_object_get(head, "key"))) return damaged(r, f, "bad header: it has no `key`");
-    if (strlen(frame_key(f)) != json_string_length(json_object_get(head, "key")))
-        return damaged(r, f, "bad header: a key with a zero byte");
-    if (!json_is_object(json_object_get(head, "meta"))) return damaged(r, f, "bad header: it has no `meta`");
-    if (!json_is_array(tensors) || json_array_size(tensors) > FRAME_MAX_TENSORS)
-        return damaged(r, f, "bad header: it has no good `tensors`");
+    if (!numbered || seq != r->records || seq == INT64_MAX)
+        return bad_header(r, f, ": its `seq` is not %lld", (long long)r->records);
+    if (!json_string_length(key)) return bad_header(r, f, ": it has no `key`");
+    if (strlen(frame_key(f)) != json_string_length(key)) return bad_header(r, f, ": a key with a zero byte");
+    if (!json_is_object(frame_meta(f))) return bad_header(r, f, " of %.200s: it has no `meta`", frame_key(f));
+    if (!json_is_array(tensors)) return bad_header(r, f, " of %.200s: it has no `tensors`", frame_key(f));
+    if (json_array_size(tensors) > FRAME_MAX_TENSORS)
+        return bad_header(r, f, " of %.200s: more than %d tensors", frame_key(f), FRAME_MAX_TENSORS);
     if (!frame_slots(f)) return FRAME_DAMAGED;
     for (size_t i = 0; i < json_array_size(tensors); i++) {
         const char *why = describe_tensor(f, (int)i, json_array_get(tensors, i));
-        if (why) return damaged(r, f, "bad header of %.200s: %s", frame_key(f), why);
+        if (why) return bad_header(r, f, " of %.200s: %s", frame_key(f), why);
     }
     for (int i = 0; i < f->count; i++)
         if (!read_payload(r, f, &f->tensor[i])) return FRAME_DAMAGED;
@@ -617,16 +493,18 @@ static enum frame_got read_record(struct frame_reader *r, struct frame *f, json_
     return FRAME_RECORD;
 }
 
-static enum frame_got read_line(struct frame_reader *r, struct frame *f)
+/* The next line that is not blank into r->text: its length, 0 at the end, -1 with f->error. */
+static ssize_t next_line(struct frame_reader *r, struct frame *f)
 {
     for (;;) {
-        size_t n = 0;
-        int more;
+        size_t n = 0, blank = 0;
         bool newline = false;
+        int more = 1;
+        r->line++;
         while (!newline && (more = fill(r)) > 0) {
             uint8_t *from = r->buffer + r->head, *stop = memchr(from, '\n', r->tail - r->head);
             size_t some = stop ? (size_t)(stop - from) : r->tail - r->head;
-            if (n + some > FRAME_MAX_HEADER) return r->line++, damaged(r, f, "a line of more than 1 MiB");
+            if (n + some > FRAME_MAX_HEADER) return damaged(r, f, "more than 1 MiB");
             if (n + some > r->text_size) {
                 char *grown = realloc(r->text, 2 * (n + some));
                 if (!grown) return damaged(r, f, "out of memory");
@@ -639,44 +517,70 @@ static enum frame_got read_line(struct frame_reader *r, struct frame *f)
             r->head += some + newline;
             r->position += (int64_t)some + newline;
         }
-        if (!newline && more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
-        if (!newline && n == 0) return FRAME_END;
-        r->line++;
-        size_t blank = 0;
-        while (blank < n && strchr(" \t\r", r->text[blank])) blank++;
-        if (blank == n) continue;
-
-        json_error_t e;
-        json_t *line = json_loadb(r->text, n, JSON_REJECT_DUPLICATES, &e), *key = json_object_get(line, "key");
-        const char *why = NULL;
-        if (!line)
-            why = e.text;
-        else if (!json_is_object(line))
-            why = "not a JSON object";
-        else if (key && !json_string_length(key))
-            why = "`key` is not text";
-        else if (!key && !json_string_length(key = json_object_get(line, "path")))
-            why = "neither `key` nor `path`";
-        if (!why) {
-            frame_new(f, json_string_value(key));
-            json_object_update(frame_meta(f), line);
-            json_object_del(frame_meta(f), "key");
-        }
-        if (why) frame_error(f, "%s: line %lld: %s", r->name, (long long)r->line, why);
-        json_decref(line);
-        return why ? FRAME_BAD_LINE : FRAME_RECORD;
+        if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
+        while (blank < n && (r->text[blank] == ' ' || r->text[blank] == '\t' || r->text[blank] == '\r'))
+            blank++;
+        if (blank < n) return (ssize_t)n;
+        if (!newline) return 0;
     }
+}
+
+static enum frame_got read_line(struct frame_reader *r, struct frame *f)
+{
+    ssize_t n = next_line(r, f);
+    if (n <= 0) return n ? FRAME_DAMAGED : FRAME_END;
+    json_error_t e;
+    json_t *line = json_loadb(r->text, (size_t)n, JSON_REJECT_DUPLICATES, &e),
+           *key = json_object_get(line, "key");
+    const char *why = NULL;
+    if (!line)
+        why = *e.text ? e.text : "out of memory";
+    else if (!json_is_object(line))
+        why = "not a JSON object";
+    else if (key && !json_string_length(key))
+        why = "`key` is not text";
+    else if (!key && !json_string_length(key = json_object_get(line, "path")))
+        why = "neither `key` nor `path`";
+    if (!why) {
+        frame_new(f, json_string_value(key));
+        if (json_object_update(frame_meta(f), line)) why = "out of memory";
+        json_object_del(frame_meta(f), "key");
+    }
+    if (why) frame_error(f, "%.90s: line %lld: %s", r->name, (long long)r->line, why);
+    json_decref(line);
+    return why ? FRAME_BAD_LINE : FRAME_RECORD;
+}
+
+static enum frame_got read_begin(struct frame_reader *r, struct frame *f, json_t *head)
+{
+    json_decref(r->begin);
+    r->begin = head;
+    r->state = INSIDE;
+    r->records = 0;
+    r->crc = 0;
+    json_t *version = json_object_get(head, "sluice");
+    if (!json_is_integer(version) || json_integer_value(version) != 1)
+        return bad_header(r, f, ": a stream of another version than 1");
+    if (!json_is_string(json_object_get(head, "program")) ||
+        !json_is_string(json_object_get(head, "version")) ||
+        !json_is_object(json_object_get(head, "settings")))
+        return bad_header(r, f, ": a begin without `program`, `version` or `settings`");
+    return FRAME_END;
 }
 
 static enum frame_got read_end(struct frame_reader *r, struct frame *f, json_t *head)
 {
     int64_t records, failed, crc;
-    bool sound = get_count(head, "records", &records) && get_count(head, "failed", &failed) && get_count(head, "crc32c", &crc);
+    bool sound = get_count(head, "records", &records) && get_count(head, "failed", &failed) &&
+                 get_count(head, "crc32c", &crc);
     json_decref(head);
-    if (!sound) return damaged(r, f, "bad end header");
+    if (!sound) return bad_header(r, f, ": an end without good `records`, `failed` or `crc32c`");
     if (records != r->records)
-        return damaged(r, f, "the end speaks of %lld records, %lld came", (long long)records, (long long)r->records);
-    if (crc != r->crc) return damaged(r, f, "the end's checksum does not match: headers are missing or out of order");
+        return bad_header(r, f, ": the end speaks of %lld records, %lld came", (long long)records,
+                          (long long)r->records);
+    if (crc != r->crc)
+        return bad_header(r, f, ": the end's checksum does not match: headers are missing or out of order");
+    if (failed > INT64_MAX / 2 - r->failed) return bad_header(r, f, ": absurdly many failed");
     r->failed += failed;
     r->state = BETWEEN;
     return FRAME_END;
@@ -689,7 +593,7 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
         int more = fill(r);
         if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
         if (more == 0) return damaged(r, f, "empty input: not even the frames of an empty stream");
-        if (strchr("{ \t\r\n", r->buffer[r->head]) && r->buffer[r->head]) r->state = JSONL;
+        if (memchr("{ \t\r\n", r->buffer[r->head], 5)) r->state = JSONL;
     }
     if (r->state == JSONL) return read_line(r, f);
     for (;;) {
@@ -698,39 +602,23 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
             if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
             if (more == 0) return FRAME_END;
         }
-        uint32_t crc;
-        int64_t at = r->position;
-        json_t *head = read_header(r, f, &crc);
+        json_t *head = read_header(r, f);
         if (!head) return FRAME_DAMAGED;
         const char *kind = json_string_value(json_object_get(head, "kind"));
         bool begin = !strcmp(kind, "begin"), record = !strcmp(kind, "record"), end = !strcmp(kind, "end");
         if (begin == (r->state == INSIDE) || !(begin || record || end)) {
-            damaged(r, f, "a `%.32s` header where %s is due", kind, r->state == INSIDE ? "a record or the end" : "a begin");
+            bad_header(r, f, ": its kind is `%.32s` where %s is due", kind,
+                       begin || r->state == INSIDE ? "a record or the end" : "a begin");
             json_decref(head);
             return FRAME_DAMAGED;
         }
-        if (begin) {
-            if (json_integer_value(json_object_get(head, "sluice")) != 1) {
-                json_decref(head);
-                return damaged(r, f, "a stream of another version than 1");
-            }
-            json_decref(r->begin);
-            r->begin = head;
-            r->state = INSIDE;
-            r->records = 0;
-            r->crc = crc32c(0, &crc, 4);
-        } else if (record) {
-            r->crc = crc32c(r->crc, &crc, 4);
-            r->record_at = at;
-            r->record_crc = crc;
-            return read_record(r, f, head);
-        } else if (read_end(r, f, head) < 0) {
-            return FRAME_DAMAGED;
-        }
+        if (end ? read_end(r, f, head) < 0 : begin && read_begin(r, f, head) < 0) return FRAME_DAMAGED;
+        if (!end) r->crc = crc32c(r->crc, &r->header_crc, 4);
+        if (record) return read_record(r, f, head);
     }
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------- */
 
 struct frame_writer {
     int fd;
@@ -747,8 +635,9 @@ struct frame_writer *frame_writer_open(int fd, const char *program, json_t *sett
     struct frame_writer *w = calloc(1, sizeof *w);
     if (!w) return NULL;
     w->fd = fd;
-    w->begin = json_pack("{s:s, s:i, s:s, s:s, s:o}", "kind", "begin", "sluice", 1, "program", program, "version",
-                         SLUICE_VERSION, "settings", settings ? json_incref(settings) : json_object());
+    w->begin =
+        json_pack("{s:s, s:i, s:s, s:s, s:o}", "kind", "begin", "sluice", 1, "program", program, "version",
+                  SLUICE_VERSION, "settings", settings ? json_incref(settings) : json_object());
     msgpack_sbuffer_init(&w->out);
     fcntl(fd, F_SETPIPE_SZ, 1 << 20);
     return w;
@@ -780,69 +669,75 @@ static bool put(struct frame_writer *w, const void *data, size_t n)
     return write_full(w->fd, data, n) || write_error(w, NULL);
 }
 
+static bool no_header(struct frame_writer *w, const char *why)
+{
+    errno = EMSGSIZE;
+    return write_error(w, why);
+}
+
 static bool write_header(struct frame_writer *w, json_t *head)
 {
     static const char room[4];
     msgpack_packer p;
-    int items = 0;
     msgpack_sbuffer_clear(&w->out);
     msgpack_packer_init(&p, &w->out, msgpack_sbuffer_write);
-    msgpack_sbuffer_write(&w->out, room, sizeof room);
-    msgpack_from_json(&p, head);
-    const uint8_t *map = (uint8_t *)w->out.data + 4, *end = (uint8_t *)w->out.data + w->out.size;
-    if (w->out.size > FRAME_MAX_HEADER || scan(map, end, 1, &items) != end) {
-        errno = EMSGSIZE;
-        return write_error(w, "its header would pass 1 MiB, or nest too deep");
+    if (!head || msgpack_sbuffer_write(&w->out, room, sizeof room) || msgpack_from_json(&p, head)) {
+        errno = ENOMEM;
+        return write_error(w, NULL);
     }
-    uint32_t crc = crc32c(0, map, (size_t)(end - map));
-    memcpy(w->out.data, &crc, 4);
-    w->crc = crc32c(w->begun ? w->crc : 0, &crc, 4);
-    w->begun = true;
+    const char *map = w->out.data + 4;
+    size_t size = w->out.size;
+    if (size > FRAME_MAX_HEADER) return no_header(w, "its header would pass 1 MiB");
+    if (!msgpack_json_fits(map, size - 4))
+        return no_header(w, "its header would nest too deep, or hold too many values");
+    uint32_t crc = crc32c(0, map, size - 4);
+    memcpy(w->out.data, &crc, sizeof crc);
 
-    msgpack_sbuffer marker;
-    msgpack_sbuffer_init(&marker);
-    msgpack_packer_init(&p, &marker, msgpack_sbuffer_write);
-    msgpack_pack_ext(&p, w->out.size, EXT_TYPE);
-    bool good = put(w, marker.data, marker.size) && put(w, w->out.data, w->out.size);
-    msgpack_sbuffer_destroy(&marker);
-    return good;
+    /* The marker that goes before these bytes stands behind them. */
+    if (msgpack_pack_ext(&p, size, EXT_TYPE)) return write_error(w, NULL);
+    w->crc = crc32c(w->crc, &crc, sizeof crc);
+    w->begun = true;
+    return put(w, w->out.data + size, w->out.size - size) && put(w, w->out.data, size);
+}
+
+static bool write_payload(struct frame_writer *w, const struct tensor *t)
+{
+    msgpack_packer p;
+    msgpack_sbuffer_clear(&w->out);
+    msgpack_packer_init(&p, &w->out, msgpack_sbuffer_write);
+    msgpack_pack_bin(&p, tensor_bytes(t)); /* cannot fail: there is room, a header stood here */
+    return put(w, w->out.data, w->out.size) && put(w, t->data, tensor_bytes(t));
+}
+
+/* The header's entry of a tensor, NULL when out of memory. */
+static json_t *tensor_entry(struct frame_tensor *slot)
+{
+    json_t *shape = json_array();
+    int bad = 0;
+    for (int a = 0; a < slot->t.rank; a++)
+        bad |= json_array_append_new(shape, json_integer(slot->t.shape[a]));
+    if (!slot->crc_known) slot->crc = crc32c(0, slot->t.data, tensor_bytes(&slot->t));
+    slot->crc_known = true;
+    json_t *entry = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", slot->name, "dtype",
+                              dtype_name(slot->t.dtype), "shape", shape, "nbytes",
+                              (json_int_t)tensor_bytes(&slot->t), "crc32c", (json_int_t)slot->crc);
+    if (!bad && !json_object_update_missing(entry, slot->entry)) return entry;
+    json_decref(entry);
+    return NULL;
 }
 
 bool frame_write(struct frame_writer *w, struct frame *f)
 {
     if (!w->begun && !write_header(w, w->begin)) return false;
-    json_t *tensors = json_array(), *head = json_object(), *value;
-    const char *key;
-    for (int i = 0; i < f->count; i++) {
-        struct frame_tensor *slot = &f->tensor[i];
-        json_t *shape = json_array();
-        for (int a = 0; a < slot->t.rank; a++) json_array_append_new(shape, json_integer(slot->t.shape[a]));
-        if (!slot->crc_known) slot->crc = crc32c(0, slot->t.data, tensor_bytes(&slot->t));
-        slot->crc_known = true;
-        json_t *entry = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", slot->name, "dtype", dtype_name(slot->t.dtype), "shape",
-                                  shape, "nbytes", (json_int_t)tensor_bytes(&slot->t), "crc32c", (json_int_t)slot->crc);
-        json_object_update_missing(entry, slot->entry);
-        json_array_append_new(tensors, entry);
-    }
-    json_object_set_new(head, "kind", json_string("record"));
-    json_object_set_new(head, "seq", json_integer(w->records));
-    json_object_foreach (f->head, key, value)
-        if (strcmp(key, "kind") && strcmp(key, "seq") && strcmp(key, "tensors")) json_object_set(head, key, value);
-    json_object_set_new(head, "tensors", tensors);
-    bool good = write_header(w, head);
+    if (!*frame_key(f)) return no_header(w, "it has no key");
+    json_t *head = json_pack("{s:s, s:I}", "kind", "record", "seq", (json_int_t)w->records),
+           *tensors = json_array();
+    int bad = json_object_update_missing(head, f->head);
+    for (int i = 0; i < f->count; i++) bad |= json_array_append_new(tensors, tensor_entry(&f->tensor[i]));
+    bad |= json_object_set_new(head, "tensors", tensors);
+    bool good = write_header(w, bad ? NULL : head);
     json_decref(head);
-    for (int i = 0; good && i < f->count; i++) {
-        size_t bytes = tensor_bytes(&f->tensor[i].t);
-        uint8_t marker[5] = {0xc4, (uint8_t)bytes};
-        size_t width = 2;
-        if (bytes > UINT8_MAX) { /* the shortest form that holds it, as msgpack asks */
-            bool wide = bytes > UINT16_MAX;
-            marker[0] = wide ? 0xc6 : 0xc5;
-            for (int b = 0, n = wide ? 4 : 2; b < n; b++) marker[1 + b] = (uint8_t)(bytes >> 8 * (n - 1 - b));
-            width = wide ? 5 : 3;
-        }
-        good = put(w, marker, width) && put(w, f->tensor[i].t.data, bytes);
-    }
+    for (int i = 0; good && i < f->count; i++) good = write_payload(w, &f->tensor[i].t);
     w->records += good;
     return good;
 }
@@ -850,8 +745,8 @@ bool frame_write(struct frame_writer *w, struct frame *f)
 bool frame_write_end(struct frame_writer *w, int64_t failed)
 {
     if (!w->begun && !write_header(w, w->begin)) return false;
-    json_t *head = json_pack("{s:s, s:I, s:I, s:I}", "kind", "end", "records", (json_int_t)w->records, "failed",
-                             (json_int_t)failed, "crc32c", (json_int_t)w->crc);
+    json_t *head = json_pack("{s:s, s:I, s:I, s:I}", "kind", "end", "records", (json_int_t)w->records,
+                             "failed", (json_int_t)failed, "crc32c", (json_int_t)w->crc);
     bool good = write_header(w, head);
     json_decref(head);
     return good;

@@ -1,13 +1,13 @@
 /* frame - the wire: a stream of msgpack-framed records of named tensors.
  *
- * A stream is a sequence of msgpack objects. A header is an ext object of type 83 ('S') whose payload is a u32
- * little-endian CRC-32C of the map's bytes, then those bytes, one msgpack map:
+ * A stream is a sequence of msgpack objects. A header is an ext object of type 83 ('S') whose payload is a
+ * u32 little-endian CRC-32C of the map's bytes, then those bytes, one msgpack map:
  *
  *   begin   {"kind":"begin", "sluice":1, "program":str, "version":str, "settings":map}
  *   record  {"kind":"record", "seq":n, "key":str, "meta":map,
  *            "tensors":[{"name":str, "dtype":str, "shape":[..], "nbytes":n, "crc32c":u32}, ...]}
  *           followed by one msgpack bin per tensor, in that order: raw little-endian row-major bytes
- *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}    over the u32 LE header CRCs of begin and records
+ *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}    of the u32 LE header CRCs of begin and records
  *
  * Streams may follow one another (cat a.mp b.mp). End of file anywhere but after an end is an error. */
 #ifndef FORMATS_FRAME_H
@@ -23,7 +23,6 @@
 enum {
     FRAME_MAX_TENSORS = 256,
     FRAME_MAX_HEADER = 1 << 20,
-    FRAME_MAX_DEPTH = 16,
     FRAME_MAX_NAME = 64,
 };
 
@@ -53,16 +52,18 @@ void frame_new(struct frame *f, const char *key);
 
 /* The tensor called name, or NULL. */
 struct tensor *frame_find(struct frame *f, const char *name);
-/* The same, but missing, or of another rank or dtype, is an error told in f->error. DT_COUNT: any float dtype. */
+/* The same, but missing, or of another rank or dtype, is an error told in f->error. DT_COUNT: any float. */
 struct tensor *frame_want(struct frame *f, const char *name, enum dtype d, int rank);
 /* A new tensor, its memory owned by the frame and not yet set: frame_add(&f, "latents", DT_BF16, 4, t, c, h, w).
- * One of that name is replaced. NULL with f->error: out of memory or too many tensors. The returned pointer is good
- * until the next frame_add or frame_drop. Writing into a tensor that was read needs frame_add of the same name first. */
+ * One of that name is replaced. NULL with f->error: no good name (1 to 63 bytes of UTF-8), out of memory or too
+ * many tensors. The returned pointer is good until the next frame_add or frame_drop. Writing into a tensor that
+ * was read needs frame_add of the same name first. */
 #define frame_add(f, name, dtype, ...) frame_add_shape(f, name, dtype, (const int64_t[]){__VA_ARGS__})
-struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d, const int64_t *rank_then_shape);
+struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d,
+                               const int64_t *rank_then_shape);
 void frame_drop(struct frame *f, const char *name); /* nothing happens when there is none */
 
-/* ---- reading -------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------- */
 
 struct frame_reader; /* of frames, or of JSON lines: told apart by the first byte */
 struct frame_reader *frame_reader_open(int fd, const char *name); /* name is for messages: "stdin" */
@@ -81,18 +82,20 @@ int64_t frame_reader_failed(const struct frame_reader *r);  /* sum of the ends' 
 json_t *frame_reader_begin(const struct frame_reader *r);   /* the latest begin header, borrowed, or NULL */
 int64_t frame_reader_bytes(const struct frame_reader *r);   /* position in the input */
 
-/* For an index over files of frames: where the header of the record just read begins, and its checksum; and a reader
- * that starts at such a place, in the middle of a stream. NULL: out of memory, or errno of lseek. */
+/* For an index over files of frames: where the header of the record just read begins, and its checksum; and a
+ * reader that starts at such a place, in the middle of a stream. It reads records; an end, whose checksum is of
+ * the whole stream, is damage to it. NULL: out of memory, or errno of lseek. */
 int64_t frame_reader_record_at(const struct frame_reader *r, uint32_t *header_crc);
 struct frame_reader *frame_reader_open_at(int fd, const char *name, int64_t offset);
 
-/* ---- writing -------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------- */
 
 struct frame_writer;
 /* settings is borrowed and may be NULL. Nothing is written before the first record or the end. */
 struct frame_writer *frame_writer_open(int fd, const char *program, json_t *settings);
-/* Renumbers seq. false with the reason in frame_writer_error() and errno: EMSGSIZE for a record that no header can hold
- * (nothing of it was written), anything else from write(2). A tensor's bytes must not change once written. */
+/* Renumbers seq. false with the reason in frame_writer_error() and errno: EMSGSIZE for a record that no header
+ * can hold, or that has no key (nothing of it was written), ENOMEM, anything else from write(2). A tensor's bytes
+ * must not change once written. */
 bool frame_write(struct frame_writer *w, struct frame *f);
 bool frame_write_end(struct frame_writer *w, int64_t failed);
 const char *frame_writer_error(const struct frame_writer *w);
@@ -100,7 +103,7 @@ void frame_writer_close(struct frame_writer *w); /* does not close fd */
 
 /* Whole reads and writes on a descriptor: loop over short counts, EINTR, and EAGAIN (by poll).
  * read_full returns the bytes read (less than n only at end of file) or -1. */
-extern volatile sig_atomic_t frame_interrupted; /* set by a signal handler: a wait ends with EINTR instead of going on */
+extern volatile sig_atomic_t frame_interrupted; /* set by a handler: a wait ends with EINTR, not going on */
 ssize_t read_full(int fd, void *buf, size_t n);
 bool write_full(int fd, const void *buf, size_t n);
 
