@@ -1,5 +1,6 @@
 #include "filters/filter.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -7,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,22 +19,41 @@ static struct frame_reader *input;
 static struct frame_writer *output;
 static bool showing_progress; /* a progress line stands on the terminal, without its newline */
 
-/* ---- messages ------------------------------------------------------------------------------------------- */
+/* ---- messages ------------------------------------------------------------------------------------------ */
+
+void put_plain(FILE *f, const char *text)
+{
+    for (; *text; text++) putc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, f);
+}
+
+/* What is not UTF-8 is told without what makes it so. */
+static json_t *json_text(const char *text)
+{
+    json_t *json = json_string(text);
+    char *plain = json ? NULL : strdup(text);
+    for (char *p = plain; p && *p; p++)
+        if (*p & 0x80) *p = '?';
+    return json ? json : json_string(plain ? plain : "");
+}
 
 static void message(const char *level, const char *key, const char *fmt, va_list ap)
 {
-    char text[1024];
+    char text[1024], line[1536];
     vsnprintf(text, sizeof text, fmt, ap);
     if (showing_progress) fputs("\r\033[K", stderr);
     showing_progress = false;
     if (filter.log_json) {
-        json_t *line = json_pack("{s:s, s:s, s:s*, s:s}", "program", filter.name, "level", level, "key", key, "message", text);
-        char *dump = json_dumps(line, JSON_COMPACT);
+        json_t *event = json_pack("{s:o, s:s, s:o*, s:o}", "program", json_text(filter.name), "level", level,
+                                  "key", key ? json_text(key) : NULL, "message", json_text(text));
+        char *dump = json_dumps(event, JSON_COMPACT);
         fprintf(stderr, "%s\n", dump ? dump : "{}");
         free(dump);
-        json_decref(line);
+        json_decref(event);
     } else {
-        fprintf(stderr, "%s: %s%s%s\n", filter.name, key ? key : "", key ? ": " : "", text);
+        snprintf(line, sizeof line, "%.100s: %.300s%s%s", filter.name, key ? key : "",
+                 key && *key ? ": " : "", text);
+        put_plain(stderr, line);
+        fputc('\n', stderr);
     }
 }
 
@@ -55,12 +76,12 @@ void die(const char *fmt, ...)
 
 void usage_error(const char *fmt, ...)
 {
-    char text[512];
+    char hinting[512];
     va_list ap;
+    snprintf(hinting, sizeof hinting, "%s (see --help)", fmt);
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    message("fatal", NULL, hinting, ap);
     va_end(ap);
-    say(NULL, "%s (see %s --help)", text, filter.name);
     exit(2);
 }
 
@@ -75,8 +96,8 @@ void progress(const char *fmt, ...)
 {
     static double last, start;
     static int terminal = -1;
-    char text[256];
-    double t = now();
+    char text[256], line[512], left[32] = "";
+    double t = now(), passed = t - start;
     if (terminal < 0) terminal = isatty(2), start = t;
     if (!terminal || filter.log_json || t - last < 0.1) return;
     last = t;
@@ -84,11 +105,19 @@ void progress(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fprintf(stderr, "\r%s: %s, %lld done, %.0f s\033[K", filter.name, text, (long long)filter.done, t - start);
+    struct stat st;
+    double at = input ? (double)frame_reader_bytes(input) : 0; /* of a file it is known how much is left */
+    if (at > 0 && !fstat(0, &st) && (double)st.st_size > at)
+        snprintf(left, sizeof left, ", %.0f s left", passed * ((double)st.st_size / at - 1));
+    snprintf(line, sizeof line, "%s: %s, %lld done, %.3g/s, %.0f s%s", filter.name, text,
+             (long long)filter.done, passed > 0 ? (double)filter.done / passed : 0, passed, left);
+    fputc('\r', stderr);
+    put_plain(stderr, line);
+    fputs("\033[K", stderr);
     showing_progress = true;
 }
 
-/* ---- options -------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------------------- */
 
 static const struct option_spec compute_options[] = {
     {.name = "device", .kind = OPT_TEXT, .dest = &filter.device},
@@ -98,7 +127,8 @@ static const struct option_spec compute_options[] = {
     {0}};
 static const struct option_spec seed_options[] = {
     {.name = "seed", .kind = OPT_INT, .dest = &filter.seed, .high = 9.2e18, .setting = true}, {0}};
-static const struct option_spec keep_options[] = {{.name = "keep", .kind = OPT_FLAG, .dest = &filter.keep, .setting = true}, {0}};
+static const struct option_spec keep_options[] = {
+    {.name = "keep", .kind = OPT_FLAG, .dest = &filter.keep, .setting = true}, {0}};
 static const struct option_spec common_options[] = {
     {.name = "strict", .kind = OPT_FLAG, .dest = &filter.strict},
     {.name = "log-json", .kind = OPT_FLAG, .dest = &filter.log_json},
@@ -135,7 +165,8 @@ static void set_option(const struct option_spec *o, const char *value)
         bool bounded = o->low != 0 || o->high != 0;
         if (end == value || *end || errno || v != v || v - v != 0)
             usage_error("--%s wants a number, not `%s`", o->name, value);
-        if (bounded && (v < o->low || v > o->high)) usage_error("--%s %g is outside %g..%g", o->name, v, o->low, o->high);
+        if (bounded && (v < o->low || v > o->high))
+            usage_error("--%s %g is outside %g..%g", o->name, v, o->low, o->high);
         *(double *)o->dest = v;
         break;
     }
@@ -152,7 +183,8 @@ static void set_option(const struct option_spec *o, const char *value)
         struct size *s = o->dest;
         int used = 0;
         long long w, h;
-        if (sscanf(value, "%lldx%lld%n", &w, &h, &used) != 2 || value[used] || w < 1 || h < 1 || w > 16384 || h > 16384)
+        if (sscanf(value, "%lldx%lld%n", &w, &h, &used) != 2 || value[used] || w < 1 || h < 1 || w > 16384 ||
+            h > 16384)
             usage_error("--%s wants WIDTHxHEIGHT, not `%s`", o->name, value);
         *s = (struct size){w, h};
         break;
@@ -166,6 +198,7 @@ static void set_option(const struct option_spec *o, const char *value)
     }
 }
 
+/* NULL: text that is not UTF-8 */
 static json_t *option_json(const struct option_spec *o)
 {
     switch (o->kind) {
@@ -174,13 +207,17 @@ static json_t *option_json(const struct option_spec *o)
     case OPT_REAL: return json_real(*(double *)o->dest);
     case OPT_TEXT:
     case OPT_CHOICE: return *(const char **)o->dest ? json_string(*(const char **)o->dest) : json_null();
-    case OPT_SIZE: return json_sprintf("%lldx%lld", (long long)((struct size *)o->dest)->width,
-                                       (long long)((struct size *)o->dest)->height);
+    case OPT_SIZE:
+        return json_sprintf("%lldx%lld", (long long)((struct size *)o->dest)->width,
+                            (long long)((struct size *)o->dest)->height);
     case OPT_LIST: {
         struct text_list *l = o->dest;
         json_t *list = json_array();
-        for (int i = 0; i < l->count; i++) json_array_append_new(list, json_string(l->item[i]));
-        return list;
+        int bad = 0;
+        for (int i = 0; i < l->count; i++) bad |= json_array_append_new(list, json_string(l->item[i]));
+        if (!bad) return list;
+        json_decref(list);
+        return NULL;
     }
     }
     return NULL;
@@ -192,12 +229,13 @@ static void print_help(const char *help, const struct option_spec *const *tables
     const char *mark = strstr(help, "COMMON\n");
     if (!mark) mark = help + strlen(help);
     printf("%.*s%s%s%s%s%s", (int)(mark - help), help, flags & FILTER_COMPUTE ? compute_help : "",
-           flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "", flags & FILTER_KEEP ? keep_help : "", common_help,
-           *mark ? mark + strlen("COMMON\n") : "");
+           flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "", flags & FILTER_KEEP ? keep_help : "",
+           common_help, *mark ? mark + strlen("COMMON\n") : "");
     for (const struct option_spec *o = tables[0]; o && o->name; o++) {
         char word[64];
         snprintf(word, sizeof word, "--%s", o->name);
-        if (!strstr(help, word)) fflush(stdout), fprintf(stderr, "%s: %s is missing above\n", filter.name, word), abort();
+        if (!strstr(help, word))
+            fflush(stdout), fprintf(stderr, "%s: %s is missing above\n", filter.name, word), abort();
     }
 }
 
@@ -209,9 +247,26 @@ static void occupy_standard_descriptors(void)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : O_WRONLY) != fd) _exit(1);
 }
 
-/* An OpenMP thread that has nothing to do spins by default, on cores that the other programs of a pipeline need: two programs
- * on two cores were seen to take thirty times as long. The runtime reads its policy when it is loaded, before main(), so the
- * program starts itself once more with another one. Somebody who sets the variable has decided. */
+/* stdout may not block, by the doing of another process that shares it: stdio would lose what does not fit.
+ */
+static ssize_t write_text(void *cookie, const char *text, size_t n)
+{
+    (void)cookie;
+    return write_full(1, text, n) ? (ssize_t)n : 0;
+}
+
+static void open_text_output(void)
+{
+    FILE *f = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_text});
+    if (!f) return;
+    if (isatty(1)) setvbuf(f, NULL, _IOLBF, 0);
+    stdout = f;
+}
+
+/* An OpenMP thread that has nothing to do spins by default, on cores that the other programs of a pipeline
+ * need: two programs on two cores were seen to take thirty times as long. The runtime reads its policy when
+ * it is loaded, before main(), so the program starts itself once more with another one. Somebody who sets the
+ * variable has decided. */
 static void idle_threads_sleep(char **argv)
 {
     char self[4096];
@@ -223,11 +278,9 @@ static void idle_threads_sleep(char **argv)
 
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
 {
-    const struct option_spec *tables[] = {options,
-                                          which & FILTER_COMPUTE ? compute_options : NULL,
+    const struct option_spec *tables[] = {options, which & FILTER_COMPUTE ? compute_options : NULL,
                                           which & (FILTER_COMPUTE | FILTER_SEED) ? seed_options : NULL,
-                                          which & FILTER_KEEP ? keep_options : NULL,
-                                          common_options};
+                                          which & FILTER_KEEP ? keep_options : NULL, common_options};
     enum { TABLES = sizeof tables / sizeof tables[0], MAX = 64, HELP = 1000, VERSION, FIRST };
     const struct option_spec *known[MAX];
     struct option longs[MAX + 3];
@@ -235,11 +288,14 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     int count = 0, at = 1;
 
     occupy_standard_descriptors();
+    signal(SIGXFSZ, SIG_IGN); /* a file past the limit is a write that fails, and says so */
     if (which & FILTER_COMPUTE) idle_threads_sleep(argv);
+    open_text_output();
     filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
     flags = which;
     for (int t = 0; t < TABLES; t++)
-        for (const struct option_spec *o = tables[t]; o && o->name && count < MAX; o++) {
+        for (const struct option_spec *o = tables[t]; o && o->name; o++) {
+            assert(count < MAX);
             bool argument = o->kind != OPT_FLAG;
             longs[count] = (struct option){o->name, argument, NULL, FIRST + count};
             if (o->letter) {
@@ -276,27 +332,24 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     if (filter.argc && !(flags & FILTER_ARGUMENTS)) usage_error("unexpected operand `%s`", filter.argv[0]);
     if (flags & FILTER_COMPUTE) {
         int index, used = 0;
-        bool numbered = sscanf(filter.device, "cuda:%d%n", &index, &used) == 1 && !filter.device[used] && index >= 0;
-        if (strcmp(filter.device, "auto") && strcmp(filter.device, "cpu") && strcmp(filter.device, "cuda") && !numbered)
+        bool numbered =
+            sscanf(filter.device, "cuda:%d%n", &index, &used) == 1 && !filter.device[used] && index >= 0;
+        if (strcmp(filter.device, "auto") && strcmp(filter.device, "cpu") && strcmp(filter.device, "cuda") &&
+            !numbered)
             usage_error("--device is cpu, cuda or cuda:N, not `%s`", filter.device);
     }
     if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
-    if (flags & FILTER_FRAMES_OUT && isatty(1)) usage_error("frames are not for a terminal: send stdout to a file or a pipe");
+    if (flags & FILTER_FRAMES_OUT && isatty(1))
+        usage_error("frames are not for a terminal: send stdout to a file or a pipe");
 
     if (which & FILTER_COMPUTE && !*filter.dtype) filter.dtype = filter_dtype() == DT_F32 ? "f32" : "bf16";
     filter.settings = json_object();
     for (int i = 0; i < count; i++)
-        if (known[i]->setting) json_object_set_new(filter.settings, known[i]->name, option_json(known[i]));
+        if (known[i]->setting && json_object_set_new(filter.settings, known[i]->name, option_json(known[i])))
+            usage_error("--%s is not UTF-8", known[i]->name);
 }
 
-/* ---- records -------------------------------------------------------------------------------------------- */
-
-static void count_failure(const char *key, const char *fmt, va_list ap)
-{
-    filter.failed++;
-    message("error", key, fmt, ap);
-    if (filter.strict) exit(1);
-}
+/* ---- records ------------------------------------------------------------------------------------------- */
 
 static void interrupt(int signal)
 {
@@ -316,39 +369,33 @@ json_t *filter_input_settings(void)
     return input ? json_object_get(frame_reader_begin(input), "settings") : NULL;
 }
 
-static void fail_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void fail_line(const char *fmt, ...)
+void filter_fail_at(const char *key, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    count_failure(NULL, fmt, ap);
+    filter.failed++;
+    message("error", key, fmt, ap);
     va_end(ap);
-}
-
-void filter_fail(struct frame *f, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    count_failure(frame_key(f), fmt, ap);
-    va_end(ap);
+    if (filter.strict) exit(1);
 }
 
 bool filter_next(struct frame *f)
 {
     if (!input && !(input = frame_reader_open(0, "stdin"))) die("out of memory");
-    for (;;) {
+    while (!frame_interrupted) {
         switch (frame_read(input, f)) {
         case FRAME_RECORD: progress("%s", frame_key(f)); return true;
         case FRAME_END: return false;
-        case FRAME_BAD_LINE: fail_line("%s", f->error); break;
+        case FRAME_BAD_LINE: filter_fail_at(NULL, "%s", f->error); break;
         case FRAME_DAMAGED:
-            if (frame_interrupted) return false;
-            die("%s", f->error);
+            if (!frame_interrupted) die("%s", f->error);
         }
     }
+    return false;
 }
 
-/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been ignored. */
+/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been
+ * ignored. */
 static void output_failed(const char *why)
 {
     if (errno == EPIPE) {
@@ -377,14 +424,23 @@ void filter_emit(struct frame *f)
     }
 }
 
+static void flush_text(void)
+{
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout)) return;
+    if (errno == EINTR)
+        return; /* only when told to end: what is to be saved first matters more than this line */
+    output_failed(errno ? strerror(errno) : "an earlier write failed");
+}
+
 void filter_emit_line(json_t *object_stolen)
 {
     char *line = json_dumps(object_stolen, JSON_COMPACT);
     json_decref(object_stolen);
     if (!line) die("out of memory");
-    bool bad = puts(line) < 0 || fflush(stdout);
+    puts(line);
     free(line);
-    if (bad) output_failed(strerror(errno));
+    flush_text();
     filter.done++;
 }
 
@@ -393,7 +449,7 @@ int filter_finish(void)
     int64_t upstream = input ? frame_reader_failed(input) : 0;
     if (flags & FILTER_FRAMES_OUT && !frame_write_end(frames_out(), upstream + filter.failed))
         output_failed(frame_writer_error(output));
-    if (fflush(stdout)) output_failed(strerror(errno));
+    flush_text();
     if (close(1) && flags & (FILTER_FRAMES_OUT | FILTER_TEXT_OUT)) output_failed(strerror(errno));
     if (showing_progress) fputs("\r\033[K", stderr);
     showing_progress = false;

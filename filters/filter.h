@@ -54,7 +54,7 @@ enum filter_flags {
     FILTER_ARGUMENTS = 8,   /* operands allowed: filter.argc, filter.argv */
     FILTER_SEED = 16,       /* takes --seed without being a compute filter */
     FILTER_KEEP = 32,       /* takes --keep */
-    FILTER_NEEDS_MODEL = 64,/* -m is required */
+    FILTER_NEEDS_MODEL = 64, /* -m is required */
 };
 
 /* What the common options said. */
@@ -68,22 +68,28 @@ extern struct filter_state {
     bool strict, keep, log_json;
     int argc;           /* operands */
     char **argv;
-    json_t *settings;   /* for the begin header; a program may add to it (a model's id) before the first record */
+    json_t *settings;   /* for the begin header; a program may add to it before the first record */
     int64_t done, failed;
 } filter;
 
 /* Parses and checks options; prints --help and --version; makes sure that descriptors 0, 1, 2 are open. */
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
 
-/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program with 1.
- * A JSON line that is no record is reported and counted, and the next one is returned. */
+/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program with
+ * 1. A JSON line that is no record is reported and counted, and the next one is returned. */
 bool filter_next(struct frame *f);
-json_t *filter_input_settings(void);                            /* of the stream being read, borrowed; NULL: none known */
-void filter_catch_term(void); /* SIGTERM and SIGINT set frame_interrupted and end filter_next(), for programs that save first */
-void filter_emit(struct frame *f);                              /* write a record to stdout; counts it as done */
-void filter_emit_line(json_t *object_stolen);                   /* write one JSON line; counts it as done */
-void filter_fail(struct frame *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int filter_finish(void);                                        /* returns the exit code */
+json_t *filter_input_settings(void);          /* of the stream being read, borrowed; NULL: none known */
+void filter_emit(struct frame *f);            /* write a record to stdout; counts it as done */
+void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it as done */
+int filter_finish(void);                      /* returns the exit code */
+
+/* A record failed: this is said with its key, and counted; with --strict the program ends. */
+#define filter_fail(f, ...) filter_fail_at(frame_key(f), __VA_ARGS__)
+/* The same of what is no record (a line of a file, say). key: what it is called, or NULL. */
+void filter_fail_at(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* SIGTERM and SIGINT set frame_interrupted and end filter_next(), for programs that save first. */
+void filter_catch_term(void);
 
 /* The record as a JSON line: key and every meta field. The caller owns it. */
 json_t *filter_record_json(struct frame *f);
@@ -94,6 +100,10 @@ enum dtype filter_dtype(void);
 void say(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* "program: key: message" */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));         /* exit 1 */
 void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 2 */
+
+/* Text from outside (keys, names) for people to read: a ? for each control character, so that it can neither end a
+ * line nor move a terminal's cursor. */
+void put_plain(FILE *f, const char *text);
 
 /* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled. */
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

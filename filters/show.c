@@ -1,4 +1,5 @@
-/* show - say in readable text what a stream, a safetensors file, a store or a model holds; or check that it is sound. */
+/* show - say in readable text what a stream, a safetensors file, a store or a model holds; or check that it
+ * is sound. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -14,17 +15,18 @@
 #include "formats/safetensors.h"
 #include "formats/store.h"
 
-static const char help[] = "show - what a stream, file, store or model holds\n"
-                           "usage: show [options] [FILE...]       streams, .safetensors files or stores; no FILE: stdin\n"
-                           "       show -m MODEL                  a model folder or random:PRESET: every tensor, nothing loaded\n"
-                           "  -m, --model DIR      model folder\n"
-                           "      --jsonl          one JSON line a record (of a model or a file: a tensor)  [text]\n"
-                           "      --stats          each tensor's least, largest and mean value              [off]\n"
-                           "      --check          read and verify everything, print only what is wrong     [off]\n"
-                           "COMMON\n"
-                           "exit    0 all sound, 1 something is damaged or cannot be read, 2 wrong usage\n"
-                           "e.g.    show train/*.mp | less; show --check train; show -m random:cogvideox-5b | tail -1\n"
-                           "see also: tensor-eq, pack\n";
+static const char help[] =
+    "show - what a stream, file, store or model holds\n"
+    "usage: show [options] [FILE...]       streams, .safetensors files or stores; no FILE: stdin\n"
+    "       show -m MODEL                  a model folder or random:PRESET: every tensor, nothing loaded\n"
+    "  -m, --model DIR      model folder\n"
+    "      --jsonl          one JSON line a record (of a model or a file: a tensor)  [text]\n"
+    "      --stats          each tensor's least, largest and mean value              [off]\n"
+    "      --check          read and verify everything, print only what is wrong     [off]\n"
+    "COMMON\n"
+    "exit    0 all sound, 1 something is damaged or cannot be read, 2 wrong usage\n"
+    "e.g.    show train/*.mp | less; show --check train; show -m random:cogvideox-5b | tail -1\n"
+    "see also: tensor-eq, pack\n";
 
 static bool jsonl, stats, check;
 static const char *model;
@@ -36,197 +38,262 @@ static const struct option_spec options[] = {
     {0}};
 static char err[1024];
 
-static void problem(const char *where, const char *why)
+/* ---- tensors ------------------------------------------------------------------------------------------- */
+
+struct values {
+    double low, high, mean; /* NaN, all three, when there is one */
+};
+
+static struct values values_of(const struct tensor *t)
 {
-    filter.failed++;
-    say(where, "%s", why);
+    struct values v = {INFINITY, -INFINITY, 0};
+    int64_t n = tensor_count(t);
+    for (int64_t i = 0; i < n; i++) {
+        double x = tensor_get(t, i);
+        if (isnan(x)) return (struct values){NAN, NAN, NAN};
+        v.low = fmin(v.low, x);
+        v.high = fmax(v.high, x);
+        v.mean += x / (double)n;
+    }
+    return v;
 }
 
-static json_t *shape_json(const struct tensor *t)
+static json_t *number(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+static json_t *tensor_json(const struct tensor *t)
 {
     json_t *shape = json_array();
     for (int a = 0; a < t->rank; a++) json_array_append_new(shape, json_integer(t->shape[a]));
-    return shape;
+    json_t *entry = json_pack("{s:s, s:o}", "dtype", dtype_name(t->dtype), "shape", shape);
+    if (stats && tensor_count(t)) {
+        struct values v = values_of(t);
+        json_object_set_new(entry, "min", number(v.low));
+        json_object_set_new(entry, "max", number(v.high));
+        json_object_set_new(entry, "mean", number(v.mean));
+    }
+    return entry;
 }
 
-static void tensor_stats(const struct tensor *t, double *low, double *high, double *mean)
+static void print_tensor(const char *name, int width, const struct tensor *t)
 {
-    int64_t n = tensor_count(t);
-    double sum = 0;
-    *low = INFINITY, *high = -INFINITY;
-    for (int64_t i = 0; i < n; i++) {
-        double v = tensor_get(t, i);
-        if (!(v >= *low)) *low = v;
-        if (!(v <= *high)) *high = v;
-        sum += v;
+    char is[160];
+    put_plain(stdout, name);
+    printf("%*s %s", width > (int)strlen(name) ? width - (int)strlen(name) : 0, "",
+           tensor_describe(is, sizeof is, t));
+    if (stats && tensor_count(t)) {
+        struct values v = values_of(t);
+        printf("  min %.4g max %.4g mean %.4g", v.low, v.high, v.mean);
     }
-    *mean = sum / (double)n;
+    putchar('\n');
 }
+
+/* ---- streams and stores -------------------------------------------------------------------------------- */
 
 static void show_record(struct frame *f, int64_t index)
 {
-    char is[160];
-    double low, high, mean;
+    const char *field;
+    json_t *value;
     if (jsonl) {
         json_t *line = filter_record_json(f), *tensors = json_object();
-        for (int i = 0; i < f->count; i++) {
-            struct tensor *t = &f->tensor[i].t;
-            json_t *entry = json_pack("{s:s, s:o}", "dtype", dtype_name(t->dtype), "shape", shape_json(t));
-            if (stats && tensor_count(t)) {
-                tensor_stats(t, &low, &high, &mean);
-                json_object_set_new(entry, "min", isfinite(low) ? json_real(low) : json_null());
-                json_object_set_new(entry, "max", isfinite(high) ? json_real(high) : json_null());
-                json_object_set_new(entry, "mean", isfinite(mean) ? json_real(mean) : json_null());
-            }
-            json_object_set_new(tensors, f->tensor[i].name, entry);
-        }
+        for (int i = 0; i < f->count; i++)
+            json_object_set_new(tensors, f->tensor[i].name, tensor_json(&f->tensor[i].t));
         json_object_set_new(line, "tensors", tensors);
         filter_emit_line(line);
         return;
     }
-    printf("%-6lld %s\n", (long long)index, frame_key(f));
+    printf("%-6lld ", (long long)index);
+    put_plain(stdout, frame_key(f));
+    putchar('\n');
     for (int i = 0; i < f->count; i++) {
-        printf("       %-16s %s", f->tensor[i].name, tensor_describe(is, sizeof is, &f->tensor[i].t));
-        if (stats && tensor_count(&f->tensor[i].t)) {
-            tensor_stats(&f->tensor[i].t, &low, &high, &mean);
-            printf("  min %.4g max %.4g mean %.4g", low, high, mean);
-        }
-        puts("");
+        printf("       ");
+        print_tensor(f->tensor[i].name, 16, &f->tensor[i].t);
     }
-    const char *key;
-    json_t *value;
-    json_object_foreach (frame_meta(f), key, value) {
+    json_object_foreach (frame_meta(f), field, value) {
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        printf("       %-16s %s\n", key, text);
+        printf("       ");
+        put_plain(stdout, field);
+        printf("%*s %s\n", strlen(field) < 16 ? 16 - (int)strlen(field) : 0, "", text ? text : "");
         free(text);
     }
+}
+
+/* Once for each stream that is not empty, or is the last one. */
+static void show_begin(json_t *begin, json_t **shown)
+{
+    if (!begin || begin == *shown || check || jsonl) return;
+    char *settings = json_dumps(json_object_get(begin, "settings"), JSON_COMPACT);
+    printf("begin  ");
+    put_plain(stdout, json_string_value(json_object_get(begin, "program")));
+    putchar(' ');
+    put_plain(stdout, json_string_value(json_object_get(begin, "version")));
+    printf(" %s\n", settings ? settings : "");
+    free(settings);
+    json_decref(*shown);
+    *shown = json_incref(begin);
 }
 
 static void show_stream(int fd, const char *name)
 {
     struct frame f = FRAME_INIT;
     struct frame_reader *r = frame_reader_open(fd, name);
-    json_t *last = NULL;
+    json_t *shown = NULL;
     int64_t count = 0;
     enum frame_got got;
     if (!r) die("out of memory");
     while ((got = frame_read(r, &f)) > FRAME_END) {
-        if (got == FRAME_BAD_LINE) {
-            problem(NULL, f.error);
-            continue;
-        }
-        json_t *begin = frame_reader_begin(r);
-        if (begin && begin != last && !check && !jsonl) {
-            char *settings = json_dumps(json_object_get(begin, "settings"), JSON_COMPACT | JSON_ENCODE_ANY);
-            printf("begin  %s %s %s\n", json_string_value(json_object_get(begin, "program")),
-                   json_string_value(json_object_get(begin, "version")), settings ? settings : "");
-            free(settings);
-        }
-        last = begin;
-        if (!check) show_record(&f, count);
-        count++;
+        show_begin(frame_reader_begin(r), &shown);
+        if (got == FRAME_BAD_LINE)
+            filter_fail_at(NULL, "%s", f.error);
+        else if (!check)
+            show_record(&f, count);
+        count += got == FRAME_RECORD;
     }
-    if (got == FRAME_DAMAGED) problem(NULL, f.error);
-    if (got == FRAME_END && !check && !jsonl) printf("end    %lld records, %lld failed\n", (long long)count, (long long)frame_reader_failed(r));
+    show_begin(frame_reader_begin(r), &shown);
+    if (got == FRAME_DAMAGED)
+        filter_fail_at(NULL, "%s", f.error);
+    else if (!check && !jsonl)
+        printf("end    %lld records, %lld failed\n", (long long)count, (long long)frame_reader_failed(r));
+    json_decref(shown);
     frame_reader_close(r);
     frame_free(&f);
-}
-
-static void show_tensor(const char *name, const struct tensor *t)
-{
-    char is[160];
-    if (jsonl)
-        filter_emit_line(json_pack("{s:s, s:s, s:o}", "name", name, "dtype", dtype_name(t->dtype), "shape", shape_json(t)));
-    else if (!check)
-        printf("%-72s %s\n", name, tensor_describe(is, sizeof is, t));
-}
-
-static void show_safetensors(const char *path)
-{
-    struct safetensors *s = safetensors_open(path, err, sizeof err);
-    int64_t parameters = 0;
-    if (!s) {
-        problem(NULL, err);
-        return;
-    }
-    const char *key;
-    json_t *value;
-    json_object_foreach (s->metadata, key, value)
-        if (!jsonl && !check) printf("%s = %s\n", key, json_string_value(value));
-    for (int i = 0; i < s->count; i++) {
-        parameters += tensor_count(&s->entry[i].shape);
-        show_tensor(s->entry[i].name, &s->entry[i].shape);
-    }
-    if (!jsonl && !check) printf("%d tensors, %lld parameters\n", s->count, (long long)parameters);
-    safetensors_close(s);
 }
 
 static void store_problem(void *context, const char *where, const char *why)
 {
     (void)context;
-    problem(where, why);
+    filter_fail_at(where, "%s", why);
+}
+
+static void show_store(const char *path)
+{
+    if (check) {
+        if (store_check(path, store_problem, NULL, err, sizeof err) < 0) filter_fail_at(NULL, "%s", err);
+        return;
+    }
+    struct frame f = FRAME_INIT;
+    struct store *s = store_open(path, err, sizeof err);
+    if (!s) filter_fail_at(NULL, "%s", err);
+    for (int64_t i = 0; s && i < s->count; i++)
+        if (store_read(s, i, &f))
+            show_record(&f, i);
+        else
+            filter_fail_at(s->record[i].key, "%s", f.error);
+    frame_free(&f);
+    store_close(s);
+}
+
+/* ---- files and models ---------------------------------------------------------------------------------- */
+
+static void show_listed(const char *name, const struct tensor *t)
+{
+    if (check) return;
+    if (jsonl) {
+        json_t *line = json_pack("{s:s}", "name", name), *entry = tensor_json(t);
+        json_object_update(line, entry);
+        json_decref(entry);
+        filter_emit_line(line);
+    } else {
+        print_tensor(name, 72, t);
+    }
+}
+
+static void show_safetensors(const char *path)
+{
+    const char *field;
+    json_t *value;
+    int64_t parameters = 0;
+    struct safetensors *s = safetensors_open(path, err, sizeof err);
+    if (!s) {
+        filter_fail_at(NULL, "%s", err);
+        return;
+    }
+    json_object_foreach (s->metadata, field, value) {
+        if (jsonl || check) continue;
+        put_plain(stdout, field);
+        printf(" = ");
+        put_plain(stdout, json_string_value(value));
+        putchar('\n');
+    }
+    for (int i = 0; i < s->count; i++) {
+        const struct safetensors_entry *e = &s->entry[i];
+        struct tensor t = e->shape;
+        parameters += tensor_count(&t);
+        if ((stats || check) && !(t.data = malloc(e->bytes + 1))) die("%s: no memory for %s", path, e->name);
+        if (t.data && !safetensors_read(s, e, t.data, err, sizeof err))
+            filter_fail_at(NULL, "%s", err);
+        else
+            show_listed(e->name, &t);
+        free(t.data);
+    }
+    if (!jsonl && !check) printf("%d tensors, %lld parameters\n", s->count, (long long)parameters);
+    safetensors_close(s);
 }
 
 /* By its first bytes: a safetensors file has a small header length and then `{`, a stream never does. */
+static bool is_safetensors(int fd)
+{
+    unsigned char b[9];
+    return pread(fd, b, sizeof b, 0) == sizeof b && b[8] == '{' && !(b[4] | b[5] | b[6] | b[7]);
+}
+
 static void show_file(const char *path)
 {
     struct stat st;
-    unsigned char first[9] = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st)) {
-        problem(path, strerror(errno));
-    } else if (S_ISDIR(st.st_mode)) {
-        struct store *s = store_open(path, err, sizeof err);
-        if (check && store_check(path, store_problem, NULL, err, sizeof err) < 0) problem(NULL, err);
-        if (!s && !check) problem(NULL, err);
-        for (int64_t i = 0; s && !check && i < s->count; i++) {
-            struct frame f = FRAME_INIT;
-            if (store_read(s, i, &f))
-                show_record(&f, i);
-            else
-                problem(s->record[i].key, f.error);
-            frame_free(&f);
-        }
-        store_close(s);
-    } else if (S_ISREG(st.st_mode) && pread(fd, first, 9, 0) == 9 && first[8] == '{' && !first[4] && !first[5] && !first[6] && !first[7]) {
+    if (fd < 0 || fstat(fd, &st))
+        filter_fail_at(path, "%s", strerror(errno));
+    else if (S_ISDIR(st.st_mode))
+        show_store(path);
+    else if (S_ISREG(st.st_mode) && is_safetensors(fd))
         show_safetensors(path);
-    } else {
+    else
         show_stream(fd, path);
-    }
     if (fd >= 0) close(fd);
+}
+
+struct part {
+    const char *name;
+    bool (*declare)(struct params *, json_t *, const char *, char *, size_t);
+    const char *const *alias;
+};
+
+static void show_part(const struct model *m, const struct part *part)
+{
+    struct params list = {0};
+    struct model_weights *files = NULL;
+    char name[256];
+    snprintf(name, sizeof name, "%s/config.json", part->name);
+    json_t *config = model_config(m, part->name, err, sizeof err);
+    if (!config || !part->declare(&list, config, name, err, sizeof err) ||
+        !weights_check(&list, m, part->name, part->alias, err, sizeof err) ||
+        (!m->random && !(files = model_weights_open(m, part->name, err, sizeof err)))) {
+        filter_fail_at(NULL, "%s", err);
+    } else {
+        for (int i = 0; i < list.count; i++) {
+            const struct param *p = &list.param[i];
+            snprintf(name, sizeof name, "%s/%s", part->name, p->name);
+            show_listed(name, files ? &model_weights_find(files, p->name)->entry->shape : &p->shape);
+        }
+        if (!jsonl && !check)
+            printf("%s: %d tensors, %lld parameters\n", part->name, list.count,
+                   (long long)params_count(&list));
+    }
+    model_weights_close(files);
+    params_free(&list);
+    json_decref(config);
 }
 
 static void show_model(void)
 {
-    static const char *const tied[] = {"encoder.embed_tokens.weight", NULL}; /* shared.weight again, in some folders */
-    static const struct {
-        const char *name;
-        bool (*declare)(struct params *, json_t *, const char *, char *, size_t);
-        const char *const *alias;
-    } part[] = {{"transformer", dit_declare, NULL},
-                {"vae", vae_declare, NULL},
-                {"text_encoder", t5_declare, tied}};
+    static const char *const tied[] = {"encoder.embed_tokens.weight", NULL}; /* shared.weight, once more */
+    static const struct part parts[] = {
+        {"transformer", dit_declare, NULL}, {"vae", vae_declare, NULL}, {"text_encoder", t5_declare, tied}};
     struct model *m = model_open(model, err, sizeof err);
     if (!m) die("%s", err);
-    for (int p = 0; p < 3; p++) {
-        struct params list = {0};
-        char file[64];
-        snprintf(file, sizeof file, "%s/config.json", part[p].name);
-        json_t *config = model_config(m, part[p].name, err, sizeof err);
-        if (!config || !part[p].declare(&list, config, file, err, sizeof err) || 
-            !weights_check(&list, m, part[p].name, part[p].alias, err, sizeof err)) {
-            problem(NULL, err);
-        } else {
-            for (int i = 0; i < list.count; i++) {
-                char name[256];
-                snprintf(name, sizeof name, "%s/%s", part[p].name, list.param[i].name);
-                show_tensor(name, &list.param[i].shape);
-            }
-            if (!jsonl && !check) printf("%s: %d tensors, %lld parameters\n", part[p].name, list.count, (long long)params_count(&list));
-        }
-        params_free(&list);
-        json_decref(config);
-    }
+    for (int i = 0; i < 3; i++) show_part(m, &parts[i]);
     model_close(m);
 }
 
@@ -234,6 +301,7 @@ int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_TEXT_OUT);
     if (model && filter.argc) usage_error("either -m or files");
+    if (model && stats) usage_error("--stats is of values, and a model's are not loaded");
     if (model)
         show_model();
     else if (!filter.argc)

@@ -3,33 +3,37 @@
  *   stdin   nothing, or with --add records
  *   stdout  records with one tensor, or the same records with one more
  */
+#include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "filters/filter.h"
 #include "filters/nets/rng.h"
 
-static const char help[] = "tensor-gen - make test tensors\n"
-                           "usage: tensor-gen --name NAME --shape N,N,.. [options] >records\n"
-                           "       tensor-gen --add --name NAME --shape N,N,.. [options] <records >records\n"
-                           "      --name NAME      of the tensor                             required\n"
-                           "      --shape N,N,..   its shape; an empty text makes a scalar   required\n"
-                           "      --dtype TYPE     u8 i32 i64 f16 bf16 f32 f64               [f32]\n"
-                           "      --fill KIND      normal | uniform in [0,1) | ramp | zero   [normal]\n"
-                           "                       a ramp rises from 0 to 1 over the tensor; u8 takes 255 times the value\n"
-                           "      --scale X        multiplies the values                     [1]\n"
-                           "      --count N        how many records                          [1]\n"
-                           "      --key TEXT       their key; with several, TEXT0, TEXT1 ..  [gen]\n"
-                           "      --meta NAME=JSON a meta field (text when it is no JSON); may be repeated\n"
-                           "      --add            add the tensor to the records of stdin    [off]\n"
-                           "COMMON\n"
-                           "values  depend on the seed, the key and the name alone\n"
-                           "exit    0 done, 1 something failed, 2 wrong usage\n"
-                           "e.g.    tensor-gen --name video --dtype u8 --fill ramp --shape 9,64,96,3 | vae-encode -m random:tiny | show\n"
-                           "see also: tensor-eq, show\n";
+static const char help[] =
+    "tensor-gen - make test tensors\n"
+    "usage: tensor-gen --name NAME --shape N,N,.. [options] >records\n"
+    "       tensor-gen --add --name NAME --shape N,N,.. [options] <records >records\n"
+    "      --name NAME      of the tensor                             required\n"
+    "      --shape N,N,..   its shape; an empty text makes a scalar   required\n"
+    "      --dtype TYPE     u8 i32 i64 f16 bf16 f32 f64               [f32]\n"
+    "      --fill KIND      normal | uniform in [0,1) | ramp | zero   [normal]\n"
+    "                       a ramp rises from 0 to 1 over the tensor; u8 takes 255 times the value\n"
+    "      --scale X        multiplies the values                     [1]\n"
+    "      --count N        how many records                          [1]\n"
+    "      --key TEXT       their key; with several, TEXT0, TEXT1 ..  [gen]\n"
+    "      --meta NAME=JSON a meta field (text when it is no JSON); may be repeated\n"
+    "      --add            add the tensor to the records of stdin    [off]\n"
+    "COMMON\n"
+    "values  depend on the seed, the key and the name alone\n"
+    "exit    0 done, 1 something failed, 2 wrong usage\n"
+    "e.g.    tensor-gen --name video --dtype u8 --fill ramp --shape 9,64,96,3 | vae-encode -m random:tiny | "
+    "show\n"
+    "see also: tensor-eq, show\n";
 
-static const char *name, *shape, *type = "f32", *fill = "normal", *key = "gen";
-static int64_t count = 1;
+static const char *name, *shape, *type = "f32", *fill = "normal", *key;
+static int64_t count = -1;
 static double scale = 1;
 static bool adding;
 static struct text_list fields;
@@ -37,8 +41,16 @@ static struct text_list fields;
 static const struct option_spec options[] = {
     {.name = "name", .kind = OPT_TEXT, .dest = &name, .setting = true},
     {.name = "shape", .kind = OPT_TEXT, .dest = &shape, .setting = true},
-    {.name = "dtype", .kind = OPT_CHOICE, .dest = &type, .choices = "u8|i32|i64|f16|bf16|f32|f64", .setting = true},
-    {.name = "fill", .kind = OPT_CHOICE, .dest = &fill, .choices = "normal|uniform|ramp|zero", .setting = true},
+    {.name = "dtype",
+     .kind = OPT_CHOICE,
+     .dest = &type,
+     .choices = "u8|i32|i64|f16|bf16|f32|f64",
+     .setting = true},
+    {.name = "fill",
+     .kind = OPT_CHOICE,
+     .dest = &fill,
+     .choices = "normal|uniform|ramp|zero",
+     .setting = true},
     {.name = "scale", .kind = OPT_REAL, .dest = &scale, .low = -1e38, .high = 1e38, .setting = true},
     {.name = "count", .kind = OPT_INT, .dest = &count, .high = 1e12},
     {.name = "key", .kind = OPT_TEXT, .dest = &key},
@@ -48,20 +60,21 @@ static const struct option_spec options[] = {
 
 static void parse_shape(int64_t *dims)
 {
-    const char *p = shape;
-    while (*p) {
-        char *end;
+    char *end = "";
+    for (const char *p = shape; *p || *end; p = end + (*end == ',')) {
         if (dims[0] == TENSOR_MAX_RANK) usage_error("--shape has more than %d dimensions", TENSOR_MAX_RANK);
+        errno = 0;
         dims[++dims[0]] = strtoll(p, &end, 10);
-        if (end == p || (*end && *end != ',') || dims[dims[0]] < 0) usage_error("--shape `%s` is not a list of sizes", shape);
-        p = end + (*end == ',');
+        if (end == p || (*end && *end != ',') || dims[dims[0]] < 0 || errno)
+            usage_error("--shape `%s` is not a list of sizes", shape);
     }
 }
 
-static void add_tensor(struct frame *f, enum dtype d, const int64_t *dims)
+/* false with the reason in f->error */
+static bool add_tensor(struct frame *f, enum dtype d, const int64_t *dims)
 {
     struct tensor *t = frame_add_shape(f, name, d, dims);
-    if (!t) die("%s: %s", frame_key(f), f->error);
+    if (!t) return false;
     int64_t n = tensor_count(t);
     float *v = calloc((size_t)n + 1, sizeof *v);
     if (!v) die("no memory for %lld values", (long long)n);
@@ -70,24 +83,24 @@ static void add_tensor(struct frame *f, enum dtype d, const int64_t *dims)
     for (int64_t i = 0; i < n; i++) {
         if (!strcmp(fill, "uniform")) v[i] = (float)rng_uniform(&r, (uint64_t)i);
         if (!strcmp(fill, "ramp")) v[i] = (float)i / (float)(n > 1 ? n - 1 : 1);
-        if (d == DT_U8) v[i] = v[i] * 255 + 0.5f;
         v[i] = (float)(scale * v[i]);
+        if (d == DT_U8) v[i] = v[i] * 255 + 0.5f;
     }
     struct tensor made = tensor_of(DT_F32, v, 1, n);
     tensor_convert(t, &made);
     free(v);
+    return true;
 }
 
-static void add_fields(struct frame *f)
+static void parse_fields(json_t *meta)
 {
     for (int i = 0; i < fields.count; i++) {
-        const char *equals = strchr(fields.item[i], '=');
-        char field[64];
-        if (!equals || (size_t)(equals - fields.item[i]) >= sizeof field) usage_error("--meta wants NAME=JSON");
-        snprintf(field, sizeof field, "%.*s", (int)(equals - fields.item[i]), fields.item[i]);
+        const char *item = fields.item[i], *equals = strchr(item, '=');
+        if (!equals || equals == item) usage_error("--meta wants NAME=JSON, not `%s`", item);
         json_t *value = json_loads(equals + 1, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-        if (json_object_set_new(frame_meta(f), field, value ? value : json_string(equals + 1)))
-            usage_error("--meta %s is not UTF-8", field);
+        if (!value) value = json_string(equals + 1);
+        if (json_object_setn_new(meta, item, (size_t)(equals - item), value))
+            usage_error("--meta %s is not UTF-8", item);
     }
 }
 
@@ -95,26 +108,37 @@ int main(int argc, char **argv)
 {
     struct frame f = FRAME_INIT;
     int64_t dims[1 + TENSOR_MAX_RANK] = {0};
-    char upper[8] = "", made[512];
+    char upper[8] = "";
     enum dtype d;
 
     filter_start(argc, argv, help, options, FILTER_FRAMES_OUT | FILTER_SEED);
-    if (!name || !*name) usage_error("--name is required");
+    if (!name) usage_error("--name is required");
     if (!shape) usage_error("--shape is required");
+    if (adding && (key || count >= 0))
+        usage_error("the records of --add have their keys: neither --key nor --count");
+    if (!key) key = "gen";
+    if (count < 0) count = 1;
+    if (!*key) usage_error("--key is empty");
     parse_shape(dims);
-    for (int i = 0; type[i]; i++) upper[i] = (char)(type[i] >= 'a' ? type[i] - 32 : type[i]);
+    for (int i = 0; type[i]; i++) upper[i] = (char)toupper(type[i]);
     dtype_parse(&d, upper);
+    json_t *meta = json_object();
+    parse_fields(meta);
 
     for (int64_t i = 0; adding ? filter_next(&f) : i < count; i++) {
         if (!adding) {
-            snprintf(made, sizeof made, count > 1 ? "%s%lld" : "%s", key, (long long)i);
-            frame_new(&f, made);
+            json_t *made = count > 1 ? json_sprintf("%s%lld", key, (long long)i) : json_string(key);
+            if (!made) usage_error("--key is not UTF-8");
+            frame_new(&f, json_string_value(made));
+            json_decref(made);
         }
-        if (!frame_meta(&f)) usage_error("--key is not UTF-8");
-        add_tensor(&f, d, dims);
-        add_fields(&f);
-        filter_emit(&f);
+        json_object_update(frame_meta(&f), meta);
+        if (add_tensor(&f, d, dims))
+            filter_emit(&f);
+        else
+            filter_fail(&f, "%s", f.error);
     }
+    json_decref(meta);
     frame_free(&f);
     return filter_finish();
 }
