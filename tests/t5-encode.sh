@@ -12,6 +12,7 @@ config() { # FIELD: of the tiny transformer
     sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$top/examples/presets/tiny/transformer/config.json"
 }
 
+# shellcheck disable=SC2094 # the field is called as the file is
 line k prompt 'a red kettle boils on the stove' >prompt
 ok 'embeddings have the length and width that the transformer reads' "
     t5-encode $t5 <prompt >out
