@@ -16,8 +16,8 @@
 FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 plot \
            show tensor-gen tensor-eq model-init
 
-# Every package in one place: Debian 12 and Ubuntu 24.04 know them all by these names.
-BUILD_PACKAGES := gcc g++ make pkg-config libmsgpack-dev libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
+# Every package in one place, by Debian 12's and Ubuntu 24.04's names.
+BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
 TEST_PACKAGES  := perl time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
 
