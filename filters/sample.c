@@ -169,6 +169,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (size.width && (size.width % 16 || size.height % 16)) usage_error("--size: multiples of 16");
     if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
+    if (!scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("--steps: %s", err);
 
     struct kern *k = compute_open();
     struct model *m = model_open(filter.model, err, sizeof err);

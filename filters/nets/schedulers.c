@@ -52,7 +52,7 @@ bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, si
 
 /* ---- sampling ------------------------------------------------------------------------------------ */
 
-enum { MAX_EULER_STEPS = 1000000 };
+enum { SCHEDULERS = 3, MAX_EULER_STEPS = 1000000 };
 
 /* The first divisor of 1000 from n on, up or down. 1 and 1000 end either search. */
 static int64_t divisor_from(int64_t n, int direction)
@@ -62,8 +62,24 @@ static int64_t divisor_from(int64_t n, int direction)
     return n;
 }
 
-static bool check_divisor(const char *name, int64_t steps, char *err, size_t errlen)
+/* SCHEDULERS: none of that name. */
+static int kind_of(const char *name)
 {
+    static const char *const names[SCHEDULERS] = {
+        [SCHEDULER_DPM] = "dpm", [SCHEDULER_DDIM] = "ddim", [SCHEDULER_EULER] = "euler"};
+    int kind = 0;
+    while (kind < SCHEDULERS && strcmp(name, names[kind])) kind++;
+    return kind;
+}
+
+bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
+{
+    int kind = kind_of(name);
+    if (kind == SCHEDULERS)
+        return fail(err, errlen, "%s: no such scheduler; there are dpm, ddim and euler", name);
+    if (kind == SCHEDULER_EULER)
+        return (steps >= 1 && steps <= MAX_EULER_STEPS) ||
+               fail(err, errlen, "euler takes 1 to %d steps, not %lld", MAX_EULER_STEPS, (long long)steps);
     int64_t below = divisor_from(steps, -1), above = divisor_from(steps, 1);
     if (below == steps) return true;
     char neighbours[64];
@@ -75,18 +91,9 @@ static bool check_divisor(const char *name, int64_t steps, char *err, size_t err
 bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
                     size_t errlen)
 {
-    static const char *const names[] = {
-        [SCHEDULER_DPM] = "dpm", [SCHEDULER_DDIM] = "ddim", [SCHEDULER_EULER] = "euler"};
-    int kind = 0;
-    while (kind < 3 && strcmp(name, names[kind])) kind++;
-    if (kind == 3) return fail(err, errlen, "%s: no such scheduler; there are dpm, ddim and euler", name);
-
-    *s = (struct scheduler){.kind = (enum scheduler_kind)kind, .steps = (int)steps};
-    if (s->kind != SCHEDULER_EULER)
-        return check_divisor(name, steps, err, errlen) && noise_schedule_read(&s->noise, config, err, errlen);
-    if (steps < 1 || steps > MAX_EULER_STEPS)
-        return fail(err, errlen, "euler takes 1 to %d steps, not %lld", MAX_EULER_STEPS, (long long)steps);
-    return true;
+    if (!scheduler_takes(name, steps, err, errlen)) return false;
+    *s = (struct scheduler){.kind = (enum scheduler_kind)kind_of(name), .steps = (int)steps};
+    return s->kind == SCHEDULER_EULER || noise_schedule_read(&s->noise, config, err, errlen);
 }
 
 /* Euler's position on the way from noise (1) to data (0). */

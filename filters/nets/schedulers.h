@@ -39,9 +39,11 @@ struct scheduler {
     struct noise_schedule noise;
 };
 
-/* name: dpm, ddim or euler. dpm and ddim step through the training timesteps and take only divisors of 1000,
- * because with any other count the last step misses the clean end; euler takes any number of steps, and reads
- * no noise schedule: its config may be NULL. false with the reason in err. */
+/* Whether there is a scheduler of that name, and it can take so many steps: of dpm and ddim, which step
+ * through the training timesteps, only divisors of 1000, because with any other count the last step misses
+ * the clean end; of euler any number. false with the reason in err. */
+bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen);
+/* Euler reads no noise schedule: its config may be NULL. */
 bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
                     size_t errlen);
 
