@@ -85,6 +85,27 @@ void usage_error(const char *fmt, ...)
     exit(2);
 }
 
+/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been
+ * ignored. */
+static void output_failed(const char *why)
+{
+    if (errno == EPIPE) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+        _exit(128 + SIGPIPE);
+    }
+    die("stdout: %s", why);
+}
+
+static void flush_text(void)
+{
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout)) return;
+    if (errno == EINTR)
+        return; /* only when told to end: what is to be saved first matters more than this line */
+    output_failed(errno ? strerror(errno) : "an earlier write failed");
+}
+
 static double now(void)
 {
     struct timespec t;
@@ -313,11 +334,13 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
         if (c == HELP) {
             print_help(help, tables);
-            exit(fflush(stdout) ? 1 : 0);
+            flush_text();
+            exit(0);
         }
         if (c == VERSION) {
             printf("%s (sluice) %s\n", filter.name, SLUICE_VERSION);
-            exit(fflush(stdout) ? 1 : 0);
+            flush_text();
+            exit(0);
         }
         if (c == ':') usage_error("%s wants a value", argv[optind - 1]);
         if (c == '?') {
@@ -394,18 +417,6 @@ bool filter_next(struct frame *f)
     return false;
 }
 
-/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been
- * ignored. */
-static void output_failed(const char *why)
-{
-    if (errno == EPIPE) {
-        signal(SIGPIPE, SIG_DFL);
-        raise(SIGPIPE);
-        _exit(128 + SIGPIPE);
-    }
-    die("stdout: %s", why);
-}
-
 static struct frame_writer *frames_out(void)
 {
     if (!output && !(output = frame_writer_open(1, filter.name, filter.settings))) die("out of memory");
@@ -422,15 +433,6 @@ void filter_emit(struct frame *f)
     } else {
         output_failed(frame_writer_error(output));
     }
-}
-
-static void flush_text(void)
-{
-    errno = 0;
-    if (!fflush(stdout) && !ferror(stdout)) return;
-    if (errno == EINTR)
-        return; /* only when told to end: what is to be saved first matters more than this line */
-    output_failed(errno ? strerror(errno) : "an earlier write failed");
 }
 
 void filter_emit_line(json_t *object_stolen)

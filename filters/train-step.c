@@ -103,18 +103,15 @@ static void evaluate(void)
     double loss = trainer_evaluate(&t, val_store, eval_clips, err, sizeof err);
     if (!isfinite(loss)) die("step %lld: validation: %s", (long long)run.step, err);
     metric(json_pack("{s:I, s:f}", "step", (json_int_t)run.step, "val_loss", loss));
-    if (loss < run.best - min_delta) {
-        run.best = loss;
-        run.worse = 0;
+    if (run_judge(&run, loss, min_delta, patience)) {
         trainer_get(&t, run.values, NULL, NULL);
         json_object_set_new(a->extra, "step", json_integer(run.step));
         json_object_set_new(a->extra, "val_loss", json_real(loss));
         if (!run_write_adapter(&run, a, "best.safetensors", err, sizeof err)) die("%s", err);
         json_object_del(a->extra, "step");
         json_object_del(a->extra, "val_loss");
-    } else if (++run.worse >= patience && patience) {
+    } else if (run.finished) {
         say(NULL, "no better validation loss in %lld evaluations: stopping at step %lld", (long long)patience, (long long)run.step);
-        run.finished = true;
     }
 }
 
@@ -192,7 +189,7 @@ static int describe(void)
         if (!bytes) die("%s", err);
         printf("             --recompute %-5s %.3f GB\n", names[r], 1e-9 * (double)bytes);
     }
-    return fflush(stdout) ? 1 : 0;
+    return filter_finish();
 }
 
 /* The adapter, fresh or as the run's state has it; the first record says for what size of frame. */
@@ -242,8 +239,8 @@ int main(int argc, char **argv)
         if (at > run.position)
             die("%s: position %lld comes where %lld is due: start draw without --from", frame_key(&f), (long long)at, (long long)run.position);
         step(&f);
+        if (val && (run.step % eval_every == 0 || run.step == max_steps)) evaluate();
         if (run.step == max_steps) run.finished = true;
-        if (val && (run.step % eval_every == 0 || run.finished)) evaluate();
         if (run.step % save_every == 0 || run.finished) save(), saved = run.step;
     }
     if (run.metrics && run.step > saved) save();

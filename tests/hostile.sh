@@ -126,6 +126,7 @@ check_help() {
     [ ! -s complaints ]
     grep -x "$program (sluice) [0-9.]*" version
     fails 1 "$program" --help >/dev/full
+    grep 'No space left' err
 }
 
 check_damage() {
