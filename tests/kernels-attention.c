@@ -82,8 +82,8 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
     gradient_near(&dk, attention, &s, in, 1, slope, n, GRADIENT * loud, "dk");
 }
 
-/* Many rows, so that the passes over query tiles add up: against the sums written out. */
-static void test_long_backward(int64_t rows, int heads, int64_t d)
+/* Many rows, so that tiles are worked on side by side and their sums add up: against the sums written out. */
+static void test_long(int64_t rows, int heads, int64_t d)
 {
     int64_t width = heads * d, n = rows * width;
     fresh();
@@ -114,6 +114,12 @@ static void test_long_backward(int64_t rows, int heads, int64_t d)
                     want[2][j * width + c] += p * g[i * width + c];
                 }
             }
+    struct tensor out = result(DT_F32, 2, rows, width), sums = result(DT_F32, 2, heads, rows);
+    RUN("attention_forward over many tiles",
+        attention_forward(k, &out, &sums, &q, &kk, &v, NULL, heads, (float)s.scale));
+    near(&out, o, TOLERANCE, "attention_forward over many tiles");
+    near(&sums, lse, TOLERANCE, "its log-sums");
+    settle(2);
     struct tensor dq = result(DT_F32, 2, rows, width), dk = result(DT_F32, 2, rows, width),
                   dv = result(DT_F32, 2, rows, width);
     RUN("attention_backward over many tiles",
@@ -134,6 +140,6 @@ int main(void)
     test_attention(1, 2, 3, true, 1);
     test_attention(23, 3, 7, true, 1);
     test_attention(300, 1, 16, true, 1);
-    test_long_backward(397, 2, 9);
+    test_long(900, 2, 9);
     return kernels_close();
 }

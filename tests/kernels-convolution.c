@@ -155,6 +155,7 @@ int main(void)
     test_causal_conv((int64_t[]){12, 17, 5, 9},
                      (int64_t[]){5, 4, 0}); /* pixels over several tiles, and an odd rest */
     test_causal_conv((int64_t[]){9, 11, 40, 33}, (int64_t[]){2, 3, 0});
+    test_causal_conv((int64_t[]){48, 40, 24, 32}, (int64_t[]){3, 2, 0}); /* many tiles, side by side */
     test_conv2d(1, 1, 1, 1, 1, 1);
     test_conv2d(3, 5, 1, 4, 3, 1);
     test_conv2d(2, 16, 19, 7, 5, 1);
