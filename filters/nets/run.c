@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "formats/atomic.h"
+#include "formats/crc32c.h"
 #include "formats/error.h"
 #include "formats/safetensors.h"
 
@@ -20,7 +21,7 @@ static const char *in_folder(const struct run *r, const char *name, char path[40
     return path;
 }
 
-/* ---- the state file ------------------------------------------------------------------------------------- */
+/* ---- the state file ------------------------------------------------------------------------------------ */
 
 static bool get_number(json_t *metadata, const char *field, double *v)
 {
@@ -29,6 +30,34 @@ static bool get_number(json_t *metadata, const char *field, double *v)
     if (!text) return false;
     *v = strtod(text, &end);
     return end != text && !*end;
+}
+
+/* Of the header's fields but for the checksum itself; the tensors follow, in the file's order. */
+static uint32_t fields_crc(json_t *metadata)
+{
+    json_t *fields = json_copy(metadata);
+    json_object_del(fields, "crc32c");
+    char *text = json_dumps(fields, JSON_COMPACT | JSON_SORT_KEYS);
+    uint32_t crc = text ? crc32c(0, text, strlen(text)) : 0;
+    free(text);
+    json_decref(fields);
+    return crc;
+}
+
+/* Disks and copies lose bytes in silence, and any F32 would do as a moment. */
+static bool intact(const struct safetensors *s, char *err, size_t errlen)
+{
+    unsigned char part[1 << 16];
+    double saved;
+    uint32_t crc = fields_crc(s->metadata);
+    for (int i = 0; i < s->count; i++)
+        for (size_t at = 0, n; at < s->entry[i].bytes; at += n) {
+            n = s->entry[i].bytes - at < sizeof part ? s->entry[i].bytes - at : sizeof part;
+            if (!safetensors_read_part(s, &s->entry[i], at, part, n, err, errlen)) return false;
+            crc = crc32c(crc, part, n);
+        }
+    return (get_number(s->metadata, "crc32c", &saved) && saved == crc) ||
+           fail(err, errlen, "its bytes are not those that were saved");
 }
 
 /* Names the first field in which two configurations differ. */
@@ -44,7 +73,9 @@ static bool same_config(json_t *saved, json_t *now, char *err, size_t errlen)
         if (!same || (a && b && json_equal(a, b))) continue;
         char *was = a ? json_dumps(a, JSON_ENCODE_ANY | JSON_COMPACT) : strdup("nothing");
         char *is = b ? json_dumps(b, JSON_ENCODE_ANY | JSON_COMPACT) : strdup("nothing");
-        same = fail(err, errlen, "`%s` was %s, this command says %s: give the old command, or another --state", key, was, is);
+        same =
+            fail(err, errlen, "`%s` was %s, this command says %s: give the old command, or another --state",
+                 key, was, is);
         free(was);
         free(is);
     }
@@ -62,10 +93,12 @@ static bool read_state(struct run *r, const char *path, bool *damaged, char *err
     if (!s) return false;
     const char *text = json_string_value(json_object_get(s->metadata, "config"));
     json_t *config = text ? json_loads(text, 0, NULL) : NULL;
-    bool good = config && get_number(s->metadata, "step", &step) && get_number(s->metadata, "position", &position) &&
-                get_number(s->metadata, "best", &best) && get_number(s->metadata, "worse", &worse) &&
-                get_number(s->metadata, "metrics_bytes", &metrics) && get_number(s->metadata, "finished", &finished);
+    bool good =
+        config && get_number(s->metadata, "step", &step) && get_number(s->metadata, "position", &position) &&
+        get_number(s->metadata, "best", &best) && get_number(s->metadata, "worse", &worse) &&
+        get_number(s->metadata, "metrics_bytes", &metrics) && get_number(s->metadata, "finished", &finished);
     if (!good) fail(why, sizeof why, "its header is not a training state's");
+    if (good) good = intact(s, why, sizeof why);
     if (good && !same_config(config, r->config, why, sizeof why)) good = *damaged = false;
 
     const struct {
@@ -81,7 +114,8 @@ static bool read_state(struct run *r, const char *path, bool *damaged, char *err
     }
     if (good && (fseeko(r->metrics, 0, SEEK_END) || ftello(r->metrics) < (off_t)metrics))
         good = fail(why, sizeof why, "metrics.jsonl is shorter than the state says");
-    if (good && (fflush(r->metrics) || ftruncate(fileno(r->metrics), (off_t)metrics) || fseeko(r->metrics, 0, SEEK_END)))
+    if (good && (fflush(r->metrics) || ftruncate(fileno(r->metrics), (off_t)metrics) ||
+                 fseeko(r->metrics, 0, SEEK_END)))
         good = fail(why, sizeof why, "metrics.jsonl: %s", strerror(errno));
     if (good) {
         r->step = (int64_t)step;
@@ -96,6 +130,17 @@ static bool read_state(struct run *r, const char *path, bool *damaged, char *err
     return good || fail(err, errlen, "%s: %s", path, why);
 }
 
+bool run_judge(struct run *r, double loss, double min_delta, int64_t patience)
+{
+    if (loss < r->best - min_delta) {
+        r->best = loss;
+        r->worse = 0;
+        return true;
+    }
+    if (++r->worse >= patience && patience) r->finished = true;
+    return false;
+}
+
 bool run_save(struct run *r, char *err, size_t errlen)
 {
     char path[4096], previous[4096];
@@ -107,12 +152,16 @@ bool run_save(struct run *r, char *err, size_t errlen)
         free(config);
         return fail(err, errlen, "metrics.jsonl: %s", strerror(errno));
     }
-    json_t *metadata = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "config", config, "step",
-                                 json_sprintf("%lld", (long long)r->step), "position",
-                                 json_sprintf("%lld", (long long)r->position), "best", json_sprintf("%.17g", r->best), "worse",
-                                 json_sprintf("%lld", (long long)r->worse), "metrics_bytes",
-                                 json_sprintf("%lld", (long long)ftello(r->metrics)), "finished", r->finished ? "1" : "0");
+    json_t *metadata =
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "config", config, "step",
+                  json_sprintf("%lld", (long long)r->step), "position",
+                  json_sprintf("%lld", (long long)r->position), "best", json_sprintf("%.17g", r->best),
+                  "worse", json_sprintf("%lld", (long long)r->worse), "metrics_bytes",
+                  json_sprintf("%lld", (long long)ftello(r->metrics)), "finished", r->finished ? "1" : "0");
     free(config);
+    uint32_t crc = fields_crc(metadata);
+    for (int i = 0; i < 3; i++) crc = crc32c(crc, items[i].t.data, tensor_bytes(&items[i].t));
+    json_object_set_new(metadata, "crc32c", json_sprintf("%u", crc));
     in_folder(r, state_name, path);
     in_folder(r, previous_name, previous);
     if (rename(path, previous) && errno != ENOENT) {
@@ -124,10 +173,10 @@ bool run_save(struct run *r, char *err, size_t errlen)
     return good;
 }
 
-/* ---- the folder ----------------------------------------------------------------------------------------- */
+/* ---- the folder ---------------------------------------------------------------------------------------- */
 
-bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, char *warning, size_t warninglen, char *err,
-              size_t errlen)
+bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, char *warning,
+              size_t warninglen, char *err, size_t errlen)
 {
     char path[4096];
     const char *const states[] = {state_name, previous_name};
@@ -142,7 +191,8 @@ bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, c
     if (!make_folder(folder, err, errlen)) return false;
     r->lock = open(in_folder(r, ".lock", path), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (r->lock < 0) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    if (flock(r->lock, LOCK_EX | LOCK_NB)) return fail(err, errlen, "%s: another train-step is at work in it", folder);
+    if (flock(r->lock, LOCK_EX | LOCK_NB))
+        return fail(err, errlen, "%s: another train-step is at work in it", folder);
     r->metrics = fopen(in_folder(r, "metrics.jsonl", path), "a+");
     if (!r->metrics) return fail(err, errlen, "%s: %s", path, strerror(errno));
 
@@ -155,7 +205,8 @@ bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, c
         damaged_states++;
         snprintf(warning, warninglen, "%s; going on from the one before", err);
     }
-    if (!r->resumed && damaged_states) return false; /* starting afresh over somebody's training is not ours to decide */
+    if (!r->resumed && damaged_states)
+        return false; /* whether to start afresh over them is not ours to decide */
     if (!r->resumed && (fflush(r->metrics) || ftruncate(fileno(r->metrics), 0)))
         return fail(err, errlen, "%s/metrics.jsonl: %s", folder, strerror(errno));
     return true;

@@ -1,12 +1,13 @@
 /* run - the folder of a training run: what is needed to go on from the last save as if nothing had happened.
  *
- *   state.safetensors       adapter, AdamW's moments; header: step, position, best, the configuration, bytes of metrics
+ *   state.safetensors            adapter, AdamW's moments; header: step, position, best, the configuration,
+ *                                bytes of metrics, and a CRC-32C of all this
  *   state.previous.safetensors   the one before
- *   best.safetensors last.safetensors   adapters
- *   metrics.jsonl           one line a step, one an evaluation; cut back to the state's when resuming
+ *   best.safetensors, last.safetensors   adapters
+ *   metrics.jsonl                one line a step, one an evaluation; cut back to the state's when resuming
  *
- * A save syncs the metrics first and replaces the state last, so a kill at any moment leaves a state whose metrics are
- * there. What is done again after a resume gives the same bytes. */
+ * A save syncs the metrics first and replaces the state last, so a kill at any moment leaves a state whose
+ * metrics are there. What is done again after a resume gives the same bytes. */
 #ifndef NETS_RUN_H
 #define NETS_RUN_H
 
@@ -19,23 +20,26 @@ struct run {
     char folder[3800];
     int lock;
     FILE *metrics;
-    json_t *config;     /* what decides the result: a state made with another is refused by the field's name */
-    int64_t step;       /* steps done */
-    int64_t position;   /* of the draw that comes next */
-    double best;        /* validation loss; infinite before the first evaluation */
-    int64_t worse;      /* evaluations since the best one */
-    bool finished;      /* by --max-steps or by early stopping */
-    bool resumed;       /* there was a state */
+    json_t *config;   /* what decides the result: a state made with another is refused by the field's name */
+    int64_t step;     /* steps done */
+    int64_t position; /* of the draw that comes next */
+    double best;      /* validation loss; infinite before the first evaluation */
+    int64_t worse;    /* evaluations since the best one */
+    bool finished;    /* by --max-steps or by early stopping */
+    bool resumed;     /* there was a state */
     float *values, *m, *v; /* host copies [size], filled when resumed */
     int64_t size;
 };
 
-/* Opens or makes the folder, takes its lock, reads the state if there is one (or the one before, when that is damaged: told
- * in warning). config is stolen. false with the reason in err. */
-bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, char *warning, size_t warninglen, char *err,
-              size_t errlen);
+/* Opens or makes the folder, takes its lock, reads the state if there is one (or the one before, when that is
+ * damaged: told in warning). config is stolen. false with the reason in err. */
+bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, char *warning,
+              size_t warninglen, char *err, size_t errlen);
 /* Appends a line to the metrics; a failure shows at the next save. */
 void run_metric(struct run *r, json_t *line);
+/* One more validation loss. True: less than the best so far by more than min_delta, so the adapter is one to
+ * keep. The patience'th in a row that is not finishes the run; patience 0: none does. */
+bool run_judge(struct run *r, double loss, double min_delta, int64_t patience);
 /* From r->values, m, v and the counters. */
 bool run_save(struct run *r, char *err, size_t errlen);
 /* An adapter from r->values, as NAME.safetensors. */
