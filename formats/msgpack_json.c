@@ -14,8 +14,10 @@ static const uint8_t *scan(const uint8_t *p, const uint8_t *end, int depth, int 
                                      1, 2, 4, 8, 2, 3, 5, 9, 17, 1, 2, 4, 2, 4, 2, 4};
     static const char counting[] = "-!--bbbxxx---------------bbbaamm";
     uint64_t skip = 0, children = 0;
-    if (p >= end || depth > MSGPACK_JSON_DEPTH || ++*items > MSGPACK_JSON_ITEMS) return NULL;
+    if (p >= end || ++*items > MSGPACK_JSON_ITEMS) return NULL;
     uint8_t c = *p++;
+    bool nests = (c >= 0x80 && c <= 0x9f) || (c >= 0xdc && c <= 0xdf);
+    if (nests && depth > MSGPACK_JSON_DEPTH) return NULL;
     if (c <= 0x7f || c >= 0xe0) return p;
     if (c <= 0x8f) {
         children = 2 * (c & 15);

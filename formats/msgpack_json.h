@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum {
-    MSGPACK_JSON_DEPTH = 16,
+    MSGPACK_JSON_DEPTH = 16,      /* arrays and maps within one another */
     MSGPACK_JSON_ITEMS = 1 << 16, /* objects, keys and values alike */
 };
 
