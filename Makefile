@@ -34,7 +34,7 @@ FLAGS   := -I. -D_GNU_SOURCE -MMD -MP -fopenmp -ffp-contract=off -fno-math-errno
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
 PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
-LINK    := -Wl,--as-needed $(PKG_L) -lstdc++ -ldl -lm
+LINK    := -Wl,--as-needed $(PKG_L) -ldl -lm
 
 LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
            $(wildcard filters/stats/*.c) filters/filter.c filters/compute.c
@@ -44,12 +44,13 @@ TESTS_SH := $(wildcard tests/*.sh)
 
 all: $(addprefix $(BIN)/,$(FILTERS))
 
+# Linked as C++, which the tokenizer is: a sanitizer has a part of its own for that.
 $(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.c.o $(BUILD)/libsluice.a
-	$(CC) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
 
 $(BUILD)/libsluice.a: $(OBJECTS)
 	@rm -f $@
