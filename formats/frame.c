@@ -709,6 +709,17 @@ static bool write_payload(struct frame_writer *w, const struct tensor *t)
     return put(w, w->out.data, w->out.size) && put(w, t->data, tensor_bytes(t));
 }
 
+/* json_object_update_missing(), which keeps it to itself when there is no memory. */
+static int add_missing(json_t *object, json_t *other)
+{
+    const char *key;
+    json_t *value;
+    int bad = !object || !other;
+    json_object_foreach (other, key, value)
+        if (!json_object_get(object, key)) bad |= json_object_set(object, key, value);
+    return bad;
+}
+
 /* The header's entry of a tensor, NULL when out of memory. */
 static json_t *tensor_entry(struct frame_tensor *slot)
 {
@@ -721,7 +732,7 @@ static json_t *tensor_entry(struct frame_tensor *slot)
     json_t *entry = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", slot->name, "dtype",
                               dtype_name(slot->t.dtype), "shape", shape, "nbytes",
                               (json_int_t)tensor_bytes(&slot->t), "crc32c", (json_int_t)slot->crc);
-    if (!bad && !json_object_update_missing(entry, slot->entry)) return entry;
+    if (!bad && !add_missing(entry, slot->entry)) return entry;
     json_decref(entry);
     return NULL;
 }
@@ -732,7 +743,7 @@ bool frame_write(struct frame_writer *w, struct frame *f)
     if (!*frame_key(f)) return no_header(w, "it has no key");
     json_t *head = json_pack("{s:s, s:I}", "kind", "record", "seq", (json_int_t)w->records),
            *tensors = json_array();
-    int bad = json_object_update_missing(head, f->head);
+    int bad = add_missing(head, f->head);
     for (int i = 0; i < f->count; i++) bad |= json_array_append_new(tensors, tensor_entry(&f->tensor[i]));
     bad |= json_object_set_new(head, "tensors", tensors);
     bool good = write_header(w, bad ? NULL : head);

@@ -1,13 +1,15 @@
-/* Files and models when memory runs out: the first allocation fails, then the second, ... until none does.
- * Each time there must be an error and nothing left behind, on the heap or in the folder. */
+/* Files, streams and models when memory runs out: the first allocation fails, then the second, ... until none
+ * does. Each time there must be an error and nothing left behind, on the heap or in the folder. */
 #include "filters/nets/weights.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <omp.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "formats/atomic.h"
+#include "formats/frame.h"
 #include "tests/scratch.h"
 #include "tests/tap.h"
 
@@ -117,6 +119,60 @@ static bool write_atomic(void)
     return good;
 }
 
+static int stream, copied; /* descriptors */
+
+static bool write_frames(void)
+{
+    struct frame f = FRAME_INIT;
+    struct frame_writer *w = frame_writer_open(stream, "test", NULL);
+    bool good = w && lseek(stream, 0, SEEK_SET) == 0;
+    frame_new(&f, "key");
+    good = good && !json_object_set_new(frame_meta(&f), "list", json_pack("[i,s,f]", 1, "text", 0.5));
+    struct tensor *t = good ? frame_add(&f, "x", DT_F32, 2, 3, 4) : NULL;
+    if (t) memset(t->data, 7, tensor_bytes(t));
+    good = t && frame_write(w, &f) && frame_write_end(w, 0);
+    snprintf(err, sizeof err, "%s", !w || !t || *f.error ? "out of memory" : frame_writer_error(w));
+    frame_writer_close(w);
+    frame_free(&f);
+    return good;
+}
+
+/* What is said to be well must be the same bytes: an error kept to itself counts as a silent one. */
+static bool copy_frames(void)
+{
+    char a[4096], b[4096];
+    struct frame f = FRAME_INIT;
+    struct frame_reader *r = frame_reader_open(stream, "stream");
+    struct frame_writer *w = frame_writer_open(copied, "test", NULL);
+    bool good = r && w && lseek(stream, 0, SEEK_SET) == 0 && lseek(copied, 0, SEEK_SET) == 0 &&
+                ftruncate(copied, 0) == 0 && frame_read(r, &f) == FRAME_RECORD && frame_write(w, &f) &&
+                frame_read(r, &f) == FRAME_END && frame_write_end(w, 0);
+    snprintf(err, sizeof err, "%s", !r || !w ? "out of memory" : *f.error ? f.error : frame_writer_error(w));
+    ssize_t n = pread(stream, a, sizeof a, 0);
+    if (good && (n <= 0 || pread(copied, b, sizeof b, 0) != n || memcmp(a, b, (size_t)n)))
+        good = false, err[0] = 0;
+    frame_reader_close(r);
+    frame_writer_close(w);
+    frame_free(&f);
+    return good;
+}
+
+static bool read_lines(void)
+{
+    static const char lines[] = "{\"key\":\"a\",\"x\":[1,{\"y\":null}]}\n{\"path\":\"b\"}\n";
+    struct frame f = FRAME_INIT;
+    struct frame_reader *r = frame_reader_open(copied, "lines");
+    bool good = r && lseek(copied, 0, SEEK_SET) == 0 && ftruncate(copied, 0) == 0 &&
+                write_full(copied, lines, sizeof lines - 1) && lseek(copied, 0, SEEK_SET) == 0 &&
+                frame_read(r, &f) == FRAME_RECORD && json_object_size(frame_meta(&f)) == 1 &&
+                frame_read(r, &f) == FRAME_RECORD && !strcmp(frame_key(&f), "b") &&
+                frame_read(r, &f) == FRAME_END;
+    snprintf(err, sizeof err, "%s", r ? f.error : "out of memory");
+    frame_reader_close(r);
+    frame_free(&f);
+    return good;
+}
+
 static bool load(const char *name, int count)
 {
     struct params list = {0};
@@ -210,6 +266,11 @@ int main(void)
     exhaust("writing a safetensors file", write_file);
     exhaust("reading one", read_file);
     exhaust("an atomic write", write_atomic);
+    stream = memfd_create("stream", 0);
+    copied = memfd_create("copied", 0);
+    exhaust("writing frames", write_frames);
+    exhaust("copying frames", copy_frames);
+    exhaust("reading JSON lines", read_lines);
     exhaust("loading shards", shards_on_device);
     exhaust("making weights up", random_on_device);
     ok(scratch_leave(), "cleaned up");
