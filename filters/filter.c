@@ -118,8 +118,9 @@ void progress(const char *fmt, ...)
     static double last, start;
     static int terminal = -1;
     char text[256], line[512], left[32] = "";
-    double t = now(), passed = t - start;
+    double t = now();
     if (terminal < 0) terminal = isatty(2), start = t;
+    double passed = t - start;
     if (!terminal || filter.log_json || t - last < 0.1) return;
     last = t;
     va_list ap;

@@ -72,8 +72,12 @@ int main(int argc, char **argv)
         {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
     if (!output && isatty(1)) usage_error("a picture is not for a terminal: use -o FILE");
-    if (!format)
-        format = output && strlen(output) > 4 && !strcmp(output + strlen(output) - 4, ".svg") ? "svg" : "png";
+    if (!format) {
+        const char *dot = output ? strrchr(output, '.') : ".png";
+        if (!dot || (strcmp(dot, ".png") && strcmp(dot, ".svg")))
+            usage_error("%s is neither .png nor .svg: say which with --format", output);
+        format = dot + 1;
+    }
 
     int runs = filter.argc ? filter.argc : 1, points = 0; /* points: runs that have any */
     struct run *run = calloc((size_t)runs, sizeof *run);
