@@ -73,8 +73,9 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
     if (!output && isatty(1)) usage_error("a picture is not for a terminal: use -o FILE");
     if (!format) {
-        const char *dot = output ? strrchr(output, '.') : ".png";
-        if (!dot || (strcmp(dot, ".png") && strcmp(dot, ".svg")))
+        const char *dot = output ? strrchr(output, '.') : NULL;
+        if (!dot || strchr(dot, '/')) dot = ".png";
+        if (strcmp(dot, ".png") && strcmp(dot, ".svg"))
             usage_error("%s is neither .png nor .svg: say which with --format", output);
         format = dot + 1;
     }
