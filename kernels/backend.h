@@ -19,7 +19,8 @@
     OP(gated_add_backward) OP(add) OP(axpby) OP(silu_forward) OP(gelu_mul_forward) OP(patchify)              \
     OP(unpatchify) OP(causal_conv3d_forward) OP(conv2d_forward) OP(halve_time_forward) OP(upsample_forward)  \
     OP(channels_last) OP(channels_second) OP(pixels_to_unit) OP(unit_to_pixels) OP(copy_window)              \
-    OP(blend_edge) OP(mse_forward_backward) OP(sum_squares) OP(adamw_step)
+    OP(blend_edge) OP(mse_forward_backward) OP(sum_squares) OP(adamw_step)           \
+    OP(temporal_attention_forward) OP(temporal_attention_backward) OP(gdn_cssm_forward) OP(gdn_cssm_backward)
 /* clang-format on */
 
 struct backend {

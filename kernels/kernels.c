@@ -264,6 +264,106 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
     RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
 }
 
+/* ---- adapters -------------------------------------------------------------------------------------------
+ */
+
+static enum dtype wide_or_not(const struct tensor *t)
+{
+    return t && t->dtype == DT_F64 ? DT_F64 : DT_F32;
+}
+
+/* A weight or its gradient, of which all lie in one array. */
+static bool wanted_weight(struct kern *k, const char *op, const char *d, const char *name,
+                          const struct tensor *t, enum dtype dtype, const int64_t *rank_then_shape)
+{
+    char full[32];
+    snprintf(full, sizeof full, "%s%s", d, name);
+    return wanted(k, op, full, t->rank ? t : NULL, dtype, rank_then_shape);
+}
+
+static bool temporal_weights(struct kern *k, const char *op, const char *d, const struct tensor *w,
+                             enum dtype dtype, int64_t r)
+{
+    const int64_t square[] = {2, r, r};
+    return wanted_weight(k, op, d, "q", &w[0], dtype, square) &&
+           wanted_weight(k, op, d, "k", &w[1], dtype, square) &&
+           wanted_weight(k, op, d, "v", &w[2], dtype, square);
+}
+
+void temporal_attention_forward(struct kern *k, struct tensor *y, const struct tensor *z,
+                                const struct tensor w[3], int heads)
+{
+    enum dtype d = wide_or_not(z);
+    if (!want(z, d, 3, -1, -1, -1) || !want(y, d, 3, z->shape[0], z->shape[1], z->shape[2]) ||
+        !check(heads > 0 && z->shape[2] % heads == 0, "rows of %lld in %d heads", (long long)z->shape[2],
+               heads) ||
+        !temporal_weights(k, __func__, "", w, d, z->shape[2]) ||
+        !check(tensor_count(z) > 0, "no video tokens"))
+        return;
+    RUN_WITH_SCRATCH(temporal_attention_forward, y, z, w, heads);
+}
+
+void temporal_attention_backward(struct kern *k, struct tensor *dz, struct tensor dw[3],
+                                 const struct tensor *dy, const struct tensor *z, const struct tensor w[3],
+                                 int heads)
+{
+    enum dtype d = wide_or_not(z);
+    if (!want(z, d, 3, -1, -1, -1) || !want(dz, d, 3, z->shape[0], z->shape[1], z->shape[2]) ||
+        !want(dy, d, 3, z->shape[0], z->shape[1], z->shape[2]) ||
+        !check(heads > 0 && z->shape[2] % heads == 0, "rows of %lld in %d heads", (long long)z->shape[2],
+               heads) ||
+        !temporal_weights(k, __func__, "", w, d, z->shape[2]) ||
+        !temporal_weights(k, __func__, "d", dw, d, z->shape[2]) ||
+        !check(tensor_count(z) > 0, "no video tokens"))
+        return;
+    RUN_WITH_SCRATCH(temporal_attention_backward, dz, dw, dy, z, w, heads);
+}
+
+/* z [T,H,W,r], whole heads, and the weights that belong to them. */
+static bool gdn_shapes(struct kern *k, const char *op, const char *prefix, const struct tensor *z,
+                       const struct tensor *w, int64_t d, bool rope)
+{
+    const int64_t any[] = {4, -1, -1, -1, -1};
+    if (!wanted(k, op, "z", z, wide_or_not(z), any)) return false;
+    int64_t H = z->shape[1], F = z->shape[2] / 2 + 1, r = z->shape[3];
+    if (d < 1 || r % d)
+        return refuse(k, op, "rank %lld is not in whole heads of %lld", (long long)r, (long long)d);
+    if (rope && d % 4)
+        return refuse(k, op, "cannot rotate heads of %lld channels: not divisible by 4", (long long)d);
+    if (!tensor_count(z)) return refuse(k, op, "no video tokens");
+    const struct {
+        const char *name;
+        int64_t shape[5];
+    } weight[GDN_PARAMS] = {{"qkv", {2, 3 * r, r}},  {"qkv_bias", {1, 3 * r}},       {"gate", {2, r, r}},
+                            {"gate_bias", {1, r}},   {"alpha_h", {2, H, r}},         {"alpha_h_bias", {1, H}},
+                            {"alpha_w", {2, F, r}},  {"alpha_w_bias", {1, F}},       {"beta_h", {2, H, r}},
+                            {"beta_h_bias", {1, H}}, {"beta_w", {2, F, r}},          {"beta_w_bias", {1, F}},
+                            {"norm", {1, r}},        {"kernel", {4, r / d, H, F, 2}}};
+    for (int i = 0; i < GDN_PARAMS; i++)
+        if (!wanted_weight(k, op, prefix, weight[i].name, &w[i], z->dtype, weight[i].shape)) return false;
+    return true;
+}
+
+void gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
+                      int64_t head_dim, bool rope)
+{
+    if (!gdn_shapes(k, __func__, "", z, w, head_dim, rope) ||
+        !want(o, z->dtype, 4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]))
+        return;
+    RUN_WITH_SCRATCH(gdn_cssm_forward, o, z, w, head_dim, rope);
+}
+
+void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
+                       const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope)
+{
+    if (!gdn_shapes(k, __func__, "", z, w, head_dim, rope) ||
+        !gdn_shapes(k, __func__, "d", z, dw, head_dim, rope) ||
+        !want(dout, z->dtype, 4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]) ||
+        !want(dz, z->dtype, 4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]))
+        return;
+    RUN_WITH_SCRATCH(gdn_cssm_backward, dz, dw, dout, z, w, head_dim, rope);
+}
+
 /* ---- elementwise ------------------------------------------------------------------------------------ */
 
 void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)

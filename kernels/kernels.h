@@ -136,6 +136,51 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
                         const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
                         float scale);
 
+/* ---- adapters, between their two projections ---------------------------------------------------------- */
+
+/* For the double build these two pairs take F64 everywhere, too. Nothing of the forward pass is kept.
+ *
+ * Attention between frames: p_t = mean over a frame's S tokens of z; q, k, v = p Wᵀ; per head
+ * a = softmax(q kᵀ / √(r/heads)) v over the T frames; y = z + a_t.
+ * z, y, dy, dz [T,S,r]                w: q, k, v, each [r,r]; dw likewise */
+void temporal_attention_forward(struct kern *k, struct tensor *y, const struct tensor *z,
+                                const struct tensor w[3], int heads);
+void temporal_attention_backward(struct kern *k, struct tensor *dz, struct tensor dw[3],
+                                 const struct tensor *dy, const struct tensor *z, const struct tensor w[3],
+                                 int heads);
+
+/* Gated delta rule over time in the 2-D spectral domain. n = r / head_dim heads of d channels, F = W/2 + 1:
+ *   q, k, v = Wqkv z + b, with `rope` q and k rotated by position; g = silu(Wg z + b); c_t = mean of frame t
+ * of z alpha_t[u,f] = 0.1 + 0.89 σ((Ah c + ..)[u] + (Aw c + ..)[f]), beta_t likewise without the 0.1 and 0.89
+ *   Q, K, V = rfft2; Q, K to unit energy over (u,f) for each channel, then K over the channels of a head (eps
+ * 1e-6) Phat = 0.999 P / (1 + |P|); at each head and frequency, from S_0 = 0 [d,d]: S_t = alpha Phat (S -
+ * beta (S K) Kᴴ) + beta V Kᴴ, o_t = S_t Q o = RMSNorm(irfft2(o)) ⊙ g, where irfft2 is a complex inverse over
+ * h, then a real one over w which sees only the real part of columns 0 and W/2. The rotation: of each head's
+ * pairs the first half by the row, the others by the column, pair i of an axis by position times
+ * 10000^(-2i/(d/2)); d divisible by 4. z, o, dout, dz [T,H,W,r]            w and dw: GDN_PARAMS tensors of
+ * the shapes below */
+enum gdn_cssm_param {
+    GDN_QKV,          /* [3r,r] */
+    GDN_QKV_BIAS,     /* [3r] */
+    GDN_GATE,         /* [r,r] */
+    GDN_GATE_BIAS,    /* [r] */
+    GDN_ALPHA_H,      /* [H,r] */
+    GDN_ALPHA_H_BIAS, /* [H] */
+    GDN_ALPHA_W,      /* [F,r] */
+    GDN_ALPHA_W_BIAS, /* [F] */
+    GDN_BETA_H,       /* [H,r] */
+    GDN_BETA_H_BIAS,  /* [H] */
+    GDN_BETA_W,       /* [F,r] */
+    GDN_BETA_W_BIAS,  /* [F] */
+    GDN_NORM,         /* [r] */
+    GDN_KERNEL,       /* [n,H,F,2]: P */
+    GDN_PARAMS
+};
+void gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
+                      int64_t head_dim, bool rope);
+void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
+                       const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope);
+
 /* ---- elementwise ------------------------------------------------------------------------------------ */
 
 /* x += gate ⊙ y                       x, y [rows,width]  gate [width] */

@@ -13,6 +13,7 @@
 /* One call of each operation. `arguments` names its tensors in the order in which t[] holds them: name, ?
  * when it may be missing, & when it goes with another, dtype and shape; ~ before a size that nothing else
  * depends on. An operation without an entry does not compile. */
+enum { MAX_ARGUMENTS = 32 };
 struct op {
     const char *name, *arguments;
     void (*call)(struct kern *k, struct tensor **t);
@@ -28,6 +29,16 @@ KERNEL_OPS(OP)
     }
 
 static double sink;
+
+/* Weights that go together in one array; a missing one is all zeros. */
+static struct tensor *weights_of(struct tensor **t, int n)
+{
+    static struct tensor all[2][GDN_PARAMS];
+    static int turn;
+    struct tensor *w = all[turn = !turn];
+    for (int i = 0; i < n; i++) w[i] = t[i] ? *t[i] : (struct tensor){0};
+    return w;
+}
 
 CALL(matmul, "c F32 3 5, a F32 3 4, b F32 4 5", t[0], t[1], false, t[2], false, 1, 0)
 CALL(linear_forward, "y F32 3 5, x F32 3 4, w F32 5 4, b? F32 5", t[0], t[1], t[2], t[3])
@@ -77,6 +88,22 @@ CALL(copy_window, "y F32 2 ~4 ~5 3, x F32 2 ~6 ~7 3", t[0], 1, 2, t[1], 3, 4, 3,
 CALL(blend_edge, "b F32 2 ~4 5 3, a F32 2 ~3 5 3", t[0], t[1], 2, true)
 CALL(mse_forward_backward, "dpred? F32 3 4, pred F32 3 4, target F32 3 4", &sink, t[0], t[1], t[2], 1)
 CALL(sum_squares, "x F32 ~3 ~4", &sink, t[0])
+CALL(temporal_attention_forward, "y F32 2 3 4, z F32 2 3 4, q F32 4 4, k F32 4 4, v F32 4 4", t[0], t[1],
+     weights_of(t + 2, 3), 2)
+CALL(temporal_attention_backward,
+     "dz F32 2 3 4, dq F32 4 4, dk F32 4 4, dv F32 4 4, dy F32 2 3 4, z F32 2 3 4, q F32 4 4, k F32 4 4, v "
+     "F32 4 4",
+     t[0], weights_of(t + 1, 3), t[4], t[5], weights_of(t + 6, 3), 2)
+#define GDN_WEIGHTS(d)                                                                                       \
+#d "qkv F32 12 4, " #d "qkv_bias F32 12, " #d "gate F32 4 4, " #d "gate_bias F32 4, " #d                 \
+       "alpha_h F32 3 4, " #d "alpha_h_bias F32 3, " #d "alpha_w F32 2 4, " #d "alpha_w_bias F32 2, " #d     \
+       "beta_h F32 3 4, " #d "beta_h_bias F32 3, " #d "beta_w F32 2 4, " #d "beta_w_bias F32 2, " #d         \
+       "norm F32 4, " #d "kernel F32 1 3 2 2"
+CALL(gdn_cssm_forward, "o F32 2 3 2 4, z F32 2 3 2 4, " GDN_WEIGHTS(), t[0], t[1],
+     weights_of(t + 2, GDN_PARAMS), 4, true)
+CALL(gdn_cssm_backward, "dz F32 2 3 2 4, " GDN_WEIGHTS(d) ", dout F32 2 3 2 4, z F32 2 3 2 4, " GDN_WEIGHTS(),
+     t[0], weights_of(t + 1, GDN_PARAMS), t[1 + GDN_PARAMS], t[2 + GDN_PARAMS],
+     weights_of(t + 3 + GDN_PARAMS, GDN_PARAMS), 4, true)
 CALL(adamw_step, "p F32 3 4, m F32 3 4, v F32 3 4, g F32 3 4", t[0], t[1], t[2], t[3], 1, 1,
      &(struct adamw){1e-3, 0.9, 0.999, 1e-8, 0})
 
@@ -126,7 +153,7 @@ static int make_arguments(struct argument *a, const char *text)
 
 static void call(const struct op *op, struct kern *k, struct argument *a, int n)
 {
-    struct tensor *t[10];
+    struct tensor *t[MAX_ARGUMENTS];
     for (int i = 0; i < n; i++) t[i] = a[i].passed;
     op->call(k, t);
 }
@@ -150,7 +177,7 @@ static bool refused(const struct op *op, struct argument *a, int n, const char *
 
 static void test_arguments(const struct op *op)
 {
-    struct argument a[10];
+    struct argument a[MAX_ARGUMENTS];
     int n = make_arguments(a, op->arguments);
     bool missing = true, shapes = true, dtypes = true, memory = true, optional = true;
     for (int i = 0; i < n; i++) {
@@ -187,7 +214,7 @@ static void test_arguments(const struct op *op)
 /* After an error nothing is done, and the first message stays; planning neither reads nor writes. */
 static void test_silence(const struct op *op)
 {
-    struct argument a[10];
+    struct argument a[MAX_ARGUMENTS];
     struct kern *k = kerns[1];
     int n = make_arguments(a, op->arguments);
     kern_fail(k, "first");
@@ -215,7 +242,7 @@ static void test_silence(const struct op *op)
 static void test_no_scratch(const struct op *op)
 {
     char err[256];
-    struct argument a[10];
+    struct argument a[MAX_ARGUMENTS];
     int n = make_arguments(a, op->arguments);
     struct kern *k = kern_open("cpu", 2, err, sizeof err);
     kern_plan_begin(k);
@@ -249,6 +276,12 @@ static void test_scalars(void)
     REFUSES("cannot rotate", qk_norm_rope_forward(k, &y, &x, &w4, &w4, &table, &table, 4, 1e-6f));
     REFUSES("heads", attention_forward(k, &y, NULL, &x, &x, &x, NULL, 3, 1));
     REFUSES("heads", attention_forward(k, &y, NULL, &x, &x, &x, NULL, 0, 1));
+    struct tensor w3[3] = {w4, w4, w4}, many[GDN_PARAMS] = {w4};
+    struct tensor frames = tensor_as(&video, 3, 3, 4, 4), spread = tensor_as(&out, 3, 3, 4, 4);
+    REFUSES("rows of 4 in 3 heads", temporal_attention_forward(k, &spread, &frames, w3, 3));
+    REFUSES("rank 4 is not in whole heads of 3", gdn_cssm_forward(k, &out, &video, many, 3, false));
+    REFUSES("rank 4 is not in whole heads of 0", gdn_cssm_forward(k, &out, &video, many, 0, false));
+    REFUSES("cannot rotate heads of 2", gdn_cssm_forward(k, &out, &video, many, 2, true));
     REFUSES("groups", group_norm_silu_forward(k, &out, &video, &gain, &gain, 3, 1e-6f));
     REFUSES("groups", group_norm_silu_forward(k, &out, &video, &gain, &gain, 0, 1e-6f));
     REFUSES("3 frames cannot be led by one",
