@@ -61,6 +61,15 @@ ok "a damaged state is told, and the one before taken" '
     draw --count 40 train | train --state hurt >/dev/null 2>err
     grep "going on from the one before" err
     same_run whole hurt'
+ok "so is one in which a byte of a tensor is another" '
+    whole
+    cp -r whole bit
+    size=$(wc -c <bit/state.safetensors)
+    printf x | dd of=bit/state.safetensors bs=1 seek=$((size / 2)) conv=notrunc 2>/dev/null
+    show --check bit/state.safetensors
+    draw --count 40 train | train --state bit >/dev/null 2>err
+    grep "its bytes are not those that were saved; going on from the one before" err
+    same_run whole bit'
 ok "two damaged states are refused, and nothing is overwritten" '
     cp -r whole wreck
     echo x >wreck/state.safetensors
@@ -77,6 +86,53 @@ ok "another command does not go on with a state: the field is named" '
     draw --seed 7 --count 40 train >other.mp
     fails 1 train --state whole <other.mp; grep "\`data\`" err
     fails 1 train -m random:tiny:5 --state whole <all.mp; grep "\`model\`" err'
+ok "--levels logit-normal draws other levels, and belongs to the run" '
+    draw --count 9 train >nine.mp
+    train --levels logit-normal --state logit <nine.mp | sed -n "s/.*\"s\":\([^,]*\).*/\1/p" >levels
+    [ "$(wc -l <levels)" = 9 ]
+    awk "\$1 <= 0 || \$1 >= 1 { exit 1 }" levels
+    train --levels uniform --state even <nine.mp | sed -n "s/.*\"s\":\([^,]*\).*/\1/p" >even.levels
+    fails 1 cmp -s levels even.levels
+    fails 1 train --state logit <nine.mp; grep "\`levels\` was \"logit-normal\", this command says nothing" err'
+ok "--accumulate 3: three records a step, named by the last; stopping anywhere changes nothing" '
+    threes() { train --accumulate 3 --max-steps 8 --save-every 3 "$@"; }
+    draw --count 24 train | threes --state three >three.jsonl
+    [ "$(grep -c grad_norm three.jsonl)" = 8 ]
+    grep "\"step\":8,\"position\":23," three.jsonl
+    draw --count 8 train | threes --state parted >/dev/null 2>err
+    grep "after step 2 of 8" err
+    draw --from parted --count 11 train | threes --state parted >/dev/null
+    draw --count 24 train | threes --state parted >/dev/null
+    same_run three parted
+    draw --count 24 train >all.mp
+    fails 1 train --max-steps 8 --save-every 3 --state three <all.mp; grep "\`accumulate\` was 3, this command says nothing" err'
+ok "--caption-dropout gives records the empty prompt: none, some, all" '
+    echo "{\"key\":\"empty\",\"prompt\":\"\"}" | t5-encode -m "$M" --device cpu >empty.mp
+    still() { train-step -m "$M" --device cpu --lr 0 --warmup 1 --max-steps 12 "$@" 2>/dev/null | sed "s/,\"grad_norm.*//"; }
+    drop() { still --caption-dropout "$1" --empty-prompt empty.mp --state "drop$1"; }
+    draw --count 12 train >twelve.mp
+    still --state drop0 <twelve.mp >kept
+    drop 1 <twelve.mp >dropped
+    drop 0.4 <twelve.mp >mixed
+    [ "$(wc -l <mixed)" = 12 ]
+    [ "$(cat kept dropped mixed | sort | uniq -d | wc -l)" = 12 ]
+    fails 1 cmp -s kept mixed
+    fails 1 cmp -s dropped mixed'
+ok "the empty prompt: must be one record that fits, and belongs to the run" '
+    fails 2 train --caption-dropout 0.1 --state ce <few.mp
+    fails 2 train --empty-prompt empty.mp --state ce <few.mp
+    fails 2 train --caption-dropout 1.5 --empty-prompt empty.mp --state ce <few.mp
+    for bad in few.mp v.mp none.mp cut.mp gone.mp; do
+        tensor-gen --name prompt_embeds --shape 31,64 >v.mp
+        tensor-gen --name prompt_embeds --shape 32,64 --count 0 >none.mp
+        head -c 3000 empty.mp >cut.mp
+        fails 1 train --caption-dropout 0.1 --empty-prompt $bad --state ce <few.mp
+        grep "$bad: " err
+    done
+    train --caption-dropout 0.1 --empty-prompt empty.mp --state ce <few.mp >/dev/null
+    tensor-gen --name prompt_embeds --shape 32,64 >other.mp
+    fails 1 train --caption-dropout 0.1 --empty-prompt other.mp --state ce <few.mp; grep "\`caption_dropout\` was" err
+    fails 1 train --caption-dropout 0.2 --empty-prompt empty.mp --state ce <few.mp; grep "\`caption_dropout\` was" err'
 ok "a finished run is finished" 'whole; draw --count 40 train | train --state whole 2>err | wc -l | grep "^0$"; grep finished err'
 ok "two programs in one folder: the second is refused" '
     mkfifo hold
@@ -121,7 +177,10 @@ ok "a loss that is not finite stops the run and names step and record" '
     cat good.mp bad.mp >both.mp
     fails 1 train --state nan <both.mp >/dev/null
     grep "step 3, position 2: bad: " err
-    [ "$(grep -c grad_norm nan/metrics.jsonl)" = 2 ]'
+    [ "$(grep -c grad_norm nan/metrics.jsonl)" = 2 ]
+    train --state only-good <good.mp >/dev/null
+    cmp nan/state.safetensors only-good/state.safetensors
+    cmp nan/metrics.jsonl only-good/metrics.jsonl'
 ok "records that are not fit for training stop it, with the command that makes them" '
     tensor-gen --name video --dtype u8 --shape 5,32,64,3 --key raw >v.mp
     fails 1 train --state v <v.mp; grep "raw: has no tensor .latents.; .*vae-encode" err

@@ -28,7 +28,7 @@ static void open_trainer(struct trainer *t, const char *objective, const char *i
     char model[4096], path[4096] = "";
     struct trainer_start start = {.objective = objective, .adapter = "standard", .init = path};
     data_file(path, "train", init);
-    *t = (struct trainer){.recompute = RECOMPUTE_NONE, .warmup = 0, .max_steps = 5};
+    *t = (struct trainer){.recompute = RECOMPUTE_NONE, .warmup = 0, .max_steps = 5, .accumulate = 1};
     struct tensor latents = tensor_of(DT_F32, NULL, 4, 2, 16, 4, 6);
     if (!trainer_open(t, k, data_file(model, "dit/rope", ""), false, err, sizeof err) ||
         !trainer_start(t, &start, &latents, err, sizeof err))

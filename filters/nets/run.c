@@ -217,10 +217,21 @@ void run_metric(struct run *r, json_t *line)
     if (!json_dumpf(line, r->metrics, JSON_COMPACT)) fputc('\n', r->metrics); /* errors stick in the stream */
 }
 
-bool run_write_adapter(struct run *r, struct adapter *a, const char *name, char *err, size_t errlen)
+bool run_write_last(struct run *r, struct adapter *a, char *err, size_t errlen)
 {
     char path[4096];
-    return adapter_write(a, in_folder(r, name, path), r->values, err, errlen);
+    return adapter_write(a, in_folder(r, "last.safetensors", path), r->values, err, errlen);
+}
+
+bool run_write_best(struct run *r, struct adapter *a, char *err, size_t errlen)
+{
+    char path[4096];
+    json_object_set_new(a->extra, "step", json_integer(r->step));
+    json_object_set_new(a->extra, "val_loss", json_real(r->best));
+    bool good = adapter_write(a, in_folder(r, "best.safetensors", path), r->values, err, errlen);
+    json_object_del(a->extra, "step");
+    json_object_del(a->extra, "val_loss");
+    return good;
 }
 
 void run_close(struct run *r)

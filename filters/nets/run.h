@@ -42,8 +42,9 @@ void run_metric(struct run *r, json_t *line);
 bool run_judge(struct run *r, double loss, double min_delta, int64_t patience);
 /* From r->values, m, v and the counters. */
 bool run_save(struct run *r, char *err, size_t errlen);
-/* An adapter from r->values, as NAME.safetensors. */
-bool run_write_adapter(struct run *r, struct adapter *a, const char *name, char *err, size_t errlen);
+/* An adapter from r->values; the best one's header tells its step and validation loss. */
+bool run_write_last(struct run *r, struct adapter *a, char *err, size_t errlen);
+bool run_write_best(struct run *r, struct adapter *a, char *err, size_t errlen);
 void run_close(struct run *r);
 
 #endif
