@@ -19,6 +19,7 @@ static const char help[] =
     "  -m, --model DIR      model folder (its transformer/, scheduler/, and for the negative prompt\n"
     "                       text_encoder/, tokenizer/), or random:PRESET           required\n"
     "  -a, --adapter FILE   add a trained adapter; FILE:WEIGHT scales it; may be repeated\n"
+    "      --merge          fold them into the weights: faster, rounded otherwise; standard only [off]\n"
     "      --frames N       4n+1                                                   [the model's: 49 for 5B]\n"
     "      --size WxH       in pixels, multiples of 16                             [the model's: 720x480]\n"
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
@@ -36,12 +37,14 @@ static const char help[] =
 
 static const char *scheduler = "dpm", *negative = "", *generator = "keyed";
 static struct text_list adapters;
+static bool merge;
 static int64_t frames, steps = 50;
 static struct size size;
 static struct sampler s = {.guidance = 6};
 
 static const struct option_spec options[] = {
     {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &adapters},
+    {.name = "merge", .kind = OPT_FLAG, .dest = &merge, .setting = true},
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 1, .high = 1e6, .setting = true},
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
     {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
@@ -158,6 +161,11 @@ static void open_adapters(void)
     json_object_set_new(filter.settings, "adapters", list);
 }
 
+static void close_adapters(void)
+{
+    while (s.dit->adapters) adapter_close(s.dit->adapter[--s.dit->adapters]);
+}
+
 static void show_step(int step, int of)
 {
     progress("step %d of %d", step, of);
@@ -168,6 +176,7 @@ int main(int argc, char **argv)
     struct frame f = FRAME_INIT;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (size.width && (size.width % 16 || size.height % 16)) usage_error("--size: multiples of 16");
+    if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
     if (!scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("--steps: %s", err);
 
@@ -180,6 +189,8 @@ int main(int argc, char **argv)
     s.progress = show_step;
     s.noise_dtype = !strcmp(generator, "keyed") ? DT_F32 : filter_dtype();
     open_adapters();
+    if (merge && !dit_merge(s.dit, err, sizeof err)) die("--merge: %s", err);
+    if (merge) close_adapters();
     if (!frames) json_object_set_new(filter.settings, "frames", json_integer(s.dit->c.sample_frames));
     if (!size.width)
         json_object_set_new(filter.settings, "size", json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
@@ -196,7 +207,7 @@ int main(int argc, char **argv)
     frame_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
-    for (int i = 0; i < s.dit->adapters; i++) adapter_close(s.dit->adapter[i]);
+    close_adapters();
     dit_close(s.dit);
     model_close(m);
     kern_close(k);

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "filters/nets/rng.h"
 #include "kernels/kernels.h"
 
 enum adapter_target { TO_Q, TO_K, TO_V, TO_OUT, ADAPTER_TARGETS };
@@ -34,7 +35,8 @@ struct adapter_param {
     char name[48]; /* below the module: "lora_A.weight" */
     int rank;
     int64_t shape[4];
-    enum { INIT_ZERO, INIT_ONE, INIT_KAIMING_UNIFORM, INIT_XAVIER_UNIFORM } init; /* U(±1/√in), U(±√(6/(in+out))) */
+    /* Kaiming: U(±1/√in), Xavier: U(±√(6/(in+out))); own: what the kind's `fill` makes */
+    enum { INIT_ZERO, INIT_ONE, INIT_KAIMING_UNIFORM, INIT_XAVIER_UNIFORM, INIT_OWN } init;
     int64_t offset; /* elements from the module's start */
 };
 
@@ -53,6 +55,7 @@ struct adapter {
     struct kern *k;
     struct tensor values, grads;       /* [size] on the device; grads only for training */
     uint64_t hash;                     /* of the values that were read; 0: not read from a file */
+    char warning[160];                 /* what the user should be told of it; empty: nothing */
 };
 
 /* The contract. y, x, dy, dx [tokens,width]; saved F32 [saved_floats]: whatever forward leaves for backward. */
@@ -68,6 +71,8 @@ struct adapter_kind {
     /* dx += scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the module's gradients */
     void (*backward)(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx, const struct tensor *dy,
                      const struct tensor *x, const struct tensor *saved);
+    /* w [width,width] F32: D is a matrix, and w += scale D. NULL for kinds that are no matrix. */
+    void (*merge)(struct adapter *a, int module, struct tensor *w);
 };
 extern const struct adapter_kind adapter_standard;
 

@@ -136,6 +136,39 @@ void dit_close(struct dit *d)
     free(d);
 }
 
+static void merge(struct dit *d, struct tensor *weight, int64_t layer, enum adapter_target target, struct tensor *host)
+{
+    size_t mark = kern_mark(d->k);
+    struct tensor sum = kern_tensor(d->k, DT_F32, 2, d->c.width, d->c.width);
+    kern_download(d->k, host, weight);
+    kern_upload(d->k, &sum, host);
+    for (int i = 0; i < d->adapters; i++) {
+        int module = adapter_module(d->adapter[i], layer, target);
+        if (module >= 0) d->adapter[i]->kind->merge(d->adapter[i], module, &sum);
+    }
+    kern_download(d->k, host, &sum);
+    kern_upload(d->k, weight, host);
+    kern_release(d->k, mark);
+}
+
+bool dit_merge(struct dit *d, char *err, size_t errlen)
+{
+    struct kern *k = d->k;
+    for (int i = 0; i < d->adapters; i++)
+        if (!d->adapter[i]->kind->merge)
+            return fail(err, errlen, "adapter %s is no matrix that could be merged into a weight", d->adapter[i]->kind->name);
+    struct tensor host = tensor_of(DT_F32, malloc((size_t)(d->c.width * d->c.width) * sizeof(float)), 2, d->c.width, d->c.width);
+    if (!host.data) return fail(err, errlen, "no memory for merging adapters");
+    kern_plan_begin(k);
+    merge(d, &d->block[0].to[0].weight, 0, 0, &host);
+    size_t bytes = kern_plan_end(k);
+    if (kern_reserve(k, bytes))
+        for (int64_t l = 0; l < d->c.layers; l++)
+            for (int t = 0; t < ADAPTER_TARGETS; t++) merge(d, &d->block[l].to[t].weight, l, (enum adapter_target)t, &host);
+    free(host.data);
+    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+}
+
 /* ---- sizes ---------------------------------------------------------------------------------------------- */
 
 bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen)

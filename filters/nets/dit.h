@@ -50,6 +50,10 @@ bool dit_declare(struct params *list, json_t *config, const char *file, char *er
 struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, char *err, size_t errlen);
 void dit_close(struct dit *d); /* the weights go with the device */
 
+/* Folds the adapters into the weights that they are added to, for good; the caller then takes them off. Sums are in
+ * F32, rounded once to the weights' dtype. false: a kind that is no matrix, named in err, and nothing is changed. */
+bool dit_merge(struct dit *d, char *err, size_t errlen);
+
 /* What belongs to one size of video; in scratch, so a caller's mark decides how long it lives. */
 struct dit_grid {
     struct token_grid token;

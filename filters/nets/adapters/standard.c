@@ -1,6 +1,4 @@
 /* standard - plain LoRA (Hu et al. 2021): D(x) = B (A x), A [r,in] Kaiming-uniform, B [out,r] zero. */
-#include <stdio.h>
-
 #include "filters/nets/adapter.h"
 
 enum { A, B };
@@ -8,10 +6,12 @@ enum { A, B };
 static bool declare(struct adapter *a, char *err, size_t errlen)
 {
     if (json_object_size(a->settings)) {
-        snprintf(err, errlen, "standard takes rank and alpha, not `%s`", json_object_iter_key(json_object_iter(a->settings)));
+        snprintf(err, errlen, "standard takes rank and alpha, not `%s`",
+                 json_object_iter_key(json_object_iter(a->settings)));
         return false;
     }
-    a->param[A] = (struct adapter_param){"lora_A.weight", 2, {a->rank, a->base.width}, INIT_KAIMING_UNIFORM, 0};
+    a->param[A] =
+        (struct adapter_param){"lora_A.weight", 2, {a->rank, a->base.width}, INIT_KAIMING_UNIFORM, 0};
     a->param[B] = (struct adapter_param){"lora_B.weight", 2, {a->base.width, a->rank}, INIT_ZERO, 0};
     a->params = 2;
     return true;
@@ -22,8 +22,8 @@ static int64_t saved_floats(const struct adapter *a, const struct token_grid *g)
     return (g->n_text + g->frames * g->rows * g->cols) * a->rank;
 }
 
-static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y, const struct tensor *x,
-                    struct tensor *saved)
+static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
+                    const struct tensor *x, struct tensor *saved)
 {
     (void)g; /* all tokens are alike */
     struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
@@ -33,8 +33,8 @@ static void forward(struct adapter *a, int module, const struct token_grid *g, s
 }
 
 /* dB = s dyᵀ z,  dz = s dy B,  dA = dzᵀ x,  dx += dz A */
-static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx, const struct tensor *dy,
-                     const struct tensor *x, const struct tensor *saved)
+static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
+                     const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
 {
     (void)g;
     struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
@@ -49,4 +49,17 @@ static void backward(struct adapter *a, int module, const struct token_grid *g, 
     kern_release(a->k, mark);
 }
 
-const struct adapter_kind adapter_standard = {"standard", false, declare, saved_floats, forward, backward};
+static void merge(struct adapter *a, int module, struct tensor *w)
+{
+    struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
+    matmul(a->k, w, &vb, false, &va, false, adapter_scale(a), 1);
+}
+
+const struct adapter_kind adapter_standard = {
+    .name = "standard",
+    .declare = declare,
+    .saved_floats = saved_floats,
+    .forward = forward,
+    .backward = backward,
+    .merge = merge,
+};
