@@ -20,7 +20,8 @@ static const char help[] =
     "usage: train-step -m DIR --state RUN [options] <records >metrics\n"
     "  -m, --model DIR      model folder (its transformer/ and scheduler/), or random:PRESET   required\n"
     "      --state RUN      folder of the run; the same command again goes on from there       required\n"
-    "      --adapter SPEC   standard, with settings as in standard:rank=16,alpha=16            [standard]\n"
+    "      --adapter SPEC   standard, transformer or gdn_cssm, with settings as in             [standard]\n"
+    "                       gdn_cssm:k=5,rope=1; defaults rank=16,alpha=16, and k=1,rope=0,dk=4 of gdn_cssm\n"
     "      --targets LIST   of to_q,to_k,to_v,to_out.0                                         [all four]\n"
     "      --init FILE      start from this adapter (it decides kind, rank, alpha and targets)\n"
     "      --objective O    flow | flow-snr | v                                                [flow]\n"
@@ -182,6 +183,7 @@ static void begin(struct frame *first)
                   sizeof err))
         die("%s", err);
     if (*warning) say(NULL, "%s", warning);
+    if (!run.resumed && *t.dit->adapter[0]->warning) say(NULL, "%s", t.dit->adapter[0]->warning);
     if (run.resumed) {
         trainer_set(&t, run.values, run.m, run.v);
         saved = run.step;

@@ -149,16 +149,18 @@ void temporal_attention_backward(struct kern *k, struct tensor *dz, struct tenso
                                  const struct tensor *dy, const struct tensor *z, const struct tensor w[3],
                                  int heads);
 
-/* Gated delta rule over time in the 2-D spectral domain. n = r / head_dim heads of d channels, F = W/2 + 1:
- *   q, k, v = Wqkv z + b, with `rope` q and k rotated by position; g = silu(Wg z + b); c_t = mean of frame t
- * of z alpha_t[u,f] = 0.1 + 0.89 σ((Ah c + ..)[u] + (Aw c + ..)[f]), beta_t likewise without the 0.1 and 0.89
- *   Q, K, V = rfft2; Q, K to unit energy over (u,f) for each channel, then K over the channels of a head (eps
- * 1e-6) Phat = 0.999 P / (1 + |P|); at each head and frequency, from S_0 = 0 [d,d]: S_t = alpha Phat (S -
- * beta (S K) Kᴴ) + beta V Kᴴ, o_t = S_t Q o = RMSNorm(irfft2(o)) ⊙ g, where irfft2 is a complex inverse over
- * h, then a real one over w which sees only the real part of columns 0 and W/2. The rotation: of each head's
- * pairs the first half by the row, the others by the column, pair i of an axis by position times
- * 10000^(-2i/(d/2)); d divisible by 4. z, o, dout, dz [T,H,W,r]            w and dw: GDN_PARAMS tensors of
- * the shapes below */
+/* Gated delta rule over time in the 2-D spectral domain. d = head_dim, n = r/d heads, F = W/2 + 1:
+ *   q, k, v = Wqkv z + b, with `rope` q and k rotated by position; g = silu(Wg z + b)
+ *   alpha_t[u,f] = 0.1 + 0.89 σ((Ah c_t + ..)[u] + (Aw c_t + ..)[f]), c_t the mean of frame t of z
+ *   beta_t[u,f] = σ((Bh c_t + ..)[u] + (Bw c_t + ..)[f])
+ *   Q, K, V = rfft2; each channel of Q, K to unit energy over (u,f), then K over a head's channels
+ *   Phat = 0.999 P / (1 + |P|); at each head and frequency, from S = 0 [d,d]:
+ *       S_t = alpha_t Phat (S_t-1 - beta_t (S_t-1 K_t) K_tᴴ) + beta_t V_t K_tᴴ,  o_t = S_t Q_t
+ *   o = RMSNorm(irfft2(o)) ⊙ g. irfft2 is complex over h, then real over w: of columns 0 and W/2 that
+ *   one sees the real part only.
+ * Every eps is 1e-6. The rotation: of each head's pairs the first half by the row, the others by the
+ * column, pair i of an axis by position 10000^(-2i/(d/2)); d divisible by 4.
+ * z, o, dout, dz [T,H,W,r]            w and dw: GDN_PARAMS tensors of the shapes below */
 enum gdn_cssm_param {
     GDN_QKV,          /* [3r,r] */
     GDN_QKV_BIAS,     /* [3r] */

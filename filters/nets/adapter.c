@@ -5,12 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/nets/rng.h"
 #include "formats/error.h"
 #include "formats/safetensors.h"
 
-/* Adding a kind: its file below adapters/, and a row here. */
-static const struct adapter_kind *const kinds[] = {&adapter_standard};
+/* Adding a kind: its file below adapters/, which defines adapter_NAME, and a row here. */
+#define ADAPTERS(ROW)                                                                                        \
+    ROW(standard)                                                                                            \
+    ROW(transformer)                                                                                         \
+    ROW(gdn_cssm)
+
+#define ROW(name) extern const struct adapter_kind adapter_##name;
+ADAPTERS(ROW)
+#undef ROW
+#define ROW(name) &adapter_##name,
+static const struct adapter_kind *const kinds[] = {ADAPTERS(ROW)};
+#undef ROW
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 const char *const adapter_target_name[ADAPTER_TARGETS] = {"to_q", "to_k", "to_v", "to_out.0"};
@@ -56,6 +65,10 @@ static struct adapter *build(const char *kind, int64_t rank, double alpha, const
     a->base = base;
     memcpy(a->target, target, sizeof a->target);
     if (!(a->kind = find_kind(kind, err, errlen))) goto bad;
+    if (!json_is_object(a->settings)) {
+        fail(err, errlen, "the settings of adapter %s are no object", kind);
+        goto bad;
+    }
     if (rank < 1 || rank > base.width) {
         fail(err, errlen, "adapter rank %lld is outside 1..%lld", (long long)rank, (long long)base.width);
         goto bad;
@@ -82,6 +95,28 @@ static struct adapter *build(const char *kind, int64_t rank, double alpha, const
 bad:
     adapter_close(a);
     return NULL;
+}
+
+bool adapter_settings(struct adapter *a, const struct adapter_setting *list, int count, char *err, size_t errlen)
+{
+    char known[200] = "rank, alpha";
+    const char *name;
+    json_t *value;
+    for (int i = 0; i < count; i++) snprintf(known + strlen(known), sizeof known - strlen(known), ", %s", list[i].name);
+    json_object_foreach(a->settings, name, value)
+    {
+        int i = 0;
+        while (i < count && strcmp(name, list[i].name)) i++;
+        if (i == count) return fail(err, errlen, "adapter %s has no setting `%s`; there are: %s", a->kind->name, name, known);
+        if (!json_is_integer(value) || json_integer_value(value) < list[i].low || json_integer_value(value) > list[i].high)
+            return fail(err, errlen, "adapter %s: %s is a whole number from %lld to %lld", a->kind->name, name, (long long)list[i].low,
+                        (long long)list[i].high);
+    }
+    for (int i = 0; i < count; i++) {
+        if (!json_object_get(a->settings, list[i].name)) json_object_set_new(a->settings, list[i].name, json_integer(list[i].fallback));
+        *list[i].value = json_integer_value(json_object_get(a->settings, list[i].name));
+    }
+    return true;
 }
 
 static bool parse_target(const char *name, size_t n, bool *target, char *err, size_t errlen)
@@ -163,7 +198,8 @@ void adapter_init(struct adapter *a, uint64_t seed)
                 kern_fail(a->k, "no memory for %lld initial values", (long long)n);
                 return;
             }
-            for (int64_t i = 0; i < n; i++)
+            if (q->init == INIT_OWN) a->kind->fill(a, q, &r, v);
+            for (int64_t i = 0; i < n && q->init != INIT_OWN; i++)
                 v[i] = q->init == INIT_ONE ? 1 : bound > 0 ? (float)(bound * (2 * rng_uniform(&r, (uint64_t)i) - 1)) : 0;
             struct tensor view = adapter_view(a, &a->values, m, p), host = view;
             host.data = v;
@@ -321,6 +357,7 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
                              (long long)base.width);
     }
     json_t *grid = json_object_get(ours, "grid");
+    if (!grid) base.rows = base.cols = 0; /* a kind that is bound to one cannot do without */
     if (good && grid) { /* the file decides, and must fit what is asked for, if anything is */
         int64_t rows = json_integer_value(json_array_get(grid, 0)), cols = json_integer_value(json_array_get(grid, 1));
         if (rows < 1 || cols < 1) good = fail(err, errlen, "its grid is no pair of sizes");

@@ -73,8 +73,17 @@ struct adapter_kind {
                      const struct tensor *x, const struct tensor *saved);
     /* w [width,width] F32: D is a matrix, and w += scale D. NULL for kinds that are no matrix. */
     void (*merge)(struct adapter *a, int module, struct tensor *w);
+    /* The initial values of a parameter declared INIT_OWN, drawn from r; NULL when there is none. */
+    void (*fill)(const struct adapter *a, const struct adapter_param *p, const struct rng *r, float *values);
 };
-extern const struct adapter_kind adapter_standard;
+
+/* For `declare`: reads the kind's settings, whole numbers all, and writes the defaults of the others into a->settings, so
+ * that files tell them. false with the reason in err for one that is not in the list or out of its bounds. */
+struct adapter_setting {
+    const char *name;
+    int64_t low, high, fallback, *value;
+};
+bool adapter_settings(struct adapter *a, const struct adapter_setting *list, int count, char *err, size_t errlen);
 
 /* SPEC is a kind's name and, after a colon, its settings: "standard:rank=16,alpha=16". Targets: all four, or a comma list.
  * Allocates nothing on a device. NULL with the reason in err. */

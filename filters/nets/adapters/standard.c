@@ -5,11 +5,7 @@ enum { A, B };
 
 static bool declare(struct adapter *a, char *err, size_t errlen)
 {
-    if (json_object_size(a->settings)) {
-        snprintf(err, errlen, "standard takes rank and alpha, not `%s`",
-                 json_object_iter_key(json_object_iter(a->settings)));
-        return false;
-    }
+    if (!adapter_settings(a, NULL, 0, err, errlen)) return false;
     a->param[A] =
         (struct adapter_param){"lora_A.weight", 2, {a->rank, a->base.width}, INIT_KAIMING_UNIFORM, 0};
     a->param[B] = (struct adapter_param){"lora_B.weight", 2, {a->base.width, a->rank}, INIT_ZERO, 0};
