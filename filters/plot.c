@@ -1,5 +1,4 @@
-/* plot - what training runs wrote in metrics.jsonl, as one picture: losses, learning rate and gradient norm.
- */
+/* plot - training runs side by side: a picture of losses, learning rate and gradient norm, or a table. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,36 +7,27 @@
 
 #include "filters/filter.h"
 #include "filters/stats/curves.h"
+#include "filters/stats/table.h"
 #include "formats/atomic.h"
 #include "formats/gnuplot.h"
 
 static const char help[] =
-    "plot - draw training runs: losses, learning rate and gradient norm\n"
-    "usage: plot [options] [RUN|FILE]... > picture\n"
+    "plot - draw training runs: losses, learning rate and gradient norm; or list them\n"
+    "usage: plot [options] [RUN|FILE]... >picture\n"
+    "       plot --table [--json] RUN... >table\n"
     "  -o, --output FILE    where to                                   [stdout]\n"
     "      --format FORMAT  png | svg                                  [svg if FILE ends so, else png]\n"
     "      --size WxH       in pixels                                  [1400x900]\n"
+    "      --table          text instead: adapter, trainable parameters, the step where a run stopped, the\n"
+    "                       best validation loss and its step\n"
+    "      --json           the table as JSON lines\n"
     "COMMON\n"
-    "input   metrics.jsonl as train-step writes it: files, run folders, or stdin when none is named. A run "
-    "is called by\n"
-    "        its folder. Training loss and gradient norm are drawn raw and faint, and as their running "
-    "mean.\n"
+    "input   metrics.jsonl as train-step writes it: files, run folders, or stdin when none is named. A run\n"
+    "        is called by its folder. Training loss and gradient norm are drawn raw and faint, and as their\n"
+    "        running mean. --table reads state.safetensors and best.safetensors of run folders; how long a\n"
+    "        step took is in neither, as the same run leaves the same files however fast it was.\n"
     "exit    0 drawn, 1 something failed (gnuplot must be there), 2 wrong usage\n"
     "e.g.    plot -o loss.png run-standard run-gdn_cssm              see also: train-step\n";
-
-/* runs/standard/metrics.jsonl and the folder runs/standard/ are "standard", loss.jsonl is "loss". */
-static void name_run(struct run *run, bool is_folder)
-{
-    char part[4096];
-    snprintf(part, sizeof part, "%s", run->path);
-    char *slash = strrchr(part, '/');
-    if (slash && !strcmp(slash, "/metrics.jsonl")) *slash = 0, is_folder = true;
-    for (size_t n = strlen(part); n > 1 && part[n - 1] == '/';) part[--n] = 0;
-    slash = strrchr(part, '/');
-    char *last = slash && slash[1] ? slash + 1 : part, *dot = strrchr(last, '.');
-    if (!is_folder && dot && dot != last) *dot = 0;
-    snprintf(run->name, sizeof run->name, "%.255s", last);
-}
 
 /* stdin may not block, by the doing of another process that shares it: stdio would take that for its end. */
 static ssize_t read_stdin(void *cookie, char *buf, size_t n)
@@ -56,22 +46,44 @@ static void read_run(struct run *run, const char *path)
     if (!in) die("%s: %s", file, strerror(errno));
     if (!metrics_read(&run->m, in, file, err, sizeof err)) die("%s", err);
     fclose(in);
-    run->path = path ? path : "stdin";
-    name_run(run, is_folder);
+}
+
+static void list_runs(const struct run *run, int runs, bool json)
+{
+    char err[512];
+    json_t *rows = json_array();
+    for (int i = 0; i < runs; i++) {
+        json_t *row = table_row(run[i].name, run[i].path, err, sizeof err);
+        if (!row)
+            filter_fail_at(NULL, "%s", err);
+        else if (json)
+            filter_emit_line(row);
+        else
+            json_array_append_new(rows, row), filter.done++;
+    }
+    if (!json) table_print(stdout, rows);
+    json_decref(rows);
 }
 
 int main(int argc, char **argv)
 {
     const char *output = NULL, *format = NULL;
-    struct size size = {1400, 900};
+    struct size size = {0};
+    bool table = false, json = false;
     char err[512];
     const struct option_spec options[] = {
         {.name = "output", .letter = 'o', .kind = OPT_TEXT, .dest = &output},
         {.name = "format", .kind = OPT_CHOICE, .dest = &format, .choices = "png|svg"},
         {.name = "size", .kind = OPT_SIZE, .dest = &size},
+        {.name = "table", .kind = OPT_FLAG, .dest = &table},
+        {.name = "json", .kind = OPT_FLAG, .dest = &json},
         {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
-    if (!output && isatty(1)) usage_error("a picture is not for a terminal: use -o FILE");
+    if (json && !table) usage_error("--json is for --table");
+    if (table && !filter.argc) usage_error("--table needs run folders");
+    if (table && (output || format || size.width)) usage_error("--table is text on stdout, not a picture");
+    if (!table && !output && isatty(1)) usage_error("a picture is not for a terminal: use -o FILE");
+    if (!size.width) size = (struct size){1400, 900};
     if (!format) {
         const char *dot = output ? strrchr(output, '.') : NULL;
         if (!dot || strchr(dot, '/')) dot = ".png";
@@ -82,16 +94,19 @@ int main(int argc, char **argv)
 
     int runs = filter.argc ? filter.argc : 1, points = 0; /* points: runs that have any */
     struct run *run = calloc((size_t)runs, sizeof *run);
+    if (!run) die("out of memory");
+    for (int i = 0; i < runs; i++) run[i].path = filter.argc ? filter.argv[i] : "stdin";
+    name_runs(run, runs);
+    if (table) {
+        list_runs(run, runs, json);
+        free(run);
+        return filter_finish();
+    }
     FILE *script = tmpfile();
-    if (!run || !script) die("a temporary file, or memory: %s", strerror(errno));
+    if (!script) die("a temporary file: %s", strerror(errno));
     for (int i = 0; i < runs; i++) {
         read_run(&run[i], filter.argv[i]);
         points += run[i].m.steps + run[i].m.evaluations > 0;
-        for (int j = 0; j < i; j++) /* two of one name: their paths tell them apart */
-            if (!strcmp(run[i].name, run[j].name)) {
-                snprintf(run[i].name, sizeof run[i].name, "%s", run[i].path);
-                snprintf(run[j].name, sizeof run[j].name, "%s", run[j].path);
-            }
     }
     if (!points) die("%s: no steps yet: there is nothing to draw", run[0].path);
     curves_script(script, !strcmp(format, "svg"), size.width, size.height, run, runs);

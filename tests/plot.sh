@@ -55,6 +55,43 @@ ok 'nor is a name that is not UTF-8 written to an SVG' '
     bad=$(printf "w/x\377y"); run "$bad" 3; plot --format svg "$bad" >a.svg; grep ">x?y<" a.svg'
 ok 'more runs than colours' 'need gnuplot; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do run many/r$i 4; done; plot -o a.svg many/*; grep ">r16<" a.svg'
 
+# trained NAME STEPS OPTIONS...: a real run's folder
+tensor-gen --name latents --shape 1,16,4,4 --count 6 --key clip | tensor-gen --add --name prompt_embeds --shape 32,64 >clips.mp
+pack -o store <clips.mp 2>/dev/null
+trained() {
+    name=$1 steps=$2; shift 2
+    train-step -m random:tiny --device cpu --warmup 0 --lr 0.01 --max-steps "$steps" --state "$name" "$@" <clips.mp >/dev/null 2>&1
+}
+trained runs/standard_r4 4 --adapter standard:rank=4,alpha=8 --objective v --val store --eval-every 2
+trained runs/unfinished 99 --targets to_q,to_v --val store --eval-every 100
+trained runs/no_val 6
+ok 'a table: parameters as counted by hand, the stop step, the best loss as evaluated' '
+    plot --table runs/standard_r4 runs/unfinished/ runs/no_val >table
+    [ "$(wc -l <table)" = 4 ]
+    best=$(grep val_loss runs/standard_r4/metrics.jsonl | sed "s/.*\"step\":\([0-9]*\),\"val_loss\":\(.*\)}/\2 \1/" | sort -g | head -n 1)
+    grep -E "^standard_r4 +standard:rank=4,alpha=8 +16,384 +4 +$(printf "%.4f +%d" $best)\$" table # 4 blocks, 4 targets, 2 matrices of 4 x 128
+    grep -E "^unfinished +standard:rank=16,alpha=16 to_q,to_v +32,768 +6 so far +[0-9.]+ +0\$" table
+    grep -E "^no_val +standard:rank=16,alpha=16 +65,536 +6 +- +-\$" table
+    [ "$(awk "{ print length }" table | sort -u | wc -l)" = 1 ]'
+ok 'the same as JSON' '
+    plot --table --json runs/standard_r4 runs/no_val >table.jsonl
+    [ "$(wc -l <table.jsonl)" = 2 ]
+    head -n 1 table.jsonl | grep "\"run\":\"standard_r4\",\"adapter\":{.*\"rank\":4,.*\"variant\":\"standard\".*},\"objective\":\"v\",\"parameters\":16384,\"steps\":4,\"finished\":true,\"best_val_loss\":"
+    tail -n 1 table.jsonl | grep "\"best_val_loss\":null,\"best_step\":null}"'
+ok 'a run that is none is named, and the others are listed' '
+    fails 1 plot --table runs/gone runs/no_val >table; grep "runs/gone/state.safetensors: " err; grep "^no_val" table
+    cp -r runs/standard_r4 runs/odd; cp runs/odd/best.safetensors runs/odd/state.safetensors
+    fails 1 plot --table runs/odd >table; grep "odd/state.safetensors: its header is not a training state" err
+    cp runs/no_val/*.safetensors runs/odd/; cp runs/odd/last.safetensors runs/odd/best.safetensors
+    fails 1 plot --table --json runs/odd >table; grep "odd/best.safetensors: its header tells no step and validation loss" err; [ ! -s table ]
+    fails 1 plot --table runs/no_val >/dev/full; grep "No space" err'
+ok 'two of one name, and names that would break a line' '
+    mkdir -p again; cp -r runs/no_val again/; mv again/no_val "again/a
+b"; cp -r runs/no_val again/
+    plot --table runs/no_val again/no_val "again/a
+b" >table; grep "^runs/no_val " table; grep "^again/no_val " table; grep "^a?b " table'
+ok 'a table is no picture' 'for o in "-o x.png" "--size 3x3" "--format png"; do fails 2 plot --table $o runs/no_val >out; done; fails 2 plot --json one >out; fails 2 plot --table <one/metrics.jsonl >out; [ ! -s out ]'
+
 ok 'a bad line is named' '
     while read -r line; do
         printf "%s\n" "{\"step\":3,\"loss\":1}" "$line" >bad.jsonl

@@ -1,6 +1,8 @@
 #include "filters/stats/curves.h"
 
 #include <math.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "formats/gnuplot.h"
 
@@ -96,6 +98,34 @@ static void write_panel(FILE *script, const struct panel *p, const struct run *r
                 p->evaluations ? " ps 0.5" : "");
     }
     fputs("\nunset key\n", script);
+}
+
+/* runs/standard/metrics.jsonl and the folder runs/standard/ are "standard", loss.jsonl is "loss". */
+static void name_run(struct run *run)
+{
+    char part[4096];
+    struct stat st;
+    bool is_folder = stat(run->path, &st) == 0 && S_ISDIR(st.st_mode);
+    snprintf(part, sizeof part, "%s", run->path);
+    char *slash = strrchr(part, '/');
+    if (slash && !strcmp(slash, "/metrics.jsonl")) *slash = 0, is_folder = true;
+    for (size_t n = strlen(part); n > 1 && part[n - 1] == '/';) part[--n] = 0;
+    slash = strrchr(part, '/');
+    char *last = slash && slash[1] ? slash + 1 : part, *dot = strrchr(last, '.');
+    if (!is_folder && dot && dot != last) *dot = 0;
+    snprintf(run->name, sizeof run->name, "%.255s", last);
+}
+
+void name_runs(struct run *run, int runs)
+{
+    for (int i = 0; i < runs; i++) {
+        name_run(&run[i]);
+        for (int j = 0; j < i; j++)
+            if (!strcmp(run[i].name, run[j].name)) {
+                snprintf(run[i].name, sizeof run[i].name, "%s", run[i].path);
+                snprintf(run[j].name, sizeof run[j].name, "%s", run[j].path);
+            }
+    }
 }
 
 void curves_script(FILE *script, bool svg, int64_t width, int64_t height, const struct run *run, int runs)

@@ -11,6 +11,10 @@ struct run {
     struct metrics m;
 };
 
+/* Names them by their paths' last parts: the folder's, or the file's without its ending. Those of one name
+ * are told apart by their whole paths. */
+void name_runs(struct run *run, int runs);
+
 /* The gnuplot script (formats/gnuplot.h) of all runs in one picture, PNG or SVG, of so many pixels. Training
  * loss and gradient norm are drawn raw and faint, and as their running mean, on a logarithmic axis unless a
  * value forbids it. A script that cannot be written is for gnuplot_draw() to notice. */

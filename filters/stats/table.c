@@ -1,0 +1,145 @@
+#include "filters/stats/table.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/error.h"
+#include "formats/safetensors.h"
+
+/* ---- reading ------------------------------------------------------------------------------------------- */
+
+static struct safetensors *open_file(const char *folder, const char *name, char *err, size_t errlen)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+        return fail(err, errlen, "%s: the path is too long", folder), NULL;
+    return safetensors_open(path, err, errlen);
+}
+
+static json_t *header(const struct safetensors *s, const char *field)
+{
+    const char *text = json_string_value(json_object_get(s->metadata, field));
+    return text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+}
+
+/* The kept adapter's: another may have had a loss that is less by a hair. */
+static bool add_best(json_t *row, const char *folder, char *err, size_t errlen)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/best.safetensors", folder);
+    if (access(path, F_OK)) return true;
+    struct safetensors *s = safetensors_open(path, err, errlen);
+    json_t *said = s ? header(s, "sluice") : NULL, *loss = json_object_get(said, "val_loss");
+    json_t *step = json_object_get(said, "step");
+    bool good = json_is_number(loss) && json_is_integer(step);
+    if (s && !good) fail(err, errlen, "%s: its header tells no step and validation loss", path);
+    if (good) json_object_set(row, "best_val_loss", loss), json_object_set(row, "best_step", step);
+    json_decref(said);
+    safetensors_close(s);
+    return good;
+}
+
+json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
+{
+    struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);
+    if (!s) return NULL;
+    const struct safetensors_entry *values = safetensors_find(s, "values");
+    json_t *config = header(s, "config"), *step = header(s, "step"), *finished = header(s, "finished");
+    json_t *adapter = json_object_get(config, "adapter"), *objective = json_object_get(config, "objective");
+    json_t *row = NULL;
+    if (values && json_is_string(json_object_get(adapter, "variant")) && json_is_string(objective) &&
+        json_is_integer(step) && json_is_integer(finished))
+        row =
+            json_pack("{s:s, s:O, s:O, s:I, s:O, s:b, s:n, s:n}", "run", name, "adapter", adapter,
+                      "objective", objective, "parameters", (json_int_t)tensor_count(&values->shape), "steps",
+                      step, "finished", json_integer_value(finished) != 0, "best_val_loss", "best_step");
+    if (!row) fail(err, errlen, "%s: its header is not a training state's", s->path);
+    if (row && !add_best(row, folder, err, errlen)) json_decref(row), row = NULL;
+    json_decref(config);
+    json_decref(step);
+    json_decref(finished);
+    safetensors_close(s);
+    return row;
+}
+
+/* ---- printing ------------------------------------------------------------------------------------------ */
+
+enum { RUN, ADAPTER, PARAMETERS, STOP, BEST, AT, COLUMNS };
+typedef char cells[COLUMNS][256];
+
+/* standard:rank=16,alpha=16, as --adapter takes it; and its targets, when not all are. */
+static void put_adapter(char *to, size_t size, const json_t *a)
+{
+    const char *name;
+    json_t *value, *settings = json_object_get(a, "settings"), *targets = json_object_get(a, "targets");
+    snprintf(to, size, "%s:rank=%lld,alpha=%g", json_string_value(json_object_get(a, "variant")),
+             (long long)json_integer_value(json_object_get(a, "rank")),
+             json_number_value(json_object_get(a, "alpha")));
+    json_object_foreach (settings, name, value)
+        snprintf(to + strlen(to), size - strlen(to), ",%s=%g", name, json_number_value(value));
+    for (size_t i = 0; i < json_array_size(targets) && json_array_size(targets) < 4; i++)
+        snprintf(to + strlen(to), size - strlen(to), "%s%s", i ? "," : " ",
+                 json_string_value(json_array_get(targets, i)));
+}
+
+/* 16515072: 16,515,072 */
+static void put_count(char *to, size_t size, int64_t n)
+{
+    char digits[32];
+    int length = snprintf(digits, sizeof digits, "%" PRId64, n);
+    *to = 0;
+    for (int i = 0; i < length; i++)
+        snprintf(to + strlen(to), size - strlen(to), "%s%c", i && (length - i) % 3 == 0 ? "," : "",
+                 digits[i]);
+}
+
+static void put_row(cells c, const json_t *row)
+{
+    json_int_t steps = json_integer_value(json_object_get(row, "steps"));
+    json_t *best = json_object_get(row, "best_val_loss"), *at = json_object_get(row, "best_step");
+    snprintf(c[RUN], sizeof c[RUN], "%s", json_string_value(json_object_get(row, "run")));
+    put_adapter(c[ADAPTER], sizeof c[ADAPTER], json_object_get(row, "adapter"));
+    put_count(c[PARAMETERS], sizeof c[PARAMETERS], json_integer_value(json_object_get(row, "parameters")));
+    snprintf(c[STOP], sizeof c[STOP], json_is_true(json_object_get(row, "finished")) ? "%lld" : "%lld so far",
+             (long long)steps);
+    snprintf(c[BEST], sizeof c[BEST], json_is_null(best) ? "-" : "%.4f", json_number_value(best));
+    snprintf(c[AT], sizeof c[AT], json_is_null(at) ? "-" : "%lld", (long long)json_integer_value(at));
+}
+
+/* Characters, of which UTF-8's continuation bytes are none; for control characters a ?. */
+static int tidy(char *text)
+{
+    int n = 0;
+    for (; *text; text++) {
+        if ((unsigned char)*text < ' ' || *text == 127) *text = '?';
+        n += (*text & 0xc0) != 0x80;
+    }
+    return n;
+}
+
+void table_print(FILE *out, const json_t *rows)
+{
+    static const char *const heading[COLUMNS] = {"run",     "adapter",       "parameters",
+                                                 "stopped", "best val loss", "at step"};
+    size_t n = json_array_size(rows) + 1;
+    int wide[COLUMNS] = {0};
+    cells *line = calloc(n, sizeof *line);
+    if (!line) return;
+    for (int c = 0; c < COLUMNS; c++) snprintf(line[0][c], sizeof line[0][c], "%s", heading[c]);
+    for (size_t i = 1; i < n; i++) put_row(line[i], json_array_get(rows, i - 1));
+    for (size_t i = 0; i < n; i++)
+        for (int c = 0; c < COLUMNS; c++) {
+            int w = tidy(line[i][c]);
+            if (w > wide[c]) wide[c] = w;
+        }
+    for (size_t i = 0; i < n; i++)
+        for (int c = 0; c < COLUMNS; c++) {
+            int fill = wide[c] - tidy(line[i][c]);
+            bool left = c < PARAMETERS; /* text to the left, numbers to the right */
+            fprintf(out, "%*s%s%*s%s", left ? 0 : fill, "", line[i][c], left ? fill : 0, "",
+                    c + 1 < COLUMNS ? "  " : "\n");
+        }
+    free(line);
+}

@@ -1,0 +1,18 @@
+/* table - training runs side by side: adapter, how many parameters, when it stopped, what the best one
+ * reached. */
+#ifndef STATS_TABLE_H
+#define STATS_TABLE_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdio.h>
+
+/* {"run":name,"adapter":{..},"objective","parameters","steps","finished","best_val_loss","best_step"} from
+ * what train-step left in the folder: state.safetensors, and best.safetensors, without which the last two are
+ * null. A new object; NULL with the reason in err. */
+json_t *table_row(const char *name, const char *folder, char *err, size_t errlen);
+
+/* A list of rows as aligned columns under a heading. */
+void table_print(FILE *out, const json_t *rows);
+
+#endif
