@@ -43,5 +43,13 @@ ok "two halves are a whole, and what is added and taken away leaves the model al
     done'
 ok "records are told of it" '
     make_latents --merge -a x.safetensors | show --jsonl | head -n 2 | grep "\"merge\":true"'
+ok "a kind that is no matrix is refused by its name" '
+    for kind in transformer gdn_cssm; do
+        adapter $kind --adapter $kind:rank=4
+        fails 1 make_latents --merge -a x.safetensors -a $kind.safetensors
+        grep "merge: adapter $kind is no matrix" err
+        make_latents -a $kind.safetensors >other.mp
+        fails 1 tensor-eq base.mp other.mp
+    done'
 ok "nothing to merge is wrong usage" 'fails 2 make_latents --merge'
 finish
