@@ -2,7 +2,7 @@
 # Adapters really learn: one clip, one level, one noise, again and again, and the loss falls to a fraction. A wrong sign or a
 # gradient of something else would pass for training on ever new noise, where losses jump; not here.
 . "${0%/*}/lib.sh"
-steps=150
+steps=100
 
 # One record that brings its noise and its level, and the same again for every step.
 tensor-gen --name latents --shape 2,16,4,4 --key clip | tensor-gen --add --name prompt_embeds --shape 32,64 |
