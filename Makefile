@@ -3,6 +3,7 @@
 # make                        the programs, in bin/; without nvcc, the CPU backend only
 # make deps                   install what building and testing need (apt)
 # make demo                   clips in, a fine-tuned model's video out, on this machine's CPU
+# make demo-adapters          six forms of adapter trained side by side, a table and their curves
 # make test                   all the tests; make test T=frame runs those whose name starts so
 # make soak                   what takes long: hundreds of kills, millions of fuzzed inputs
 # make bench                  speed on this machine, as ratios against other programs
@@ -72,6 +73,10 @@ demo: deps
 	@$(MAKE) --no-print-directory all
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
+demo-adapters: deps
+	@$(MAKE) --no-print-directory all
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo-adapters.sh
+
 test: deps
 	@$(MAKE) --no-print-directory check
 
@@ -98,6 +103,6 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all deps demo test check soak bench install format clean
+.PHONY: all deps demo demo-adapters test check soak bench install format clean
 .PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o
 .DELETE_ON_ERROR:
