@@ -67,7 +67,9 @@ static void damage(void)
     for (int64_t step = 1; good && step <= 2; step++) {
         for (int i = 0; i < 6; i++) r.values[i] = (float)(i * step), r.m[i] = 0.5f, r.v[i] = 0.25f;
         r.step = step, r.position = 10 * step, r.best = 0.5 / (double)step, r.worse = 3;
-        run_metric(&r, json_pack("{s:I}", "step", (json_int_t)step));
+        json_t *line = json_pack("{s:I}", "step", (json_int_t)step);
+        run_metric(&r, line);
+        json_decref(line);
         good = run_save(&r, err, sizeof err);
     }
     run_close(&r);
