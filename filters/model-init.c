@@ -10,16 +10,19 @@
 #include "filters/nets/vae.h"
 #include "formats/atomic.h"
 
-static const char help[] = "model-init - write a model folder with random weights\n"
-                           "usage: model-init [options] PRESET DIR\n"
-                           "      PRESET           tiny | cogvideox-2b | cogvideox-5b, or a folder of configs (with a / in its name)\n"
-                           "      DIR              the folder to make; it must not hold anything yet\n"
-                           "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
-                           "COMMON\n"
-                           "The weights are those of -m random:PRESET:SEED: BF16 for transformer and text encoder, F32 for the VAE.\n"
-                           "exit    0 written, 1 something failed, 2 wrong usage\n"
-                           "e.g.    model-init tiny my-model && show -m my-model | tail -1\n"
-                           "see also: show\n";
+static const char help[] =
+    "model-init - write a model folder with random weights\n"
+    "usage: model-init [options] PRESET DIR\n"
+    "      PRESET           tiny | cogvideox-2b | cogvideox-5b, or a folder of configs (with a / in its "
+    "name)\n"
+    "      DIR              the folder to make; it must not hold anything yet\n"
+    "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
+    "COMMON\n"
+    "The weights are those of -m random:PRESET:SEED: BF16 for transformer and text encoder, F32 for the "
+    "VAE.\n"
+    "exit    0 written, 1 something failed, 2 wrong usage\n"
+    "e.g.    model-init tiny my-model && show -m my-model | tail -1\n"
+    "see also: show\n";
 
 static int64_t shard_bytes = 5000000000;
 static const struct option_spec options[] = {
@@ -78,7 +81,8 @@ static struct tensor make_values(const struct param *p, uint64_t seed, enum dtyp
 }
 
 /* One weight file after another, none larger than the limit unless a single tensor is. */
-static void write_weights(const struct model *m, const char *dir, const struct part *part, const struct params *list)
+static void write_weights(const struct model *m, const char *dir, const struct part *part,
+                          const struct params *list)
 {
     char path[4096], name[128];
     struct safetensors_item *items = calloc((size_t)list->count + 1, sizeof *items);
@@ -95,7 +99,8 @@ static void write_weights(const struct model *m, const char *dir, const struct p
     first[shards] = list->count;
     for (int s = 0; s < shards; s++) {
         int count = first[s + 1] - first[s];
-        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors", part->weights, s + 1, shards);
+        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors",
+                 part->weights, s + 1, shards);
         progress("%s/%s", part->name, name);
         for (int i = 0; i < count; i++) {
             const struct param *p = &list->param[first[s] + i];
@@ -108,7 +113,8 @@ static void write_weights(const struct model *m, const char *dir, const struct p
     }
     snprintf(path, sizeof path, "%s/%s/%s.safetensors.index.json", dir, part->name, part->weights);
     if (shards > 1)
-        write_json(path, json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map));
+        write_json(path, json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total,
+                                   "weight_map", map));
     json_decref(map);
     json_decref(metadata);
     free(items);
@@ -120,7 +126,8 @@ static void refuse_occupied(const char *dir)
     DIR *d = opendir(dir);
     struct dirent *e;
     while (d && (e = readdir(d)))
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) die("%s: not empty; a model is made in a folder of its own", dir);
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            die("%s: not empty; a model is made in a folder of its own", dir);
     if (d) closedir(d);
 }
 
@@ -130,6 +137,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_SEED);
     if (filter.argc != 2) usage_error("a preset and a folder are wanted");
     const char *dir = filter.argv[1];
+    if (strlen(dir) > sizeof path - 256) die("%.40s...: too long a name", dir);
     snprintf(name, sizeof name, "random:%s:%lld", filter.argv[0], (long long)filter.seed);
     struct model *m = model_open(name, err, sizeof err);
     if (!m) die("%s", err);
@@ -147,9 +155,11 @@ int main(int argc, char **argv)
         params_free(&list);
         json_decref(config);
     }
-    static const char *const others[][2] = {
-        {"scheduler", "scheduler/scheduler_config.json"}, {"tokenizer", "tokenizer/spiece.model"}, {"", "model_index.json"}};
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) { /* the index last: a folder with one is complete */
+    static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},
+                                            {"tokenizer", "tokenizer/spiece.model"},
+                                            {"", "model_index.json"}};
+    for (size_t i = 0; i < sizeof others / sizeof others[0];
+         i++) { /* the index last: a folder with one is complete */
         snprintf(path, sizeof path, "%s/%s", dir, others[i][0]);
         if (!make_folder(path, err, sizeof err)) die("%s", err);
         copy_file(m, dir, others[i][1]);

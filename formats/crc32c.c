@@ -1,7 +1,7 @@
-/* Three ways to the same sum: SSE4.2 and ARMv8 have an instruction for this polynomial; elsewhere eight tables
- * (slicing by eight). The instruction has a latency of three cycles and a throughput of one, so long inputs run as
- * three interleaved streams whose sums are joined by a multiplication in GF(2)[x]: x^(8 n) mod P shifts a sum over n
- * bytes that follow. */
+/* Three ways to the same sum: SSE4.2 and ARMv8 have an instruction for this polynomial; elsewhere eight
+ * tables (slicing by eight). The instruction has a latency of three cycles and a throughput of one, so long
+ * inputs run as three interleaved streams whose sums are joined by a multiplication in GF(2)[x]: x^(8 n) mod
+ * P shifts a sum over n bytes that follow. */
 #include "formats/crc32c.h"
 
 #include <string.h>
@@ -45,8 +45,8 @@ static uint32_t by_tables(uint32_t c, const uint8_t *p, size_t n)
 #ifdef __x86_64__
 #include <nmmintrin.h>
 #define WITH_INSTRUCTION __attribute__((target("sse4.2")))
-#define STEP8(c, v) (uint32_t)_mm_crc32_u64(c, v)
-#define STEP1(c, v) _mm_crc32_u8(c, v)
+#define STEP8(c, v)      (uint32_t) _mm_crc32_u64(c, v)
+#define STEP1(c, v)      _mm_crc32_u8(c, v)
 static bool have_instruction(void)
 {
     return __builtin_cpu_supports("sse4.2");

@@ -8,8 +8,9 @@
 static const struct {
     const char *name;
     size_t size;
-} dtypes[DT_COUNT] = {[DT_U8] = {"U8", 1},     [DT_I32] = {"I32", 4}, [DT_I64] = {"I64", 8}, [DT_F16] = {"F16", 2},
-                      [DT_BF16] = {"BF16", 2}, [DT_F32] = {"F32", 4}, [DT_F64] = {"F64", 8}};
+} dtypes[DT_COUNT] = {
+    [DT_U8] = {"U8", 1},     [DT_I32] = {"I32", 4}, [DT_I64] = {"I64", 8}, [DT_F16] = {"F16", 2},
+    [DT_BF16] = {"BF16", 2}, [DT_F32] = {"F32", 4}, [DT_F64] = {"F64", 8}};
 
 size_t dtype_size(enum dtype d)
 {
@@ -146,9 +147,10 @@ uint16_t f16_from_f32(float v)
     if (isnan(v)) return sign | 0x7e00;
     if (a >= 65520) return sign | 0x7c00;
     int exponent;
-    frexpf(a, &exponent);                          /* a = m * 2^exponent, m in [0.5, 1) */
-    int unit = a == 0 || exponent < -13 ? -24 : exponent - 11; /* weight of the last bit, one for all subnormals */
-    int steps = (int)nearbyintf(ldexpf(a, -unit)); /* to nearest even; 2048 carries into the exponent */
+    frexpf(a, &exponent); /* a = m * 2^exponent, m in [0.5, 1) */
+    int unit =
+        a == 0 || exponent < -13 ? -24 : exponent - 11; /* weight of the last bit, one for all subnormals */
+    int steps = (int)nearbyintf(ldexpf(a, -unit));      /* to nearest even; 2048 carries into the exponent */
     if (unit == -24) return (uint16_t)(sign | steps);
     return (uint16_t)(sign | (((unit + 24) << 10) + steps));
 }
@@ -178,7 +180,9 @@ static void tensor_set(struct tensor *t, int64_t i, double v)
     switch (t->dtype) {
     case DT_U8: ((uint8_t *)t->data)[i] = (uint8_t)clamp(v, 0, 255); break;
     case DT_I32: ((int32_t *)t->data)[i] = (int32_t)clamp(v, INT32_MIN, INT32_MAX); break;
-    case DT_I64: ((int64_t *)t->data)[i] = v >= 0x1p63 ? INT64_MAX : (int64_t)clamp(v, -0x1p63, 0x1p63); break;
+    case DT_I64:
+        ((int64_t *)t->data)[i] = v >= 0x1p63 ? INT64_MAX : (int64_t)clamp(v, -0x1p63, 0x1p63);
+        break;
     case DT_F16: ((uint16_t *)t->data)[i] = f16_from_f32((float)v); break;
     case DT_BF16: ((uint16_t *)t->data)[i] = bf16_from_f32((float)v); break;
     case DT_F32: ((float *)t->data)[i] = (float)v; break;
@@ -194,12 +198,16 @@ void tensor_convert(struct tensor *dst, const struct tensor *src)
     if (n == 0) return;
     if (dst->dtype == src->dtype) {
         memmove(dst->data, src->data, tensor_bytes(src));
-    } else if (src->dtype == DT_BF16 && dst->dtype == DT_F32) { /* the common pairs, without the switch per element */
-        for (int64_t i = 0; i < n; i++) ((float *)dst->data)[i] = f32_from_bf16(((const uint16_t *)src->data)[i]);
+    } else if (src->dtype == DT_BF16 &&
+               dst->dtype == DT_F32) { /* the common pairs, without the switch per element */
+        for (int64_t i = 0; i < n; i++)
+            ((float *)dst->data)[i] = f32_from_bf16(((const uint16_t *)src->data)[i]);
     } else if (src->dtype == DT_F16 && dst->dtype == DT_F32) {
-        for (int64_t i = 0; i < n; i++) ((float *)dst->data)[i] = f32_from_f16(((const uint16_t *)src->data)[i]);
+        for (int64_t i = 0; i < n; i++)
+            ((float *)dst->data)[i] = f32_from_f16(((const uint16_t *)src->data)[i]);
     } else if (src->dtype == DT_F32 && dst->dtype == DT_BF16) {
-        for (int64_t i = 0; i < n; i++) ((uint16_t *)dst->data)[i] = bf16_from_f32(((const float *)src->data)[i]);
+        for (int64_t i = 0; i < n; i++)
+            ((uint16_t *)dst->data)[i] = bf16_from_f32(((const float *)src->data)[i]);
     } else {
         for (int64_t i = 0; i < n; i++) tensor_set(dst, i, tensor_get(src, i));
     }
