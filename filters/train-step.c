@@ -51,7 +51,7 @@ static const char help[] =
     "COMMON\n"
     "stdout  a step: {\"step\",\"position\",\"key\",\"s\",\"loss\",\"grad_norm\",\"lr\"}, the first four of "
     "its last\n"
-    "        record; an evaluation: {\"step\",\"val_loss\"}\n"
+    "        record; an evaluation: {\"step\",\"val_loss\",\"val_losses\"}, the mean and each triple's\n"
     "files   RUN/best.safetensors, last.safetensors, metrics.jsonl, state.safetensors\n"
     "exit    0 trained to the end or to the end of the stream, 1 something failed, 2 wrong usage\n"
     "e.g.    draw --from run/ train/ | train-step -m CogVideoX-5b --val val/ --state run/\n"
@@ -117,9 +117,14 @@ static void metric(json_t *line)
 /* Keeps the best adapter, and decides whether to go on. */
 static void evaluate(void)
 {
-    double loss = trainer_evaluate(&t, val_store, eval_clips, err, sizeof err);
+    double *losses = calloc((size_t)eval_clips, sizeof *losses);
+    if (!losses) die("out of memory");
+    double loss = trainer_evaluate(&t, val_store, eval_clips, losses, err, sizeof err);
     if (!isfinite(loss)) die("step %lld: validation: %s", (long long)run.step, err);
-    metric(json_pack("{s:I, s:f}", "step", (json_int_t)run.step, "val_loss", loss));
+    json_t *each = json_array();
+    for (int64_t i = 0; i < eval_clips; i++) json_array_append_new(each, json_real(losses[i]));
+    free(losses);
+    metric(json_pack("{s:I, s:f, s:o}", "step", (json_int_t)run.step, "val_loss", loss, "val_losses", each));
     if (run_judge(&run, loss, min_delta, patience)) {
         trainer_get(&t, run.values, NULL, NULL);
         if (!run_write_best(&run, t.dit->adapter[0], err, sizeof err)) die("%s", err);

@@ -1,7 +1,7 @@
 /* metrics - a training run's metrics.jsonl: one line a step and one an evaluation.
  *
  *   {"step":1,"position":0,"key":"clip","s":0.25,"loss":0.9,"grad_norm":1.5,"lr":5e-7}
- *   {"step":250,"val_loss":0.21}
+ *   {"step":250,"val_loss":0.21,"val_losses":[0.2,0.22]}
  *
  * Steps rise. A line has a `loss`, with `grad_norm` and `lr` where known, or a `val_loss`; other fields are
  * not looked at. */

@@ -17,13 +17,13 @@ ok "run again, it makes nothing" '
     [ "$(grep -c "0 added, 0 replaced" err)" = 4 ]'
 ok "killed, and run again" '
     need parallel
-    run killed 2 clips.jsonl >/dev/null 2>&1 &
+    run killed.$$ 2 clips.jsonl >/dev/null 2>&1 &
     sleep 0.5
-    pkill -9 -f -- "-o killed" || true
+    pkill -9 -f -- "-o killed.$$" || true
     wait
-    run killed 2 clips.jsonl
-    drawn killed
-    cmp one.mp killed.mp'
+    run killed.$$ 2 clips.jsonl
+    drawn killed.$$
+    cmp one.mp killed.$$.mp'
 ok "a clip that fails is named, the others are in the store, and a second run tries only that one" '
     need parallel
     echo nonsense >broken.mp4

@@ -41,19 +41,19 @@ ok "killed with -9 at random moments and started again" 'survive_kills 3'
 ok "SIGTERM saves, and the run goes on from there" '
     whole
     mkfifo slow
-    { train --state term 2>err >/dev/null || echo $? >status; } <slow &
+    { train --state term.$$ 2>err >/dev/null || echo $? >status; } <slow &
     draw --count 40 train | head -c 60000 >first
     exec 9>slow
     cat first >&9
-    for i in 1 2 3 4 5 6 7 8 9 10; do grep -q grad_norm term/metrics.jsonl 2>/dev/null || sleep 0.3; done
+    for i in 1 2 3 4 5 6 7 8 9 10; do grep -q grad_norm term.$$/metrics.jsonl 2>/dev/null || sleep 0.3; done
     sleep 0.5
-    pkill -TERM -f "state term"
+    pkill -TERM -f "state term.$$"
     wait
     exec 9>&-
     grep 143 status
     grep "saved after step" err
-    draw --count 40 train | train --state term >/dev/null
-    same_run whole term'
+    draw --count 40 train | train --state term.$$ >/dev/null
+    same_run whole term.$$'
 ok "a damaged state is told, and the one before taken" '
     whole
     cp -r whole hurt

@@ -233,7 +233,8 @@ void trainer_example_free(struct example *e)
     e->eps.data = NULL;
 }
 
-double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, char *err, size_t errlen)
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses, char *err,
+                        size_t errlen)
 {
     struct frame f = FRAME_INIT;
     double sum = 0;
@@ -246,7 +247,7 @@ double trainer_evaluate(struct trainer *t, const struct store *store, int64_t cl
         else if (make_example(t, &e, &f, "val-noise", i, ((double)i + 0.5) / (double)clips, why, sizeof why))
             loss = trainer_loss(t, &e, false, why, sizeof why);
         if (!isfinite(loss)) fail(err, errlen, "%s: %s", frame_key(&f), why);
-        sum += loss;
+        sum += losses[i] = loss;
         trainer_example_free(&e);
     }
     frame_free(&f);

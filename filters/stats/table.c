@@ -1,6 +1,8 @@
 #include "filters/stats/table.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -41,6 +43,45 @@ static bool add_best(json_t *row, const char *folder, char *err, size_t errlen)
     return good;
 }
 
+/* How much lower the best evaluation was than the first, and the standard error of that over their triples, which are the
+ * same: mean and standard deviation / √n of the differences. */
+static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
+{
+    char path[4096], *text = NULL;
+    size_t size = 0;
+    json_t *first = NULL, *best = NULL;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    FILE *in = fopen(path, "re");
+    if (!in) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    while (getline(&text, &size, in) > 0) {
+        json_t *line = strstr(text, "\"val_losses\"") ? json_loads(text, 0, NULL) : NULL;
+        json_t *losses = json_object_get(line, "val_losses");
+        if (losses && !first) first = json_incref(losses);
+        if (losses && json_equal(json_object_get(line, "step"), json_object_get(row, "best_step"))) {
+            json_decref(best);
+            best = json_incref(losses);
+        }
+        json_decref(line);
+    }
+    free(text);
+    fclose(in);
+    size_t n = json_array_size(first);
+    if (n > 1 && json_array_size(best) == n) {
+        double sum = 0, squares = 0;
+        for (size_t i = 0; i < n; i++) sum += json_number_value(json_array_get(first, i)) - json_number_value(json_array_get(best, i));
+        double mean = sum / (double)n;
+        for (size_t i = 0; i < n; i++) {
+            double d = json_number_value(json_array_get(first, i)) - json_number_value(json_array_get(best, i)) - mean;
+            squares += d * d;
+        }
+        json_object_set_new(row, "gain", json_real(mean));
+        json_object_set_new(row, "gain_se", json_real(sqrt(squares / (double)(n - 1) / (double)n)));
+    }
+    json_decref(first);
+    json_decref(best);
+    return true;
+}
+
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
 {
     struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);
@@ -52,11 +93,11 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
     if (values && json_is_string(json_object_get(adapter, "variant")) && json_is_string(objective) &&
         json_is_integer(step) && json_is_integer(finished))
         row =
-            json_pack("{s:s, s:O, s:O, s:I, s:O, s:b, s:n, s:n}", "run", name, "adapter", adapter,
+            json_pack("{s:s, s:O, s:O, s:I, s:O, s:b, s:n, s:n, s:n, s:n}", "run", name, "adapter", adapter,
                       "objective", objective, "parameters", (json_int_t)tensor_count(&values->shape), "steps",
-                      step, "finished", json_integer_value(finished) != 0, "best_val_loss", "best_step");
+                      step, "finished", json_integer_value(finished) != 0, "best_val_loss", "best_step", "gain", "gain_se");
     if (!row) fail(err, errlen, "%s: its header is not a training state's", s->path);
-    if (row && !add_best(row, folder, err, errlen)) json_decref(row), row = NULL;
+    if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen))) json_decref(row), row = NULL;
     json_decref(config);
     json_decref(step);
     json_decref(finished);
@@ -66,7 +107,7 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
 
 /* ---- printing ------------------------------------------------------------------------------------------ */
 
-enum { RUN, ADAPTER, PARAMETERS, STOP, BEST, AT, COLUMNS };
+enum { RUN, ADAPTER, PARAMETERS, STOP, BEST, AT, GAIN, COLUMNS };
 typedef char cells[COLUMNS][256];
 
 /* standard:rank=16,alpha=16, as --adapter takes it; and its targets, when not all are. */
@@ -105,6 +146,8 @@ static void put_row(cells c, const json_t *row)
     snprintf(c[STOP], sizeof c[STOP], json_is_true(json_object_get(row, "finished")) ? "%lld" : "%lld so far",
              (long long)steps);
     snprintf(c[BEST], sizeof c[BEST], json_is_null(best) ? "-" : "%.4f", json_number_value(best));
+    json_t *gain = json_object_get(row, "gain"), *se = json_object_get(row, "gain_se");
+    snprintf(c[GAIN], sizeof c[GAIN], json_is_null(gain) ? "-" : "%.4f ± %.4f", json_number_value(gain), json_number_value(se));
     snprintf(c[AT], sizeof c[AT], json_is_null(at) ? "-" : "%lld", (long long)json_integer_value(at));
 }
 
@@ -121,8 +164,8 @@ static int tidy(char *text)
 
 void table_print(FILE *out, const json_t *rows)
 {
-    static const char *const heading[COLUMNS] = {"run",     "adapter",       "parameters",
-                                                 "stopped", "best val loss", "at step"};
+    static const char *const heading[COLUMNS] = {"run",           "adapter", "parameters", "stopped",
+                                                 "best val loss", "at step", "lower by"};
     size_t n = json_array_size(rows) + 1;
     int wide[COLUMNS] = {0};
     cells *line = calloc(n, sizeof *line);
