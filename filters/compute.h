@@ -1,5 +1,5 @@
-/* compute - the device that a compute filter was asked to use. Apart from filter.h, so that programs that do not compute do
- * not load a linear algebra library. */
+/* compute - the device that a compute filter was asked to use. Apart from filter.h, so that programs that do
+ * not compute do not load a linear algebra library. */
 #ifndef FILTERS_COMPUTE_H
 #define FILTERS_COMPUTE_H
 

@@ -27,8 +27,7 @@ static const char help[] =
     "      --fraction X     of what is kept is val, rounded down      [0.05]\n"
     "      --split-seed N   of the shuffle                            [0]\n"
     "COMMON\n"
-    "stdin   the CSV, unless a file is named. Columns go by name, in any order, a space equals an "
-    "underscore:\n"
+    "stdin   the CSV, unless a file is named. Columns go by name, in any order, a space equals an underscore:\n"
     "        video, caption, motion score, aesthetic score, seconds and what else there is\n"
     "stdout  JSON lines in the CSV's order: key (the video), path, caption and OpenVid's other columns\n"
     "exit    0 every row was read, 1 something failed, 2 wrong usage\n"
@@ -170,7 +169,7 @@ static void emit_part(void)
     bool *in_val = calloc(n + 1, sizeof *in_val);
     json_t *unused;
     if (!name || !in_val) die("out of memory");
-    json_object_foreach(kept, key, unused) name[i++] = key;
+    json_object_foreach (kept, key, unused) name[i++] = key;
     size_t val = split_mark(in_val, name, n, fraction, (uint64_t)split_seed);
     if (val > n) die("out of memory");
 
@@ -208,8 +207,7 @@ int main(int argc, char **argv)
         progress("row %lld", (long long)rows);
     }
     say(NULL,
-        "%lld rows: %zu kept; dropped: %lld by motion, %lld by aesthetic, %lld by seconds, %lld not there, "
-        "%lld again",
+        "%lld rows: %zu kept; dropped: %lld by motion, %lld by aesthetic, %lld by seconds, %lld not there, %lld again",
         (long long)rows, json_object_size(kept), (long long)dropped[MOTION], (long long)dropped[AESTHETIC],
         (long long)dropped[SECONDS], (long long)dropped[MISSING], (long long)dropped[AGAIN]);
     if (split) emit_part();

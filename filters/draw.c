@@ -24,8 +24,7 @@ static const char help[] =
     "COMMON\n"
     "stdout  the records as packed, and meta.position: 0, 1, 2, ...   Each epoch has every record once.\n"
     "exit    0 --count or --epochs reached, 1 something failed, 2 wrong usage\n"
-    "e.g.    draw --seed 42 --from run/ train/ | train-step -m CogVideoX-5b --state run/   see also: pack, "
-    "train-step\n";
+    "e.g.    draw --seed 42 --from run/ train/ | train-step -m CogVideoX-5b --state run/   see also: pack, train-step\n";
 
 /* The position that a training run's state waits for. */
 static int64_t state_position(const char *run)

@@ -15,19 +15,16 @@ static const char help[] =
     "encode-mp4 - frames to mp4 files\n"
     "usage: encode-mp4 -o DIR [options] <videos >list.jsonl\n"
     "  -o, --output DIR     where KEY.mp4 goes; made if need be       required\n"
-    "      --fps N          frames a second; a record's meta.fps is that of its source and not looked at  "
-    "[8]\n"
+    "      --fps N          frames a second; a record's meta.fps is that of its source and not looked at  [8]\n"
     "      --codec NAME     libx264 | libopenh264 | mpeg4             [the first that this libavcodec has]\n"
     "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos  [none]\n"
     "COMMON\n"
     "stdin   video U8 [F,H,W,3], RGB, H and W even\n"
-    "stdout  JSON lines: key, path (of the mp4), fps (its), frames, and the rest of meta; a path that came "
-    "in\n"
+    "stdout  JSON lines: key, path (of the mp4), fps (its), frames, and the rest of meta; a path that came in\n"
     "        is called source\n"
     "files   yuv420p, BT.709; libx264 at crf 18. Bytes of a key outside A-Za-z0-9._- become %XX in the name\n"
     "exit    0 every video written, 1 something failed, a duplicate key included, 2 wrong usage\n"
-    "e.g.    vae-decode -m CogVideoX-5b <latents.mp | encode-mp4 -o videos/ --sheet videos.png "
-    ">videos.jsonl\n"
+    "e.g.    vae-decode -m CogVideoX-5b <latents.mp | encode-mp4 -o videos/ --sheet videos.png >videos.jsonl\n"
     "see also: vae-decode, decode, grade\n";
 
 static const char *folder, *codec, *sheet_path;

@@ -6,10 +6,11 @@
  *   ... open a device and a network, or die() ...
  *   struct frame f = FRAME_INIT;
  *   while (filter_next(&f)) {
- *       if (!work(&f)) { filter_fail(&f, "%s", why); continue; }     names the key, counts it, goes on (--strict: stops)
- *       filter_emit(&f);
+ *       if (!work(&f)) { filter_fail(&f, "%s", why); continue; }     names the key, counts it, goes on
+ * (--strict: stops) filter_emit(&f);
  *   }
- *   return filter_finish();                                          the end header; a full disk shows up here
+ *   return filter_finish();                                          the end header; a full disk shows up
+ * here
  *
  * Exit codes: 0 every record done; 1 something failed; 2 wrong usage, frames to a terminal included. */
 #ifndef FILTERS_FILTER_H
@@ -48,12 +49,12 @@ struct option_spec {
 };
 
 enum filter_flags {
-    FILTER_COMPUTE = 1,     /* takes --device --dtype --model --seed --threads */
-    FILTER_FRAMES_OUT = 2,  /* stdout carries frames: refuse a terminal */
-    FILTER_TEXT_OUT = 4,    /* stdout carries text lines */
-    FILTER_ARGUMENTS = 8,   /* operands allowed: filter.argc, filter.argv */
-    FILTER_SEED = 16,       /* takes --seed without being a compute filter */
-    FILTER_KEEP = 32,       /* takes --keep */
+    FILTER_COMPUTE = 1,      /* takes --device --dtype --model --seed --threads */
+    FILTER_FRAMES_OUT = 2,   /* stdout carries frames: refuse a terminal */
+    FILTER_TEXT_OUT = 4,     /* stdout carries text lines */
+    FILTER_ARGUMENTS = 8,    /* operands allowed: filter.argc, filter.argv */
+    FILTER_SEED = 16,        /* takes --seed without being a compute filter */
+    FILTER_KEEP = 32,        /* takes --keep */
     FILTER_NEEDS_MODEL = 64, /* -m is required */
 };
 
@@ -66,16 +67,17 @@ extern struct filter_state {
     int64_t seed;       /* 42 */
     int64_t threads;    /* 0: all */
     bool strict, keep, log_json;
-    int argc;           /* operands */
+    int argc; /* operands */
     char **argv;
-    json_t *settings;   /* for the begin header; a program may add to it before the first record */
+    json_t *settings; /* for the begin header; a program may add to it before the first record */
     int64_t done, failed;
 } filter;
 
 /* Parses and checks options; prints --help and --version; makes sure that descriptors 0, 1, 2 are open. */
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
 
-/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program with
+/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program
+ * with
  * 1. A JSON line that is no record is reported and counted, and the next one is returned. */
 bool filter_next(struct frame *f);
 json_t *filter_input_settings(void);          /* of the stream being read, borrowed; NULL: none known */
@@ -97,15 +99,17 @@ json_t *filter_record_json(struct frame *f);
 /* Output dtype of a compute filter: F32 when --dtype f32, else BF16. */
 enum dtype filter_dtype(void);
 
-void say(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* "program: key: message" */
-void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));         /* exit 1 */
+void say(const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));                                      /* "program: key: message" */
+void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 1 */
 void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 2 */
 
-/* Text from outside (keys, names) for people to read: a ? for each control character, so that it can neither end a
- * line nor move a terminal's cursor. */
+/* Text from outside (keys, names) for people to read: a ? for each control character, so that it can neither
+ * end a line nor move a terminal's cursor. */
 void put_plain(FILE *f, const char *text);
 
-/* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled. */
+/* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled.
+ */
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

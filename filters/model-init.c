@@ -13,13 +13,11 @@
 static const char help[] =
     "model-init - write a model folder with random weights\n"
     "usage: model-init [options] PRESET DIR\n"
-    "      PRESET           tiny | cogvideox-2b | cogvideox-5b, or a folder of configs (with a / in its "
-    "name)\n"
+    "      PRESET           tiny | cogvideox-2b | cogvideox-5b, or a folder of configs (with a / in its name)\n"
     "      DIR              the folder to make; it must not hold anything yet\n"
     "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
     "COMMON\n"
-    "The weights are those of -m random:PRESET:SEED: BF16 for transformer and text encoder, F32 for the "
-    "VAE.\n"
+    "The weights are those of -m random:PRESET:SEED: BF16 for transformer and text encoder, F32 for the VAE.\n"
     "exit    0 written, 1 something failed, 2 wrong usage\n"
     "e.g.    model-init tiny my-model && show -m my-model | tail -1\n"
     "see also: show\n";

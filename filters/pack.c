@@ -8,23 +8,20 @@
 #include "filters/filter.h"
 #include "formats/store.h"
 
-static const char help[] = "pack - keep records as shards with an index\n"
-                           "usage: pack -o DIR [options] < records\n"
-                           "  -o, --output DIR       the store's folder; made if need be        required\n"
-                           "      --shard-bytes N    close a shard that has this many bytes     [1 GiB]\n"
-                           "      --commit-every N   or this many records                       [256]\n"
-                           "      --missing          only print the JSON lines of stdin whose record is not "
-                           "in DIR, is damaged, or was\n"
-                           "                         made from another path, caption or prompt\n"
-                           "COMMON\n"
-                           "A closed shard is in the store for good; a run that is killed loses the open "
-                           "one. A record whose key is there with\n"
-                           "the same content is skipped; with another content it takes the old one's place. "
-                           "A key may come once in a run.\n"
-                           "exit    0 every record kept, 1 something failed, 2 wrong usage\n"
-                           "e.g.    pack --missing -o train <clips.jsonl | decode | vae-encode -m M | "
-                           "t5-encode -m M | pack -o train\n"
-                           "see also: draw, show --check\n";
+static const char help[] =
+    "pack - keep records as shards with an index\n"
+    "usage: pack -o DIR [options] < records\n"
+    "  -o, --output DIR       the store's folder; made if need be        required\n"
+    "      --shard-bytes N    close a shard that has this many bytes     [1 GiB]\n"
+    "      --commit-every N   or this many records                       [256]\n"
+    "      --missing          only print the JSON lines of stdin whose record is not in DIR, is damaged, or was\n"
+    "                         made from another path, caption or prompt\n"
+    "COMMON\n"
+    "A closed shard is in the store for good; a run that is killed loses the open one. A record whose key is there with\n"
+    "the same content is skipped; with another content it takes the old one's place. A key may come once in a run.\n"
+    "exit    0 every record kept, 1 something failed, 2 wrong usage\n"
+    "e.g.    pack --missing -o train <clips.jsonl | decode | vae-encode -m M | t5-encode -m M | pack -o train\n"
+    "see also: draw, show --check\n";
 
 static struct store_writer *writer;
 

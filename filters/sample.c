@@ -50,26 +50,36 @@ static const struct option_spec options[] = {
     {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
     {.name = "guidance", .kind = OPT_REAL, .dest = &s.guidance, .low = -1e6, .high = 1e6, .setting = true},
     {.name = "dynamic", .kind = OPT_FLAG, .dest = &s.dynamic, .setting = true},
-    {.name = "scheduler", .kind = OPT_CHOICE, .dest = &scheduler, .choices = "dpm|ddim|euler", .setting = true},
+    {.name = "scheduler",
+     .kind = OPT_CHOICE,
+     .dest = &scheduler,
+     .choices = "dpm|ddim|euler",
+     .setting = true},
     {.name = "negative", .kind = OPT_TEXT, .dest = &negative, .setting = true},
-    {.name = "rng", .kind = OPT_CHOICE, .dest = &generator, .choices = "keyed|torch-cpu|torch-cuda", .setting = true},
+    {.name = "rng",
+     .kind = OPT_CHOICE,
+     .dest = &generator,
+     .choices = "keyed|torch-cpu|torch-cuda",
+     .setting = true},
     {0}};
 
 static struct tensor negative_embeds; /* host F32 [L,D], once the first record wants it */
 static json_t *provenance;            /* what every record is told of how it was made */
 static char err[1024];
 
-/* The negative prompt's embedding. The encoder has a device of its own, so that its memory is free again before the
- * transformer computes. */
+/* The negative prompt's embedding. The encoder has a device of its own, so that its memory is free again
+ * before the transformer computes. */
 static void encode_negative(const struct model *m)
 {
     struct prompt_encoder p;
     int64_t tokens;
     struct kern *k = kern_open(kern_device(s.dit->k), (int)filter.threads, err, sizeof err);
     if (!k || !prompt_open(&p, k, m, err, sizeof err)) die("the negative prompt: %s", err);
-    negative_embeds = tensor_of(DT_F32, calloc((size_t)(p.length * p.width), sizeof(float)), 2, p.length, p.width);
+    negative_embeds =
+        tensor_of(DT_F32, calloc((size_t)(p.length * p.width), sizeof(float)), 2, p.length, p.width);
     if (!negative_embeds.data) die("out of memory");
-    if (!prompt_encode(&p, &negative_embeds, negative, strlen(negative), &tokens, err, sizeof err)) die("the negative prompt: %s", err);
+    if (!prompt_encode(&p, &negative_embeds, negative, strlen(negative), &tokens, err, sizeof err))
+        die("the negative prompt: %s", err);
     prompt_close(&p);
     kern_close(k);
 }
@@ -98,7 +108,8 @@ static bool latent_shape(const struct tensor *noise, int64_t dims[5])
     memcpy(dims, asked, sizeof asked);
     if (!noise) return true;
     dims[1] = noise->shape[0], dims[3] = noise->shape[2], dims[4] = noise->shape[3];
-    return noise->shape[1] == c->in_channels && (!frames || dims[1] == asked[1]) && (!size.width || (dims[3] == h && dims[4] == w));
+    return noise->shape[1] == c->in_channels && (!frames || dims[1] == asked[1]) &&
+           (!size.width || (dims[3] == h && dims[4] == w));
 }
 
 static bool fits(struct frame *f, const struct tensor *t, const char *name)
@@ -106,8 +117,9 @@ static bool fits(struct frame *f, const struct tensor *t, const char *name)
     const struct dit_config *c = &s.dit->c;
     if (t && t->shape[0] == c->text_length && t->shape[1] == c->text_dim) return true;
     if (t)
-        snprintf(f->error, sizeof f->error, "%s is [%lld,%lld], the model wants [%lld,%lld]", name, (long long)t->shape[0],
-                 (long long)t->shape[1], (long long)c->text_length, (long long)c->text_dim);
+        snprintf(f->error, sizeof f->error, "%s is [%lld,%lld], the model wants [%lld,%lld]", name,
+                 (long long)t->shape[0], (long long)t->shape[1], (long long)c->text_length,
+                 (long long)c->text_dim);
     return false;
 }
 
@@ -120,21 +132,25 @@ static bool generate(struct frame *f, const struct model *m)
     if (frame_find(f, "negative_embeds") &&
         !fits(f, brought = frame_want(f, "negative_embeds", DT_COUNT, 2), "negative_embeds"))
         return false;
-    if (!latent_shape(noise, dims)) return snprintf(f->error, sizeof f->error, "its noise is of another size than asked for"), false;
+    if (!latent_shape(noise, dims))
+        return snprintf(f->error, sizeof f->error, "its noise is of another size than asked for"), false;
     if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
 
     struct tensor latents = tensor_make(DT_F32, NULL, dims);
     size_t bytes;
     if (!tensor_bytes_checked(DT_F32, 4, dims + 1, &bytes) || !(latents.data = malloc(bytes + 1)))
         return snprintf(f->error, sizeof f->error, "no memory for its latents"), false;
-    struct generator g = {!strcmp(generator, "torch-cpu") ? torch_rng_cpu((uint64_t)filter.seed) : torch_rng_cuda((uint64_t)filter.seed, 0),
+    struct generator g = {!strcmp(generator, "torch-cpu") ? torch_rng_cpu((uint64_t)filter.seed)
+                                                          : torch_rng_cuda((uint64_t)filter.seed, 0),
                           frame_key(f)};
     struct noise_source source = {strcmp(generator, "keyed") != 0, draw, &g};
-    bool good = sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error, sizeof f->error);
+    bool good = sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source,
+                            f->error, sizeof f->error);
     struct tensor *out = good ? frame_add_shape(f, "latents", filter_dtype(), dims) : NULL;
     if (out) tensor_convert(out, &latents);
     free(latents.data);
-    for (int i = 0; out && !filter.keep && i < 3; i++) frame_drop(f, (const char *[]){"prompt_embeds", "negative_embeds", "noise"}[i]);
+    for (int i = 0; out && !filter.keep && i < 3; i++)
+        frame_drop(f, (const char *[]){"prompt_embeds", "negative_embeds", "noise"}[i]);
     if (out) json_object_set(frame_meta(f), "sample", provenance);
     return out != NULL;
 }
@@ -145,12 +161,14 @@ static void open_adapters(void)
     for (int i = 0; i < adapters.count; i++) {
         struct adapter *a = NULL;
         if (i == DIT_MAX_ADAPTERS) usage_error("more than %d adapters", DIT_MAX_ADAPTERS);
-        if (!(a = adapter_open(s.dit->k, adapters.item[i], dit_adapter_base(s.dit, NULL), err, sizeof err))) die("%s", err);
+        if (!(a = adapter_open(s.dit->k, adapters.item[i], dit_adapter_base(s.dit, NULL), err, sizeof err)))
+            die("%s", err);
         const char *objective = json_string_value(json_object_get(a->extra, "objective"));
         if (objective && !strcmp(objective, "flow") != (s.scheduler.kind == SCHEDULER_EULER))
             say(adapters.item[i], "was trained with objective %s; %s", objective,
-                s.scheduler.kind == SCHEDULER_EULER ? "dpm or ddim fit it, not euler"
-                                                    : "its answers are no v-predictions: --scheduler euler fits it");
+                s.scheduler.kind == SCHEDULER_EULER
+                    ? "dpm or ddim fit it, not euler"
+                    : "its answers are no v-predictions: --scheduler euler fits it");
         s.dit->adapter[s.dit->adapters++] = a;
         json_t *entry = adapter_description(a);
         json_object_set_new(entry, "weight", json_real(a->weight));
@@ -174,7 +192,8 @@ static void show_step(int step, int of)
 int main(int argc, char **argv)
 {
     struct frame f = FRAME_INIT;
-    filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
+    filter_start(argc, argv, help, options,
+                 FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (size.width && (size.width % 16 || size.height % 16)) usage_error("--size: multiples of 16");
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
@@ -193,8 +212,9 @@ int main(int argc, char **argv)
     if (merge) close_adapters();
     if (!frames) json_object_set_new(filter.settings, "frames", json_integer(s.dit->c.sample_frames));
     if (!size.width)
-        json_object_set_new(filter.settings, "size", json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
-                                                                  (long long)s.dit->c.sample_height * 8));
+        json_object_set_new(filter.settings, "size",
+                            json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
+                                         (long long)s.dit->c.sample_height * 8));
     provenance = json_deep_copy(filter.settings);
     json_object_del(provenance, "keep");
 

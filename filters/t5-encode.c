@@ -12,13 +12,10 @@
 static const char help[] =
     "t5-encode - text to embeddings\n"
     "usage: t5-encode -m DIR [options] <prompts.jsonl >embeds\n"
-    "  -m, --model DIR      model folder (text_encoder/, tokenizer/, transformer/config.json), or "
-    "random:PRESET\n"
+    "  -m, --model DIR      model folder (text_encoder/, tokenizer/, transformer/config.json), or random:PRESET\n"
     "COMMON\n"
-    "stdin   JSON lines or records whose meta has `prompt` or, failing that, `caption`; an empty text is "
-    "one, too\n"
-    "stdout  prompt_embeds BF16 or F32 [L,D], L the transformer's max_text_seq_length; a longer text is cut, "
-    "which\n"
+    "stdin   JSON lines or records whose meta has `prompt` or, failing that, `caption`; an empty text is one, too\n"
+    "stdout  prompt_embeds BF16 or F32 [L,D], L the transformer's max_text_seq_length; a longer text is cut, which\n"
     "        is told; padding is encoded with the rest; meta: text_encoder (the weights' id)\n"
     "exit    0 every text encoded, 1 something failed, 2 wrong usage\n"
     "e.g.    t5-encode -m CogVideoX-5b <prompts.jsonl | sample -m CogVideoX-5b >latents.mp\n"
@@ -43,9 +40,11 @@ static bool encode(struct prompt_encoder *p, struct frame *f)
 
     struct tensor *embeds = frame_add(f, "prompt_embeds", filter_dtype(), 2, p->length, p->width);
     if (!embeds) return false;
-    if (!prompt_encode(p, embeds, json_string_value(text), json_string_length(text), &tokens, err, sizeof err))
+    if (!prompt_encode(p, embeds, json_string_value(text), json_string_length(text), &tokens, err,
+                       sizeof err))
         return refuse(f, err);
-    if (tokens > p->length) say(frame_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
+    if (tokens > p->length)
+        say(frame_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
     json_object_set_new(frame_meta(f), "text_encoder", json_string(t5_id(p->t5)));
     return true;
 }

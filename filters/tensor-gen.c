@@ -28,8 +28,7 @@ static const char help[] =
     "COMMON\n"
     "values  depend on the seed, the key and the name alone\n"
     "exit    0 done, 1 something failed, 2 wrong usage\n"
-    "e.g.    tensor-gen --name video --dtype u8 --fill ramp --shape 9,64,96,3 | vae-encode -m random:tiny | "
-    "show\n"
+    "e.g.    tensor-gen --name video --dtype u8 --fill ramp --shape 9,64,96,3 | vae-encode -m random:tiny | show\n"
     "see also: tensor-eq, show\n";
 
 static const char *name, *shape, *type = "f32", *fill = "normal", *key;

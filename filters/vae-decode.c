@@ -14,11 +14,9 @@ static const char help[] =
     "      --tiling         work in overlapping tiles: less memory, slightly other pixels  [off]\n"
     "COMMON\n"
     "stdin   latents BF16, F16 or F32 [T,16,h,w], times the scaling factor\n"
-    "stdout  video U8 [F,8h,8w,3], RGB; T odd gives F = 4T-3, T even 4T; meta: vae (the weights' id), "
-    "decode_tiling\n"
+    "stdout  video U8 [F,8h,8w,3], RGB; T odd gives F = 4T-3, T even 4T; meta: vae (the weights' id), decode_tiling\n"
     "exit    0 every record decoded, 1 something failed, 2 wrong usage\n"
-    "e.g.    sample -m CogVideoX-5b <embeds.mp | vae-decode -m CogVideoX-5b | encode-mp4 -o videos/ "
-    ">videos.jsonl\n"
+    "e.g.    sample -m CogVideoX-5b <embeds.mp | vae-decode -m CogVideoX-5b | encode-mp4 -o videos/ >videos.jsonl\n"
     "see also: vae-encode, sample, encode-mp4\n";
 
 static bool tiling;

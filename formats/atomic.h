@@ -1,5 +1,5 @@
-/* atomic - files that appear whole or not at all: a temporary name in the same folder, fsync, rename, fsync of
- * the folder. */
+/* atomic - files that appear whole or not at all: a temporary name in the same folder, fsync, rename, fsync
+ * of the folder. */
 #ifndef FORMATS_ATOMIC_H
 #define FORMATS_ATOMIC_H
 
@@ -12,20 +12,22 @@ struct atomic_file {
     FILE *f; /* write here */
 };
 
-/* false with the reason in err. A link's target is replaced, not the link; what is there and no regular file (a
- * device, a pipe) is refused. */
+/* false with the reason in err. A link's target is replaced, not the link; what is there and no regular file
+ * (a device, a pipe) is refused. */
 bool atomic_open(struct atomic_file *a, const char *path, char *err, size_t errlen);
 /* Flushes, syncs and renames; on failure nothing is left behind and the old file, if any, still stands. */
 bool atomic_commit(struct atomic_file *a, char *err, size_t errlen);
 void atomic_abort(struct atomic_file *a); /* removes the temporary; harmless after a commit */
 
 /* For writers that must open the file themselves (a muxer): the temporary name to write, then this. */
-bool atomic_temporary(struct atomic_file *a, const char *path, char *err, size_t errlen); /* a->f stays NULL */
+bool atomic_temporary(struct atomic_file *a, const char *path, char *err,
+                      size_t errlen); /* a->f stays NULL */
 
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */
 
 /* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX.
- * Two keys never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty. */
+ * Two keys never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty.
+ */
 bool key_filename(char *buf, size_t size, const char *key, const char *suffix);
 
 #endif

@@ -7,7 +7,8 @@
  *   record  {"kind":"record", "seq":n, "key":str, "meta":map,
  *            "tensors":[{"name":str, "dtype":str, "shape":[..], "nbytes":n, "crc32c":u32}, ...]}
  *           followed by one msgpack bin per tensor, in that order: raw little-endian row-major bytes
- *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}    of the u32 LE header CRCs of begin and records
+ *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}    of the u32 LE header CRCs of begin and
+ * records
  *
  * Streams may follow one another (cat a.mp b.mp). End of file anywhere but after an end is an error. */
 #ifndef FORMATS_FRAME_H
@@ -33,18 +34,21 @@ struct frame {
     struct frame_tensor {
         char name[FRAME_MAX_NAME];
         struct tensor t;
-        size_t capacity;  /* bytes allocated at t.data */
-        uint32_t crc;     /* of the bytes, when known */
-        bool crc_known;   /* false after frame_add(): computed when written */
-        json_t *entry;    /* what its header entry said, unknown fields included */
-    } *tensor;            /* FRAME_MAX_TENSORS slots, allocated with the first record */
-    char error[512];      /* why the last call on this frame failed */
+        size_t capacity; /* bytes allocated at t.data */
+        uint32_t crc;    /* of the bytes, when known */
+        bool crc_known;  /* false after frame_add(): computed when written */
+        json_t *entry;   /* what its header entry said, unknown fields included */
+    } * tensor;          /* FRAME_MAX_TENSORS slots, allocated with the first record */
+    char error[512];     /* why the last call on this frame failed */
 };
-#define FRAME_INIT {0}
+#define FRAME_INIT                                                                                           \
+    {                                                                                                        \
+        0                                                                                                    \
+    }
 
 void frame_free(struct frame *f);
 const char *frame_key(const struct frame *f);
-json_t *frame_meta(struct frame *f);                          /* borrowed; edit in place */
+json_t *frame_meta(struct frame *f);                              /* borrowed; edit in place */
 const char *frame_text(const struct frame *f, const char *field); /* a meta string, or NULL */
 
 /* Start an empty record (drops tensors, keeps their memory for reuse). The key is copied. */
@@ -54,10 +58,10 @@ void frame_new(struct frame *f, const char *key);
 struct tensor *frame_find(struct frame *f, const char *name);
 /* The same, but missing, or of another rank or dtype, is an error told in f->error. DT_COUNT: any float. */
 struct tensor *frame_want(struct frame *f, const char *name, enum dtype d, int rank);
-/* A new tensor, its memory owned by the frame and not yet set: frame_add(&f, "latents", DT_BF16, 4, t, c, h, w).
- * One of that name is replaced. NULL with f->error: no good name (1 to 63 bytes of UTF-8), out of memory or too
- * many tensors. The returned pointer is good until the next frame_add or frame_drop. Writing into a tensor that
- * was read needs frame_add of the same name first. */
+/* A new tensor, its memory owned by the frame and not yet set: frame_add(&f, "latents", DT_BF16, 4, t, c, h,
+ * w). One of that name is replaced. NULL with f->error: no good name (1 to 63 bytes of UTF-8), out of memory
+ * or too many tensors. The returned pointer is good until the next frame_add or frame_drop. Writing into a
+ * tensor that was read needs frame_add of the same name first. */
 #define frame_add(f, name, dtype, ...) frame_add_shape(f, name, dtype, (const int64_t[]){__VA_ARGS__})
 struct tensor *frame_add_shape(struct frame *f, const char *name, enum dtype d,
                                const int64_t *rank_then_shape);
@@ -67,7 +71,7 @@ void frame_drop(struct frame *f, const char *name); /* nothing happens when ther
 
 struct frame_reader; /* of frames, or of JSON lines: told apart by the first byte */
 struct frame_reader *frame_reader_open(int fd, const char *name); /* name is for messages: "stdin" */
-void frame_reader_close(struct frame_reader *r);                   /* does not close fd */
+void frame_reader_close(struct frame_reader *r);                  /* does not close fd */
 
 enum frame_got {
     FRAME_DAMAGED = -1, /* the stream cannot be trusted any further: f->error says where and why */
@@ -77,14 +81,14 @@ enum frame_got {
 };
 enum frame_got frame_read(struct frame_reader *r, struct frame *f);
 
-bool frame_reader_is_jsonl(const struct frame_reader *r);   /* known after the first frame_read() */
-int64_t frame_reader_failed(const struct frame_reader *r);  /* sum of the ends' `failed` seen so far */
-json_t *frame_reader_begin(const struct frame_reader *r);   /* the latest begin header, borrowed, or NULL */
-int64_t frame_reader_bytes(const struct frame_reader *r);   /* position in the input */
+bool frame_reader_is_jsonl(const struct frame_reader *r);  /* known after the first frame_read() */
+int64_t frame_reader_failed(const struct frame_reader *r); /* sum of the ends' `failed` seen so far */
+json_t *frame_reader_begin(const struct frame_reader *r);  /* the latest begin header, borrowed, or NULL */
+int64_t frame_reader_bytes(const struct frame_reader *r);  /* position in the input */
 
 /* For an index over files of frames: where the header of the record just read begins, and its checksum; and a
- * reader that starts at such a place, in the middle of a stream. It reads records; an end, whose checksum is of
- * the whole stream, is damage to it. NULL: out of memory, or errno of lseek. */
+ * reader that starts at such a place, in the middle of a stream. It reads records; an end, whose checksum is
+ * of the whole stream, is damage to it. NULL: out of memory, or errno of lseek. */
 int64_t frame_reader_record_at(const struct frame_reader *r, uint32_t *header_crc);
 struct frame_reader *frame_reader_open_at(int fd, const char *name, int64_t offset);
 
@@ -93,9 +97,9 @@ struct frame_reader *frame_reader_open_at(int fd, const char *name, int64_t offs
 struct frame_writer;
 /* settings is borrowed and may be NULL. Nothing is written before the first record or the end. */
 struct frame_writer *frame_writer_open(int fd, const char *program, json_t *settings);
-/* Renumbers seq. false with the reason in frame_writer_error() and errno: EMSGSIZE for a record that no header
- * can hold, or that has no key (nothing of it was written), ENOMEM, anything else from write(2). A tensor's bytes
- * must not change once written. */
+/* Renumbers seq. false with the reason in frame_writer_error() and errno: EMSGSIZE for a record that no
+ * header can hold, or that has no key (nothing of it was written), ENOMEM, anything else from write(2). A
+ * tensor's bytes must not change once written. */
 bool frame_write(struct frame_writer *w, struct frame *f);
 bool frame_write_end(struct frame_writer *w, int64_t failed);
 const char *frame_writer_error(const struct frame_writer *w);

@@ -241,8 +241,7 @@ static bool open_shards(struct model_weights *w, const char *folder, json_t *map
     size_t n = 0;
     bool good = true;
     if (!name) return fail(err, errlen, "out of memory");
-    json_object_foreach(map, tensor, value)
-    {
+    json_object_foreach (map, tensor, value) {
         const char *shard = json_string_value(value);
         bool fine = shard && ends_with(shard, ".safetensors") && !strchr(shard, '/') && !strstr(shard, "..");
         if (fine)
@@ -266,8 +265,7 @@ static bool check_index(const struct model_weights *w, json_t *map, char *err, s
 {
     const char *tensor;
     json_t *value;
-    json_object_foreach(map, tensor, value)
-    {
+    json_object_foreach (map, tensor, value) {
         const struct model_tensor *t = model_weights_find(w, tensor);
         if (!t) return fail(err, errlen, "tensor %s is not in %s", tensor, json_string_value(value));
         if (strcmp(strrchr(t->file->path, '/') + 1, json_string_value(value)))

@@ -1,7 +1,8 @@
-/* msgpack_json - msgpack objects as JSON values, for the wire's headers: what JSON has no word for is refused.
+/* msgpack_json - msgpack objects as JSON values, for the wire's headers: what JSON has no word for is
+ * refused.
  *
- * The bytes may come from anywhere. Their cost is bounded before anything is allocated: nesting, the number of
- * objects, and every length by the bytes that are there. */
+ * The bytes may come from anywhere. Their cost is bounded before anything is allocated: nesting, the number
+ * of objects, and every length by the bytes that are there. */
 #ifndef FORMATS_MSGPACK_JSON_H
 #define FORMATS_MSGPACK_JSON_H
 
@@ -26,8 +27,9 @@ static inline uint64_t big_endian(const uint8_t *p, int n)
 /* The n bytes are one object, whole and within the bounds. */
 bool msgpack_json_fits(const void *bytes, size_t n);
 
-/* That object; NULL with the reason in *why: it does not fit; a map key that is no text, has a zero byte or is there
- * twice; text that is not UTF-8; an integer past 2^63; a number that is not finite; binary, an extension. */
+/* That object; NULL with the reason in *why: it does not fit; a map key that is no text, has a zero byte or
+ * is there twice; text that is not UTF-8; an integer past 2^63; a number that is not finite; binary, an
+ * extension. */
 json_t *json_from_msgpack(const void *bytes, size_t n, const char **why);
 
 /* 0, or not: the packer could not write. */

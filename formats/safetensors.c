@@ -83,8 +83,7 @@ static bool check_metadata(json_t *metadata, char *err, size_t errlen)
     const char *key;
     json_t *value;
     if (!json_is_object(metadata)) return fail(err, errlen, "__metadata__ is not an object");
-    json_object_foreach(metadata, key, value)
-    {
+    json_object_foreach (metadata, key, value) {
         if (!json_is_string(value)) return fail(err, errlen, "__metadata__: %s is not a string", key);
     }
     return true;
@@ -112,8 +111,7 @@ static bool read_entry(struct safetensors_entry *e, const char *name, json_t *j,
         return fail(err, errlen, "tensor %s: %zu dimensions, more than %d", name, json_array_size(shape),
                     TENSOR_MAX_RANK);
     e->shape.rank = (int)json_array_size(shape);
-    json_array_foreach(shape, i, dim)
-    {
+    json_array_foreach (shape, i, dim) {
         if (!json_is_integer(dim) || json_integer_value(dim) < 0)
             return fail(err, errlen, "tensor %s: a dimension is no whole number from 0 up", name);
         e->shape.shape[i] = json_integer_value(dim);
@@ -180,8 +178,7 @@ static bool open_checked(struct safetensors *s, json_t **root, char *err, size_t
     s->entry = calloc(fields + 1, sizeof *s->entry);
     s->metadata = json_object();
     if (!s->entry || !s->metadata) return fail(err, errlen, "out of memory");
-    json_object_foreach(*root, name, value)
-    {
+    json_object_foreach (*root, name, value) {
         if (!strcmp(name, "__metadata__")) {
             if (!check_metadata(value, err, errlen)) return false;
             if (json_object_update(s->metadata, value) != 0) return fail(err, errlen, "out of memory");

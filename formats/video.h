@@ -20,9 +20,9 @@ struct video_info {
  * its size (libav_scaler(): bicubic; the file's colour matrix, range and chroma location). Frames are
  * numbered in the order they are shown; a display matrix of quarter turns and mirrorings is obeyed, any other
  * refused; the pixels' aspect ratio and timing are not looked at. Whatever the decoder reports as damaged
- * fails the whole clip, as does an mp4 cut short: no frame is guessed. (A Matroska or MPEG-TS file that ends between
- * two packets cannot be told from a shorter clip.) The result does not depend on threads
- * (0: one per processor). false with the reason in err. */
+ * fails the whole clip, as does an mp4 cut short: no frame is guessed. (A Matroska or MPEG-TS file that ends
+ * between two packets cannot be told from a shorter clip.) The result does not depend on threads (0: one per
+ * processor). false with the reason in err. */
 bool video_read(const char *path, int threads, video_choice *choose, struct tensor *out,
                 struct video_info *info, char *err, size_t errlen);
 

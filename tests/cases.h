@@ -13,7 +13,8 @@ struct cases {
     json_t *list;
 };
 
-/* folder: below tests/data, which $TESTS_DATA may move. Dies when it is not there: the data are part of the tests. */
+/* folder: below tests/data, which $TESTS_DATA may move. Dies when it is not there: the data are part of the
+ * tests. */
 __attribute__((unused)) static char *data_file(char path[4096], const char *folder, const char *name)
 {
     const char *root = getenv("TESTS_DATA");
@@ -41,7 +42,8 @@ __attribute__((unused)) static void cases_close(struct cases *c)
 }
 
 /* A tensor by printf-made name, as F32; data is malloc'ed. Without one: data NULL. */
-__attribute__((format(printf, 2, 3), unused)) static struct tensor cases_tensor(const struct cases *c, const char *fmt, ...)
+__attribute__((format(printf, 2, 3), unused)) static struct tensor cases_tensor(const struct cases *c,
+                                                                                const char *fmt, ...)
 {
     char name[256], err[512];
     va_list ap;

@@ -1,13 +1,14 @@
-/* The transformer against diffusers on small random models: rotary and sine-cosine, sharded and not, sizes that are not the
- * base size, timesteps that are no whole numbers. Both compute in F32, so they differ by rounding over a few layers: 1e-4
- * is a hundred times what was seen. */
+/* The transformer against diffusers on small random models: rotary and sine-cosine, sharded and not, sizes
+ * that are not the base size, timesteps that are no whole numbers. Both compute in F32, so they differ by
+ * rounding over a few layers: 1e-4 is a hundred times what was seen. */
 #include "filters/nets/dit.h"
 #include "tests/cases.h"
 
 static struct kern *k;
 static char err[1024];
 
-static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text, double timestep)
+static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text,
+                            double timestep)
 {
     struct tensor out = *latents;
     out.data = calloc(tensor_bytes(latents), 1);
@@ -16,7 +17,9 @@ static struct tensor answer(struct dit *d, const struct tensor *latents, const s
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
         if (!dit_grid(d, &g, latents, err, sizeof err)) printf("# %s\n", err);
-        struct tensor x = kern_tensor(k, DT_F32, 4, latents->shape[0], latents->shape[1], latents->shape[2], latents->shape[3]), y = x;
+        struct tensor x = kern_tensor(k, DT_F32, 4, latents->shape[0], latents->shape[1], latents->shape[2],
+                                      latents->shape[3]),
+                      y = x;
         struct tensor t = kern_tensor(k, DT_F32, 2, text->shape[0], text->shape[1]);
         kern_upload(k, &x, latents);
         kern_upload(k, &t, text);
@@ -43,8 +46,9 @@ static void compare(const char *name)
         struct tensor t = cases_tensor(&c, "%zu.timestep", i), want = cases_tensor(&c, "%zu.out", i);
         struct tensor got = answer(d, &latents, &text, *(float *)t.data);
         double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
-        ok(kern_ok(k) && rel <= 1e-4, "%s [%lld,%lld,%lld,%lld] at %g: relative L2 %.2g", name, (long long)latents.shape[0],
-           (long long)latents.shape[1], (long long)latents.shape[2], (long long)latents.shape[3], *(float *)t.data, rel);
+        ok(kern_ok(k) && rel <= 1e-4, "%s [%lld,%lld,%lld,%lld] at %g: relative L2 %.2g", name,
+           (long long)latents.shape[0], (long long)latents.shape[1], (long long)latents.shape[2],
+           (long long)latents.shape[3], *(float *)t.data, rel);
         if (!kern_ok(k)) printf("# %s\n", kern_error(k)), kern_clear(k);
         free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
     }
@@ -60,8 +64,8 @@ static void counts(const char *preset, int tensors, int64_t parameters)
     struct model *m = model_open(preset, err, sizeof err);
     json_t *config = m ? model_config(m, "transformer", err, sizeof err) : NULL;
     bool good = config && dit_declare(&list, config, "config.json", err, sizeof err);
-    ok(good && list.count == tensors && params_count(&list) == parameters, "%s: %d tensors, %lld parameters", preset, list.count,
-       (long long)params_count(&list));
+    ok(good && list.count == tensors && params_count(&list) == parameters, "%s: %d tensors, %lld parameters",
+       preset, list.count, (long long)params_count(&list));
     params_free(&list);
     json_decref(config);
     model_close(m);

@@ -1,6 +1,6 @@
-/* The program `sample` against diffusers' CogVideoXPipeline: DDIM, DPM and Euler, with and without guidance, from brought noise
- * and from PyTorch's generator. Errors of one step are carried on through the others and amplified by guidance: 1e-3, where
- * about 1e-6 is seen. */
+/* The program `sample` against diffusers' CogVideoXPipeline: DDIM, DPM and Euler, with and without guidance,
+ * from brought noise and from PyTorch's generator. Errors of one step are carried on through the others and
+ * amplified by guidance: 1e-3, where about 1e-6 is seen. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -13,7 +13,8 @@ static void put(struct frame *f, const struct cases *c, size_t n, const char *in
 {
     struct tensor t = cases_tensor(c, "%zu.%s", n, in_file);
     if (!t.data) return;
-    struct tensor *to = frame_add_shape(f, name, DT_F32, (const int64_t[]){t.rank, t.shape[0], t.shape[1], t.shape[2], t.shape[3]});
+    struct tensor *to = frame_add_shape(
+        f, name, DT_F32, (const int64_t[]){t.rank, t.shape[0], t.shape[1], t.shape[2], t.shape[3]});
     memcpy(to->data, t.data, tensor_bytes(&t));
     free(t.data);
 }
@@ -60,22 +61,30 @@ static void compare(const struct cases *c, size_t n)
     snprintf(in, sizeof in, "%s/in", work);
     snprintf(out, sizeof out, "%s/out", work);
     if (json_is_integer(json_object_get(line, "seed")))
-        snprintf(seed, sizeof seed, "--rng torch-cpu --seed %lld", (long long)json_integer_value(json_object_get(line, "seed")));
+        snprintf(seed, sizeof seed, "--rng torch-cpu --seed %lld",
+                 (long long)json_integer_value(json_object_get(line, "seed")));
     int steps = (int)json_integer_value(json_object_get(line, "steps"));
     double guidance = json_number_value(json_object_get(line, "guidance"));
-    snprintf(command, sizeof command, "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s <%s >%s",
-             getenv("BIN") ? getenv("BIN") : "bin", model_folder(line, path), scheduler, steps, guidance,
-             (int)json_integer_value(json_object_get(line, "frames")), (int)json_integer_value(json_object_get(line, "width")),
-             (int)json_integer_value(json_object_get(line, "height")), json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed,
-             in, out);
+    snprintf(
+        command, sizeof command,
+        "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s <%s >%s",
+        getenv("BIN") ? getenv("BIN") : "bin", model_folder(line, path), scheduler, steps, guidance,
+        (int)json_integer_value(json_object_get(line, "frames")),
+        (int)json_integer_value(json_object_get(line, "width")),
+        (int)json_integer_value(json_object_get(line, "height")),
+        json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, in, out);
     bool good = write_input(c, n, in) && system(command) == 0;
     struct frame f = FRAME_INIT;
     int fd = open(out, O_RDONLY);
     struct frame_reader *r = frame_reader_open(fd, out);
     good = good && frame_read(r, &f) == FRAME_RECORD;
-    struct tensor want = cases_tensor(c, "%zu.out", n), *got = good ? frame_want(&f, "latents", DT_F32, 4) : NULL;
-    double rel = got && tensor_same_shape(got, &want) ? relative_l2(got->data, want.data, (size_t)tensor_count(&want)) : INFINITY;
-    if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s: relative L2 %.2g", scheduler, steps, guidance, *seed ? ", " : "", seed, rel))
+    struct tensor want = cases_tensor(c, "%zu.out", n),
+                  *got = good ? frame_want(&f, "latents", DT_F32, 4) : NULL;
+    double rel = got && tensor_same_shape(got, &want)
+                     ? relative_l2(got->data, want.data, (size_t)tensor_count(&want))
+                     : INFINITY;
+    if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s: relative L2 %.2g", scheduler, steps, guidance,
+            *seed ? ", " : "", seed, rel))
         printf("# %s\n", command);
     free(want.data);
     frame_free(&f);

@@ -56,13 +56,11 @@ static void test_recorded(void)
     json_t *all = json_load_file("tests/data/schedulers.json", 0, NULL), *item, *pair, *list;
     if (!ok(all != NULL, "tests/data/schedulers.json is there")) return;
     size_t i, j;
-    json_array_foreach(json_object_get(all, "alphas_cumprod"), i, item)
-    {
+    json_array_foreach (json_object_get(all, "alphas_cumprod"), i, item) {
         double shift = json_number_value(json_object_get(item, "snr_shift_scale")), sum = 0;
         struct noise_schedule n = noise_of(shift);
         bool good = true;
-        json_array_foreach(json_object_get(item, "at"), j, pair)
-        {
+        json_array_foreach (json_object_get(item, "at"), j, pair) {
             json_int_t t = json_integer_value(json_array_get(pair, 0));
             good &= near(n.alpha_bar[t], json_number_value(json_array_get(pair, 1)), 1e-12);
         }
@@ -74,25 +72,22 @@ static void test_recorded(void)
     ok(i == 2, "two shifts");
 
     const char *steps;
-    json_object_foreach(json_object_get(all, "timesteps"), steps, list)
-    {
+    json_object_foreach (json_object_get(all, "timesteps"), steps, list) {
         struct scheduler dpm = make("dpm", atoi(steps), 1), ddim = make("ddim", atoi(steps), 1);
         bool good = json_array_size(list) == (size_t)dpm.steps;
-        json_array_foreach(list, j, item)
-        {
+        json_array_foreach (list, j, item) {
             double t = json_number_value(item);
             good &= scheduler_timestep(&dpm, (int)j) == t && scheduler_timestep(&ddim, (int)j) == t;
         }
         ok(good, "timesteps of %s steps", steps);
     }
 
-    json_array_foreach(json_object_get(all, "dynamic_guidance"), i, item)
-    {
+    json_array_foreach (json_object_get(all, "dynamic_guidance"), i, item) {
         struct scheduler s = make("dpm", (int)json_integer_value(json_object_get(item, "steps")), 1);
         double guidance = json_number_value(json_object_get(item, "guidance"));
         bool good = true;
-        json_array_foreach(json_object_get(item, "values"), j, list) good &=
-            near(scheduler_dynamic_guidance(&s, (int)j, guidance), json_number_value(list), 1e-9);
+        json_array_foreach (json_object_get(item, "values"), j, list)
+            good &= near(scheduler_dynamic_guidance(&s, (int)j, guidance), json_number_value(list), 1e-9);
         ok(good && j == (size_t)s.steps, "dynamic guidance over %d steps", s.steps);
     }
     json_decref(all);

@@ -40,8 +40,7 @@ static void test_reference(const struct tokenizer *t)
         json_t *ids = json_object_get(line, "ids"), *id;
         cut += json_array_size(ids) >= LENGTH;
         size_t i;
-        json_array_foreach(ids, i, id)
-        {
+        json_array_foreach (ids, i, id) {
             unknown += json_integer_value(id) == 2;
             if (json_integer_value(id) >= tokenizer_size(t)) good = -1;
         }

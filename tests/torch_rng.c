@@ -26,8 +26,7 @@ static double distance(const struct tensor *t, int64_t at, json_t *values)
     double worst = 0;
     size_t i;
     json_t *value;
-    json_array_foreach(values, i, value)
-    {
+    json_array_foreach (values, i, value) {
         double expected = json_number_value(value), got = tensor_get(t, at + (int64_t)i);
         worst = fmax(worst, fabs(got - expected) / fmax(1, fabs(expected)));
     }
@@ -55,8 +54,7 @@ static void test_recorded(void)
     json_t *recorded = json_load_file(path, 0, NULL), *value;
     if (!ok(recorded && json_object_size(recorded) == 18, "%s holds 18 draws", path)) return;
     const char *name;
-    json_object_foreach(recorded, name, value)
-    {
+    json_object_foreach (recorded, name, value) {
         char device[8], type[16];
         int n;
         if (sscanf(name, "%7[^_]_%15[^_]_%d", device, type, &n) != 3) {

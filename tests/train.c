@@ -1,6 +1,7 @@
-/* Training against automatic differentiation of the reference (diffusers with peft): loss and every adapter gradient for three
- * objectives, also with alpha != rank; five AdamW steps; adapters written by diffusers. Both compute in F32: 1e-4 is what a
- * chain of two blocks, forward and back, may round, some hundred times over what was seen. */
+/* Training against automatic differentiation of the reference (diffusers with peft): loss and every adapter
+ * gradient for three objectives, also with alpha != rank; five AdamW steps; adapters written by diffusers.
+ * Both compute in F32: 1e-4 is what a chain of two blocks, forward and back, may round, some hundred times
+ * over what was seen. */
 #include "filters/nets/trainer.h"
 #include "tests/cases.h"
 
@@ -37,7 +38,8 @@ static void open_trainer(struct trainer *t, const char *objective, const char *i
 
 static struct example get_example(const char *prefix, double s)
 {
-    return (struct example){cases_tensor(&c, "%s.x0", prefix), cases_tensor(&c, "%s.eps", prefix), cases_tensor(&c, "%s.text", prefix), s};
+    return (struct example){cases_tensor(&c, "%s.x0", prefix), cases_tensor(&c, "%s.eps", prefix),
+                            cases_tensor(&c, "%s.text", prefix), s};
 }
 
 static void free_example(struct example *e)
@@ -52,11 +54,14 @@ static double worst_tensor(struct adapter *a, const struct tensor *flat, const c
     for (int i = 0; i < a->size / a->module_size * a->params; i++) {
         char name[160];
         adapter_param_name(a, i / a->params, i % a->params, name, sizeof name);
-        struct tensor want = cases_tensor(&c, "%s.%s", prefix, name), view = adapter_view(a, flat, i / a->params, i % a->params);
+        struct tensor want = cases_tensor(&c, "%s.%s", prefix, name),
+                      view = adapter_view(a, flat, i / a->params, i % a->params);
         struct tensor got = view;
         got.data = malloc(tensor_bytes(&view));
         kern_download(k, &got, &view);
-        double rel = want.data && tensor_same_shape(&want, &got) ? relative_l2(got.data, want.data, (size_t)tensor_count(&got)) : INFINITY;
+        double rel = want.data && tensor_same_shape(&want, &got)
+                         ? relative_l2(got.data, want.data, (size_t)tensor_count(&got))
+                         : INFINITY;
         if (!(rel <= worst)) worst = rel;
         free(want.data), free(got.data);
     }
@@ -74,10 +79,11 @@ static void gradients(json_t *line)
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
         t.recompute = (enum dit_recompute)r;
         double loss = trainer_loss(&t, &e, true, err, sizeof err), want = number_of(line, "loss");
-        double worst = worst_tensor(a, &a->grads, name), norm = trainer_norm(&t), reference = number_of(line, "grad_norm");
+        double worst = worst_tensor(a, &a->grads, name), norm = trainer_norm(&t),
+               reference = number_of(line, "grad_norm");
         if (r == RECOMPUTE_NONE) {
-            ok(fabs(loss - want) <= 1e-4 * want, "%s %s s=%g alpha %g: loss %.6f, off by %.1g", name, text_of(line, "objective"), e.s, a->alpha,
-               loss, fabs(loss - want) / want);
+            ok(fabs(loss - want) <= 1e-4 * want, "%s %s s=%g alpha %g: loss %.6f, off by %.1g", name,
+               text_of(line, "objective"), e.s, a->alpha, loss, fabs(loss - want) / want);
             ok(worst <= 1e-4, "%s: worst gradient tensor %.2g", name, worst);
             ok(fabs(norm - reference) <= 1e-4 * reference, "%s: gradient norm %.6g", name, norm);
             first = malloc((size_t)a->size * sizeof *first);
@@ -88,7 +94,8 @@ static void gradients(json_t *line)
         if (r == RECOMPUTE_NONE)
             memcpy(first, now, (size_t)a->size * sizeof *now);
         else
-            ok(!memcmp(first, now, (size_t)a->size * sizeof *now), "%s: recomputing %s changes no bit", name, r == RECOMPUTE_FULL ? "all" : "the feed-forward");
+            ok(!memcmp(first, now, (size_t)a->size * sizeof *now), "%s: recomputing %s changes no bit", name,
+               r == RECOMPUTE_FULL ? "all" : "the feed-forward");
         free(now);
     }
     free(first);
@@ -102,17 +109,19 @@ static void steps(json_t *line)
     const char *name = text_of(line, "case");
     double worst_loss = 0, worst_norm = 0, worst_rate = 0;
     open_trainer(&t, text_of(line, "objective"), text_of(line, "init"));
-    t.adamw = (struct adamw){number_of(line, "base_lr"), list_at(line, "betas", 0), list_at(line, "betas", 1), number_of(line, "eps"),
-                             number_of(line, "weight_decay")};
+    t.adamw = (struct adamw){number_of(line, "base_lr"), list_at(line, "betas", 0), list_at(line, "betas", 1),
+                             number_of(line, "eps"), number_of(line, "weight_decay")};
     t.clip = number_of(line, "clip");
     t.warmup = (int64_t)number_of(line, "warmup");
-    t.max_steps = !strcmp(text_of(line, "schedule"), "constant") ? INT64_MAX / 2 : (int64_t)number_of(line, "max_steps");
+    t.max_steps = !strcmp(text_of(line, "schedule"), "constant") ? INT64_MAX / 2
+                                                                 : (int64_t)number_of(line, "max_steps");
     for (int i = 0; i < 5; i++) {
         char step[32];
         snprintf(step, sizeof step, "step.%d", i);
         double s = 0;
         for (size_t j = 0; j < json_array_size(c.list); j++)
-            if (!strcmp(text_of(json_array_get(c.list, j), "case"), step)) s = number_of(json_array_get(c.list, j), "s");
+            if (!strcmp(text_of(json_array_get(c.list, j), "case"), step))
+                s = number_of(json_array_get(c.list, j), "s");
         struct example e = get_example(step, s);
         double loss = trainer_loss(&t, &e, true, err, sizeof err), norm = trainer_norm(&t);
         worst_loss = fmax(worst_loss, fabs(loss / list_at(line, "loss", (size_t)i) - 1));
@@ -124,12 +133,14 @@ static void steps(json_t *line)
     struct adapter *a = t.dit->adapter[0];
     double worst = worst_tensor(a, &a->values, name);
     ok(worst <= 1e-4, "%s: after five steps the worst tensor is off by %.2g", name, worst);
-    ok(worst_loss <= 1e-4 && worst_norm <= 1e-4, "%s: losses off by %.1g, norms by %.1g", name, worst_loss, worst_norm);
+    ok(worst_loss <= 1e-4 && worst_norm <= 1e-4, "%s: losses off by %.1g, norms by %.1g", name, worst_loss,
+       worst_norm);
     ok(worst_rate <= 1e-15, "%s: learning rates off by %.1g", name, worst_rate);
     trainer_close(&t);
 }
 
-static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text, double timestep)
+static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text,
+                            double timestep)
 {
     struct tensor got = *latents;
     got.data = malloc(tensor_bytes(latents));
@@ -138,7 +149,8 @@ static struct tensor answer(struct dit *d, const struct tensor *latents, const s
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
         if (!dit_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
-        struct tensor x = kern_tensor(k, DT_F32, 4, got.shape[0], got.shape[1], got.shape[2], got.shape[3]), y = x;
+        struct tensor x = kern_tensor(k, DT_F32, 4, got.shape[0], got.shape[1], got.shape[2], got.shape[3]),
+                      y = x;
         struct tensor e = kern_tensor(k, DT_F32, 2, text->shape[0], text->shape[1]);
         kern_upload(k, &x, latents);
         kern_upload(k, &e, text);
@@ -156,7 +168,8 @@ static struct dit *open_with(const char *model, const char *adapter)
 {
     struct model *m = model_open(model, err, sizeof err);
     struct dit *d = m ? dit_open(k, m, false, err, sizeof err) : NULL;
-    struct adapter *a = d && adapter ? adapter_open(k, adapter, dit_adapter_base(d, NULL), err, sizeof err) : NULL;
+    struct adapter *a =
+        d && adapter ? adapter_open(k, adapter, dit_adapter_base(d, NULL), err, sizeof err) : NULL;
     if (!d || (adapter && !a)) printf("Bail out! %s\n", err), exit(1);
     if (a) d->adapter[d->adapters++] = a;
     model_close(m);
@@ -174,18 +187,21 @@ static void loaded(json_t *line)
 {
     char folder[4096], file[4096], path[4200];
     const char *name = text_of(line, "case"), *adapter = text_of(line, "adapter");
-    if (adapter) snprintf(path, sizeof path, "%s:%g", data_file(file, "train", adapter), number_of(line, "weight"));
+    if (adapter)
+        snprintf(path, sizeof path, "%s:%g", data_file(file, "train", adapter), number_of(line, "weight"));
     struct dit *d = open_with(data_file(folder, "dit/rope", ""), adapter ? path : NULL);
-    struct tensor latents = cases_tensor(&c, "load.latents"), text = cases_tensor(&c, "load.text"), t = cases_tensor(&c, "load.timestep");
+    struct tensor latents = cases_tensor(&c, "load.latents"), text = cases_tensor(&c, "load.text"),
+                  t = cases_tensor(&c, "load.timestep");
     struct tensor want = cases_tensor(&c, "%s.out", name), got = answer(d, &latents, &text, *(float *)t.data);
     double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
-    ok(rel <= 1e-4, "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name, adapter ? adapter : "no adapter",
-       number_of(line, "weight"), rel);
+    ok(rel <= 1e-4, "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name,
+       adapter ? adapter : "no adapter", number_of(line, "weight"), rel);
     free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
     close_with(d);
 }
 
-/* `train case MODEL ADAPTER OUT`: what we answer with an adapter, for tests/reference/check_lora.py to compare. */
+/* `train case MODEL ADAPTER OUT`: what we answer with an adapter, for tests/reference/check_lora.py to
+ * compare. */
 static int write_case(char **argv)
 {
     struct dit *d = open_with(argv[2], argv[3]);

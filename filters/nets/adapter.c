@@ -24,7 +24,8 @@ enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 const char *const adapter_target_name[ADAPTER_TARGETS] = {"to_q", "to_k", "to_v", "to_out.0"};
 
-/* ---- making --------------------------------------------------------------------------------------------- */
+/* ---- making ---------------------------------------------------------------------------------------------
+ */
 
 static const struct adapter_kind *find_kind(const char *name, char *err, size_t errlen)
 {
@@ -52,8 +53,8 @@ static int target_count(const struct adapter *a)
 }
 
 /* settings is stolen. */
-static struct adapter *build(const char *kind, int64_t rank, double alpha, const bool *target, json_t *settings,
-                             struct adapter_base base, char *err, size_t errlen)
+static struct adapter *build(const char *kind, int64_t rank, double alpha, const bool *target,
+                             json_t *settings, struct adapter_base base, char *err, size_t errlen)
 {
     struct adapter *a = calloc(1, sizeof *a);
     if (!a) return json_decref(settings), fail(err, errlen, "out of memory"), NULL;
@@ -97,23 +98,28 @@ bad:
     return NULL;
 }
 
-bool adapter_settings(struct adapter *a, const struct adapter_setting *list, int count, char *err, size_t errlen)
+bool adapter_settings(struct adapter *a, const struct adapter_setting *list, int count, char *err,
+                      size_t errlen)
 {
     char known[200] = "rank, alpha";
     const char *name;
     json_t *value;
-    for (int i = 0; i < count; i++) snprintf(known + strlen(known), sizeof known - strlen(known), ", %s", list[i].name);
-    json_object_foreach(a->settings, name, value)
-    {
+    for (int i = 0; i < count; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), ", %s", list[i].name);
+    json_object_foreach (a->settings, name, value) {
         int i = 0;
         while (i < count && strcmp(name, list[i].name)) i++;
-        if (i == count) return fail(err, errlen, "adapter %s has no setting `%s`; there are: %s", a->kind->name, name, known);
-        if (!json_is_integer(value) || json_integer_value(value) < list[i].low || json_integer_value(value) > list[i].high)
-            return fail(err, errlen, "adapter %s: %s is a whole number from %lld to %lld", a->kind->name, name, (long long)list[i].low,
-                        (long long)list[i].high);
+        if (i == count)
+            return fail(err, errlen, "adapter %s has no setting `%s`; there are: %s", a->kind->name, name,
+                        known);
+        if (!json_is_integer(value) || json_integer_value(value) < list[i].low ||
+            json_integer_value(value) > list[i].high)
+            return fail(err, errlen, "adapter %s: %s is a whole number from %lld to %lld", a->kind->name,
+                        name, (long long)list[i].low, (long long)list[i].high);
     }
     for (int i = 0; i < count; i++) {
-        if (!json_object_get(a->settings, list[i].name)) json_object_set_new(a->settings, list[i].name, json_integer(list[i].fallback));
+        if (!json_object_get(a->settings, list[i].name))
+            json_object_set_new(a->settings, list[i].name, json_integer(list[i].fallback));
         *list[i].value = json_integer_value(json_object_get(a->settings, list[i].name));
     }
     return true;
@@ -127,11 +133,13 @@ static bool parse_target(const char *name, size_t n, bool *target, char *err, si
              strlen(adapter_target_name[t]) == n - 6))
             return target[t] = true;
     if (n > 5 && !strncmp(name, "attn2", 5))
-        return fail(err, errlen, "target `%.*s`: CogVideoX has no attn2, text and video share attn1", (int)n, name);
+        return fail(err, errlen, "target `%.*s`: CogVideoX has no attn2, text and video share attn1", (int)n,
+                    name);
     return fail(err, errlen, "no target `%.*s`; there are to_q, to_k, to_v, to_out.0", (int)n, name);
 }
 
-struct adapter *adapter_make(const char *spec, const char *targets, struct adapter_base base, char *err, size_t errlen)
+struct adapter *adapter_make(const char *spec, const char *targets, struct adapter_base base, char *err,
+                             size_t errlen)
 {
     char kind[64], *end;
     bool target[ADAPTER_TARGETS] = {0};
@@ -139,7 +147,8 @@ struct adapter *adapter_make(const char *spec, const char *targets, struct adapt
     size_t n = strcspn(spec, ":");
     snprintf(kind, sizeof kind, "%.*s", (int)n, spec);
 
-    for (const char *t = targets ? targets : "to_q,to_k,to_v,to_out.0"; *t; t += strcspn(t, ","), t += *t == ',')
+    for (const char *t = targets ? targets : "to_q,to_k,to_v,to_out.0"; *t;
+         t += strcspn(t, ","), t += *t == ',')
         if (!parse_target(t, strcspn(t, ","), target, err, errlen)) return NULL;
 
     json_t *settings = json_object();
@@ -147,7 +156,8 @@ struct adapter *adapter_make(const char *spec, const char *targets, struct adapt
         char name[32];
         size_t length = strcspn(s, "=,");
         double v = s[length] == '=' ? strtod(s + length + 1, &end) : 0;
-        if (!length || length >= sizeof name || s[length] != '=' || end == s + length + 1 || (*end && *end != ',')) {
+        if (!length || length >= sizeof name || s[length] != '=' || end == s + length + 1 ||
+            (*end && *end != ',')) {
             fail(err, errlen, "adapter `%s`: settings look like name=number,name=number", spec);
             json_decref(settings);
             return NULL;
@@ -187,7 +197,8 @@ void adapter_init(struct adapter *a, uint64_t seed)
         for (int p = 0; p < a->params; p++) {
             const struct adapter_param *q = &a->param[p];
             char name[160];
-            int64_t n = elements(q), in = q->shape[q->rank - 1], out = q->rank > 1 ? q->shape[q->rank - 2] : in;
+            int64_t n = elements(q), in = q->shape[q->rank - 1],
+                    out = q->rank > 1 ? q->shape[q->rank - 2] : in;
             double bound = q->init == INIT_KAIMING_UNIFORM  ? 1 / sqrt((double)in)
                            : q->init == INIT_XAVIER_UNIFORM ? sqrt(6 / (double)(in + out))
                                                             : 0;
@@ -200,7 +211,9 @@ void adapter_init(struct adapter *a, uint64_t seed)
             }
             if (q->init == INIT_OWN) a->kind->fill(a, q, &r, v);
             for (int64_t i = 0; i < n && q->init != INIT_OWN; i++)
-                v[i] = q->init == INIT_ONE ? 1 : bound > 0 ? (float)(bound * (2 * rng_uniform(&r, (uint64_t)i) - 1)) : 0;
+                v[i] = q->init == INIT_ONE ? 1
+                       : bound > 0         ? (float)(bound * (2 * rng_uniform(&r, (uint64_t)i) - 1))
+                                           : 0;
             struct tensor view = adapter_view(a, &a->values, m, p), host = view;
             host.data = v;
             kern_upload(a->k, &view, &host);
@@ -208,7 +221,8 @@ void adapter_init(struct adapter *a, uint64_t seed)
         }
 }
 
-/* ---- looking up ----------------------------------------------------------------------------------------- */
+/* ---- looking up -----------------------------------------------------------------------------------------
+ */
 
 int adapter_module(const struct adapter *a, int64_t layer, enum adapter_target target)
 {
@@ -221,8 +235,8 @@ void adapter_param_name(const struct adapter *a, int module, int p, char *name, 
 {
     int targets = target_count(a), index = module % targets, t = 0;
     while (!a->target[t] || index-- > 0) t++;
-    snprintf(name, size, "transformer.transformer_blocks.%d.attn1.%s.%s", module / targets, adapter_target_name[t],
-             a->param[p].name);
+    snprintf(name, size, "transformer.transformer_blocks.%d.attn1.%s.%s", module / targets,
+             adapter_target_name[t], a->param[p].name);
 }
 
 struct tensor adapter_view(const struct adapter *a, const struct tensor *flat, int module, int p)
@@ -239,7 +253,8 @@ double adapter_scale(const struct adapter *a)
     return a->weight * a->alpha / (double)a->rank;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------
+ */
 
 static json_t *number(double v)
 {
@@ -256,11 +271,13 @@ static json_t *target_list(const struct adapter *a)
 
 json_t *adapter_description(const struct adapter *a)
 {
-    json_t *d = json_pack("{s:s, s:I, s:o, s:o, s:O, s:I, s:I}", "variant", a->kind->name, "rank", (json_int_t)a->rank,
-                          "alpha", number(a->alpha), "targets", target_list(a), "settings", a->settings, "layers",
-                          (json_int_t)a->base.layers, "width", (json_int_t)a->base.width);
+    json_t *d =
+        json_pack("{s:s, s:I, s:o, s:o, s:O, s:I, s:I}", "variant", a->kind->name, "rank",
+                  (json_int_t)a->rank, "alpha", number(a->alpha), "targets", target_list(a), "settings",
+                  a->settings, "layers", (json_int_t)a->base.layers, "width", (json_int_t)a->base.width);
     if (a->kind->bound)
-        json_object_set_new(d, "grid", json_pack("[I, I]", (json_int_t)a->base.rows, (json_int_t)a->base.cols));
+        json_object_set_new(d, "grid",
+                            json_pack("[I, I]", (json_int_t)a->base.rows, (json_int_t)a->base.cols));
     json_object_update_missing(d, a->extra);
     return d;
 }
@@ -282,10 +299,12 @@ bool adapter_write(const struct adapter *a, const char *path, const float *value
     bool good = items && names;
     if (!good) fail(err, errlen, "out of memory");
     set_dump(metadata, "sluice", adapter_description(a));
-    if (a->kind == &adapter_standard) /* PEFT takes just fields that it knows; diffusers wants the patterns, too */
+    if (a->kind ==
+        &adapter_standard) /* PEFT takes just fields that it knows; diffusers wants the patterns, too */
         set_dump(metadata, "lora_adapter_metadata",
-                 json_pack("{s:I, s:o, s:o, s:{}, s:{}}", "transformer.r", (json_int_t)a->rank, "transformer.lora_alpha", number(a->alpha),
-                           "transformer.target_modules", target_list(a), "transformer.rank_pattern", "transformer.alpha_pattern"));
+                 json_pack("{s:I, s:o, s:o, s:{}, s:{}}", "transformer.r", (json_int_t)a->rank,
+                           "transformer.lora_alpha", number(a->alpha), "transformer.target_modules",
+                           target_list(a), "transformer.rank_pattern", "transformer.alpha_pattern"));
     struct tensor flat = tensor_of(DT_F32, (void *)values, 1, a->size);
     for (int i = 0; good && i < count; i++) {
         adapter_param_name(a, i / a->params, i % a->params, names[i], sizeof names[i]);
@@ -317,8 +336,9 @@ static bool read_targets(json_t *list, bool *target, char *err, size_t errlen)
 /* PEFT's LoraConfig: what changes the arithmetic beyond r and alpha is refused. */
 static bool check_peft(json_t *peft, char *err, size_t errlen)
 {
-    static const char *const refused[] = {"use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias",
-                                          "layers_to_transform", "fan_in_fan_out", "modules_to_save"};
+    static const char *const refused[] = {"use_dora",       "use_rslora",     "rank_pattern",
+                                          "alpha_pattern",  "lora_bias",      "layers_to_transform",
+                                          "fan_in_fan_out", "modules_to_save"};
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         char key[64];
         snprintf(key, sizeof key, "transformer.%s", refused[i]);
@@ -331,7 +351,8 @@ static bool check_peft(json_t *peft, char *err, size_t errlen)
 }
 
 /* Kind, rank, alpha and targets as the file tells them, whichever way it does; all tellings must agree. */
-static struct adapter *describe(const struct safetensors *s, struct adapter_base base, char *err, size_t errlen)
+static struct adapter *describe(const struct safetensors *s, struct adapter_base base, char *err,
+                                size_t errlen)
 {
     json_t *ours = parse_metadata(s, "sluice"), *peft = parse_metadata(s, "lora_adapter_metadata");
     struct adapter *a = NULL;
@@ -340,7 +361,8 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
     json_int_t rank = 0;
     double alpha = 0;
     bool good = true;
-    if (!ours && json_object_get(s->metadata, "sluice")) good = fail(err, errlen, "its `sluice` header is not JSON");
+    if (!ours && json_object_get(s->metadata, "sluice"))
+        good = fail(err, errlen, "its `sluice` header is not JSON");
     if (!peft && json_object_get(s->metadata, "lora_adapter_metadata"))
         good = fail(err, errlen, "its `lora_adapter_metadata` is not JSON");
     if (good && ours) {
@@ -352,18 +374,19 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
         if (good && (json_integer_value(json_object_get(ours, "layers")) != base.layers ||
                      json_integer_value(json_object_get(ours, "width")) != base.width))
             good = fail(err, errlen, "it was made for %lld layers of width %lld, the model has %lld of %lld",
-                             (long long)json_integer_value(json_object_get(ours, "layers")),
-                             (long long)json_integer_value(json_object_get(ours, "width")), (long long)base.layers,
-                             (long long)base.width);
+                        (long long)json_integer_value(json_object_get(ours, "layers")),
+                        (long long)json_integer_value(json_object_get(ours, "width")), (long long)base.layers,
+                        (long long)base.width);
     }
     json_t *grid = json_object_get(ours, "grid");
     if (!grid) base.rows = base.cols = 0; /* a kind that is bound to one cannot do without */
     if (good && grid) { /* the file decides, and must fit what is asked for, if anything is */
-        int64_t rows = json_integer_value(json_array_get(grid, 0)), cols = json_integer_value(json_array_get(grid, 1));
+        int64_t rows = json_integer_value(json_array_get(grid, 0)),
+                cols = json_integer_value(json_array_get(grid, 1));
         if (rows < 1 || cols < 1) good = fail(err, errlen, "its grid is no pair of sizes");
         if (good && base.rows && (rows != base.rows || cols != base.cols))
-            good = fail(err, errlen, "it was made for frames of %lldx%lld tokens, these have %lldx%lld", (long long)rows,
-                        (long long)cols, (long long)base.rows, (long long)base.cols);
+            good = fail(err, errlen, "it was made for frames of %lldx%lld tokens, these have %lldx%lld",
+                        (long long)rows, (long long)cols, (long long)base.rows, (long long)base.cols);
         base.rows = rows;
         base.cols = cols;
     }
@@ -374,14 +397,16 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
                read_targets(json_object_get(peft, "transformer.target_modules"), peft_target, err, errlen);
         if (good && ours && (r != rank || lora_alpha != alpha || memcmp(target, peft_target, sizeof target)))
             good = fail(err, errlen,
-                             "its two descriptions disagree: rank %lld and %lld, alpha %g and %g, or the targets",
-                             (long long)rank, (long long)r, alpha, lora_alpha);
+                        "its two descriptions disagree: rank %lld and %lld, alpha %g and %g, or the targets",
+                        (long long)rank, (long long)r, alpha, lora_alpha);
         rank = r;
         alpha = lora_alpha;
         memcpy(target, peft_target, sizeof target);
     }
-    for (int i = 0; good && !ours && !peft && i < s->count; i++) { /* no description: what diffusers would assume */
-        const char *name = strstr(s->entry[i].name, ".attn1."), *end = strstr(s->entry[i].name, ".lora_B.weight");
+    for (int i = 0; good && !ours && !peft && i < s->count;
+         i++) { /* no description: what diffusers would assume */
+        const char *name = strstr(s->entry[i].name, ".attn1."),
+                   *end = strstr(s->entry[i].name, ".lora_B.weight");
         if (!name || !end || s->entry[i].shape.rank != 2) continue;
         good = parse_target(name + 7, (size_t)(end - name - 7), target, err, errlen);
         if (!rank) alpha = (double)(rank = s->entry[i].shape.shape[1]);
@@ -392,7 +417,8 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
         a = build(kind, rank, alpha, target, settings ? json_incref(settings) : NULL, base, err, errlen);
     }
     if (a && ours) {
-        static const char *const own[] = {"variant", "rank", "alpha", "targets", "settings", "layers", "width", "grid"};
+        static const char *const own[] = {"variant",  "rank",   "alpha", "targets",
+                                          "settings", "layers", "width", "grid"};
         json_object_update(a->extra, ours);
         for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) json_object_del(a->extra, own[i]);
     }
@@ -401,8 +427,8 @@ static struct adapter *describe(const struct safetensors *s, struct adapter_base
     return a;
 }
 
-static bool read_param(const struct safetensors *s, const struct adapter *a, int module, int p, float *values, char *err,
-                       size_t errlen)
+static bool read_param(const struct safetensors *s, const struct adapter *a, int module, int p, float *values,
+                       char *err, size_t errlen)
 {
     char name[160], is[160], wanted[160];
     struct tensor flat = tensor_of(DT_F32, values, 1, a->size), to = adapter_view(a, &flat, module, p);
@@ -411,18 +437,21 @@ static bool read_param(const struct safetensors *s, const struct adapter *a, int
     if (!e) return fail(err, errlen, "lacks tensor %s", name);
     if (!tensor_same_shape(&e->shape, &to) || !dtype_is_float(e->shape.dtype))
         return fail(err, errlen, "tensor %s is %s, its description (rank %lld) says %s", name,
-                         tensor_describe(is, sizeof is, &e->shape), (long long)a->rank, tensor_describe(wanted, sizeof wanted, &to));
+                    tensor_describe(is, sizeof is, &e->shape), (long long)a->rank,
+                    tensor_describe(wanted, sizeof wanted, &to));
     struct tensor raw = e->shape;
     raw.data = malloc(e->bytes + 1);
     bool good = raw.data ? safetensors_read(s, e, raw.data, err, errlen) : fail(err, errlen, "out of memory");
     if (good) tensor_convert(&to, &raw);
     for (int64_t i = 0; good && i < tensor_count(&to); i++)
-        if (!isfinite(((float *)to.data)[i])) good = fail(err, errlen, "tensor %s has a value that is not finite", name);
+        if (!isfinite(((float *)to.data)[i]))
+            good = fail(err, errlen, "tensor %s has a value that is not finite", name);
     free(raw.data);
     return good;
 }
 
-struct adapter *adapter_read(const char *path, struct adapter_base base, float **values, char *err, size_t errlen)
+struct adapter *adapter_read(const char *path, struct adapter_base base, float **values, char *err,
+                             size_t errlen)
 {
     char why[400] = "";
     *values = NULL;
@@ -435,7 +464,8 @@ struct adapter *adapter_read(const char *path, struct adapter_base base, float *
         *values = malloc((size_t)a->size * sizeof **values);
         if (!*values) good = fail(why, sizeof why, "out of memory");
         for (int m = 0; good && m < modules; m++)
-            for (int p = 0; good && p < a->params; p++) good = read_param(s, a, m, p, *values, why, sizeof why);
+            for (int p = 0; good && p < a->params; p++)
+                good = read_param(s, a, m, p, *values, why, sizeof why);
         for (int i = 0; good && s->count > known && i < s->count; i++) { /* name one that does not belong */
             bool mine = false;
             for (int n = 0; !mine && n < known; n++) {
@@ -443,7 +473,9 @@ struct adapter *adapter_read(const char *path, struct adapter_base base, float *
                 adapter_param_name(a, n / a->params, n % a->params, name, sizeof name);
                 mine = !strcmp(name, s->entry[i].name);
             }
-            if (!mine) good = fail(why, sizeof why, "tensor %s does not belong to its description", s->entry[i].name);
+            if (!mine)
+                good =
+                    fail(why, sizeof why, "tensor %s does not belong to its description", s->entry[i].name);
         }
     }
     safetensors_close(s);
@@ -456,14 +488,16 @@ struct adapter *adapter_read(const char *path, struct adapter_base base, float *
     return NULL;
 }
 
-struct adapter *adapter_open(struct kern *k, const char *path_and_weight, struct adapter_base base, char *err, size_t errlen)
+struct adapter *adapter_open(struct kern *k, const char *path_and_weight, struct adapter_base base, char *err,
+                             size_t errlen)
 {
     char path[4096], *end;
     const char *colon = strrchr(path_and_weight, ':');
     double weight = colon ? strtod(colon + 1, &end) : 1;
     bool weighted = colon && end != colon + 1 && !*end && isfinite(weight);
     float *values;
-    snprintf(path, sizeof path, "%.*s", weighted ? (int)(colon - path_and_weight) : (int)strlen(path_and_weight), path_and_weight);
+    snprintf(path, sizeof path, "%.*s",
+             weighted ? (int)(colon - path_and_weight) : (int)strlen(path_and_weight), path_and_weight);
     struct adapter *a = adapter_read(path, base, &values, err, errlen);
     if (!a) return NULL;
     if (weighted) a->weight = weight;

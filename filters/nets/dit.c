@@ -9,7 +9,8 @@
 
 static const float qk_eps = 1e-6f; /* of the per-head norms; the blocks' norms take the config's norm_eps */
 
-/* ---- configuration and parameters ----------------------------------------------------------------------- */
+/* ---- configuration and parameters -----------------------------------------------------------------------
+ */
 
 static bool read_config(struct dit_config *d, json_t *json, const char *file, char *err, size_t errlen)
 {
@@ -43,16 +44,20 @@ static bool read_config(struct dit_config *d, json_t *json, const char *file, ch
     config_expect(&c, "activation_fn", json_string("gelu-approximate"));
     config_expect(&c, "timestep_activation_fn", json_string("silu"));
     if (c.error[0]) return fail(err, errlen, "%s", c.error);
-    if (d->in_channels != d->out_channels) return fail(err, errlen, "%s: in_channels and out_channels differ", file);
+    if (d->in_channels != d->out_channels)
+        return fail(err, errlen, "%s: in_channels and out_channels differ", file);
     if (d->rotary && d->head_dim % 16)
-        return fail(err, errlen, "%s: rotary needs attention_head_dim divisible by 16, not %lld", file, (long long)d->head_dim);
+        return fail(err, errlen, "%s: rotary needs attention_head_dim divisible by 16, not %lld", file,
+                    (long long)d->head_dim);
     if (!d->rotary && d->width % 16)
-        return fail(err, errlen, "%s: the sine-cosine table needs a width divisible by 16, not %lld", file, (long long)d->width);
+        return fail(err, errlen, "%s: the sine-cosine table needs a width divisible by 16, not %lld", file,
+                    (long long)d->width);
     if (d->width % 2) return fail(err, errlen, "%s: an odd width", file);
     return true;
 }
 
-static void declare_linear(struct params *list, struct dit_linear *l, int64_t out, int64_t in, const char *name)
+static void declare_linear(struct params *list, struct dit_linear *l, int64_t out, int64_t in,
+                           const char *name)
 {
     param_add(list, &l->weight, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name);
     param_add(list, &l->bias, shape_of(1, out), 0, 0, "%s.bias", name);
@@ -123,7 +128,9 @@ struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, ch
             good = weights_load(k, &list, m, "transformer", NULL, d->id, err, errlen);
     }
     if (good) d->parameters = params_count(&list);
-    if (good) d->patch.weight = tensor_as(&d->patch.weight, 2, d->c.width, tensor_count(&d->patch.weight) / d->c.width);
+    if (good)
+        d->patch.weight =
+            tensor_as(&d->patch.weight, 2, d->c.width, tensor_count(&d->patch.weight) / d->c.width);
     params_free(&list);
     json_decref(json);
     if (good) return d;
@@ -136,7 +143,8 @@ void dit_close(struct dit *d)
     free(d);
 }
 
-static void merge(struct dit *d, struct tensor *weight, int64_t layer, enum adapter_target target, struct tensor *host)
+static void merge(struct dit *d, struct tensor *weight, int64_t layer, enum adapter_target target,
+                  struct tensor *host)
 {
     size_t mark = kern_mark(d->k);
     struct tensor sum = kern_tensor(d->k, DT_F32, 2, d->c.width, d->c.width);
@@ -156,37 +164,45 @@ bool dit_merge(struct dit *d, char *err, size_t errlen)
     struct kern *k = d->k;
     for (int i = 0; i < d->adapters; i++)
         if (!d->adapter[i]->kind->merge)
-            return fail(err, errlen, "adapter %s is no matrix that could be merged into a weight", d->adapter[i]->kind->name);
-    struct tensor host = tensor_of(DT_F32, malloc((size_t)(d->c.width * d->c.width) * sizeof(float)), 2, d->c.width, d->c.width);
+            return fail(err, errlen, "adapter %s is no matrix that could be merged into a weight",
+                        d->adapter[i]->kind->name);
+    struct tensor host = tensor_of(DT_F32, malloc((size_t)(d->c.width * d->c.width) * sizeof(float)), 2,
+                                   d->c.width, d->c.width);
     if (!host.data) return fail(err, errlen, "no memory for merging adapters");
     kern_plan_begin(k);
     merge(d, &d->block[0].to[0].weight, 0, 0, &host);
     size_t bytes = kern_plan_end(k);
     if (kern_reserve(k, bytes))
         for (int64_t l = 0; l < d->c.layers; l++)
-            for (int t = 0; t < ADAPTER_TARGETS; t++) merge(d, &d->block[l].to[t].weight, l, (enum adapter_target)t, &host);
+            for (int t = 0; t < ADAPTER_TARGETS; t++)
+                merge(d, &d->block[l].to[t].weight, l, (enum adapter_target)t, &host);
     free(host.data);
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
 }
 
-/* ---- sizes ---------------------------------------------------------------------------------------------- */
+/* ---- sizes ----------------------------------------------------------------------------------------------
+ */
 
 bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen)
 {
     const struct dit_config *c = &d->c;
     char is[160];
-    if (latents->rank != 4 || latents->shape[0] < 1 || latents->shape[1] != c->in_channels || latents->shape[2] < c->patch ||
-        latents->shape[3] < c->patch || latents->shape[2] % c->patch || latents->shape[3] % c->patch)
-        return fail(err, errlen, "latents %s do not fit the model: [T,%lld,h,w] with h and w divisible by %lld",
+    if (latents->rank != 4 || latents->shape[0] < 1 || latents->shape[1] != c->in_channels ||
+        latents->shape[2] < c->patch || latents->shape[3] < c->patch || latents->shape[2] % c->patch ||
+        latents->shape[3] % c->patch)
+        return fail(err, errlen,
+                    "latents %s do not fit the model: [T,%lld,h,w] with h and w divisible by %lld",
                     tensor_describe(is, sizeof is, latents), (long long)c->in_channels, (long long)c->patch);
-    const int64_t frames = latents->shape[0], rows = latents->shape[2] / c->patch, cols = latents->shape[3] / c->patch;
+    const int64_t frames = latents->shape[0], rows = latents->shape[2] / c->patch,
+                  cols = latents->shape[3] / c->patch;
     const int64_t video = frames * rows * cols, wide = c->rotary ? c->head_dim : c->width;
     *g = (struct dit_grid){.token = {c->text_length, frames, rows, cols}, .tokens = c->text_length + video};
     for (int i = 0; i < d->adapters; i++) {
         const struct adapter *a = d->adapter[i];
         if (a->kind->bound && (a->base.rows != rows || a->base.cols != cols))
-            return fail(err, errlen, "adapter %s was made for frames of %lldx%lld tokens, this has %lldx%lld", a->kind->name,
-                        (long long)a->base.rows, (long long)a->base.cols, (long long)rows, (long long)cols);
+            return fail(err, errlen, "adapter %s was made for frames of %lldx%lld tokens, this has %lldx%lld",
+                        a->kind->name, (long long)a->base.rows, (long long)a->base.cols, (long long)rows,
+                        (long long)cols);
     }
 
     struct tensor one = kern_tensor(d->k, DT_F32, 2, video, wide);
@@ -201,7 +217,8 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
     float *a = malloc((size_t)(video * wide) * 2 * sizeof *a), *b = a + video * wide;
     if (!a) return fail(err, errlen, "no memory for the position tables");
     if (c->rotary)
-        rope_tables(a, b, frames, rows, cols, c->sample_height / c->patch, c->sample_width / c->patch, c->head_dim);
+        rope_tables(a, b, frames, rows, cols, c->sample_height / c->patch, c->sample_width / c->patch,
+                    c->head_dim);
     else
         sincos_table(a, frames, rows, cols, c->width, c->spatial_scale, c->temporal_scale);
     struct tensor host = tensor_of(DT_F32, a, 2, video, wide);
@@ -219,7 +236,8 @@ struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *l
     return base;
 }
 
-/* ---- forward -------------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------------------
+ */
 
 static struct tensor scratch(struct dit *d, int64_t rows, int64_t width)
 {
@@ -268,7 +286,8 @@ static void modulate(struct dit *d, const struct dit_grid *g, struct tensor *z, 
 }
 
 /* x += gate ⊙ y, each stream by its own gate. */
-static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *y, const struct tensor *m)
+static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *y,
+                      const struct tensor *m)
 {
     struct stream s[2];
     streams(d, g, s);
@@ -280,8 +299,8 @@ static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x,
 }
 
 /* An attention projection with its adapters. */
-static void project(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t, struct tensor *y, const struct tensor *x,
-                    struct tensor *saved)
+static void project(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t,
+                    struct tensor *y, const struct tensor *x, struct tensor *saved)
 {
     const struct dit_linear *l = &d->block[layer].to[t];
     linear_forward(d->k, y, x, &l->weight, &l->bias);
@@ -295,13 +314,13 @@ static void normed_rope(struct dit *d, const struct dit_grid *g, struct tensor *
                         const struct dit_norm *n)
 {
     bool rope = d->c.rotary;
-    qk_norm_rope_forward(d->k, y, x, &n->weight, &n->bias, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length,
-                         qk_eps);
+    qk_norm_rope_forward(d->k, y, x, &n->weight, &n->bias, rope ? &g->cos : NULL, rope ? &g->sin : NULL,
+                         d->c.text_length, qk_eps);
 }
 
 /* Everything a block keeps lies in s. When sampling, in, mid and out are one tensor and nothing is kept. */
-static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *out, struct dit_block_saved *s,
-                          const struct tensor *silu_time)
+static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *out,
+                          struct dit_block_saved *s, const struct tensor *silu_time)
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
@@ -335,7 +354,8 @@ static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, st
 }
 
 /* What block_forward fills, beside its input, middle and output. */
-static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, struct dit_block_saved *s, bool training, bool pre)
+static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, struct dit_block_saved *s,
+                          bool training, bool pre)
 {
     s->q = scratch(d, g->tokens, d->c.width);
     s->k = scratch(d, g->tokens, d->c.width);
@@ -346,13 +366,15 @@ static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, st
     for (int t = 0; t < ADAPTER_TARGETS; t++)
         for (int n = 0; n < d->adapters; n++)
             if (adapter_module(d->adapter[n], i, (enum adapter_target)t) >= 0)
-                s->adapter[t][n] = kern_tensor(d->k, DT_F32, 1, d->adapter[n]->kind->saved_floats(d->adapter[n], &g->token));
+                s->adapter[t][n] =
+                    kern_tensor(d->k, DT_F32, 1, d->adapter[n]->kind->saved_floats(d->adapter[n], &g->token));
 }
 
 /* silu(linear_2(silu(linear_1(embedding)))): what every modulation starts from. */
 static struct tensor time_embedding(struct dit *d, double timestep)
 {
-    struct tensor e = scratch(d, 1, d->c.time_dim), h = scratch(d, 1, d->c.time_dim), in = scratch(d, 1, d->c.width);
+    struct tensor e = scratch(d, 1, d->c.time_dim), h = scratch(d, 1, d->c.time_dim),
+                  in = scratch(d, 1, d->c.width);
     float *table = malloc((size_t)d->c.width * sizeof *table);
     if (!table) kern_fail(d->k, "out of memory");
     if (table) {
@@ -368,7 +390,8 @@ static struct tensor time_embedding(struct dit *d, double timestep)
     return e;
 }
 
-static void embed(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *latents, const struct tensor *text)
+static void embed(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *latents,
+                  const struct tensor *text)
 {
     size_t mark = kern_mark(d->k);
     struct tensor text_rows = tensor_rows(x, 0, d->c.text_length);
@@ -420,17 +443,21 @@ void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, co
     struct tensor m = modulation(d, &d->norm_out_modulation, &silu_time);
     struct tensor shift = part(&m, 0, w), scale = part(&m, 1, w); /* shift first, here, too */
     struct tensor patches = scratch(d, video.shape[0], d->out.bias.shape[0]);
-    layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL, (float)d->c.norm_eps);
-    layer_norm_forward(k, &y, &y, &d->norm_out.weight, &d->norm_out.bias, &scale, &shift, (float)d->c.norm_eps);
+    layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL,
+                       (float)d->c.norm_eps);
+    layer_norm_forward(k, &y, &y, &d->norm_out.weight, &d->norm_out.bias, &scale, &shift,
+                       (float)d->c.norm_eps);
     linear_forward(k, &patches, &y, &d->out.weight, &d->out.bias);
     unpatchify(k, out, &patches, (int)d->c.patch);
     kern_release(k, saved ? mark : start);
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------------------
+ */
 
 /* dy = gate ⊙ dx per stream */
-static void gated_add_back(struct dit *d, const struct dit_grid *g, struct tensor *dy, const struct tensor *dx, const struct tensor *m)
+static void gated_add_back(struct dit *d, const struct dit_grid *g, struct tensor *dy,
+                           const struct tensor *dx, const struct tensor *m)
 {
     struct stream s[2];
     streams(d, g, s);
@@ -455,8 +482,9 @@ static void modulate_back(struct dit *d, const struct dit_grid *g, struct tensor
 }
 
 /* dx = (or +=) dy W and the adapter's share; NULL when nothing below is trained. */
-static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t, struct tensor *dx, bool add_to, const struct tensor *dy,
-                         const struct tensor *x, const struct tensor *saved)
+static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t,
+                         struct tensor *dx, bool add_to, const struct tensor *dy, const struct tensor *x,
+                         const struct tensor *saved)
 {
     if (dx) linear_backward(d->k, dx, dy, &d->block[layer].to[t].weight, add_to);
     int module = adapter_module(d->adapter[0], layer, t);
@@ -464,8 +492,8 @@ static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer,
 }
 
 /* dx: the gradient of the block's output on entry, of its input on return (not for the first block). */
-static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *dx, struct dit_block_saved *s,
-                           const struct tensor *silu_time)
+static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *dx,
+                           struct dit_block_saved *s, const struct tensor *silu_time)
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
@@ -502,8 +530,10 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
     attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v, (int)d->c.heads, scale);
-    qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length, qk_eps);
-    qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL, d->c.text_length, qk_eps);
+    qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL,
+                          d->c.text_length, qk_eps);
+    qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL,
+                          d->c.text_length, qk_eps);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     struct tensor *below = i > 0 ? &dz : NULL; /* nothing is trained below the first block */
     project_back(d, g, i, TO_Q, below, false, &qn, &z, s->adapter[TO_Q]);
@@ -513,24 +543,29 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     kern_release(k, mark);
 }
 
-void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout, const struct dit_saved *saved)
+void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout,
+                  const struct dit_saved *saved)
 {
     struct kern *k = d->k;
     int64_t w = d->c.width, n_text = d->c.text_length, n_video = g->tokens - n_text;
     size_t start = kern_mark(k);
-    struct tensor dx = scratch(d, g->tokens, w), dtext = tensor_rows(&dx, 0, n_text), dvideo = tensor_rows(&dx, n_text, n_video);
+    struct tensor dx = scratch(d, g->tokens, w), dtext = tensor_rows(&dx, 0, n_text),
+                  dvideo = tensor_rows(&dx, n_text, n_video);
     kern_zero(k, &dtext); /* the text rows end with the last block */
     {
         size_t mark = kern_mark(k);
-        struct tensor video = tensor_rows(&saved->last, n_text, n_video), y = scratch(d, n_video, w), dy = scratch(d, n_video, w);
+        struct tensor video = tensor_rows(&saved->last, n_text, n_video), y = scratch(d, n_video, w),
+                      dy = scratch(d, n_video, w);
         struct tensor m = modulation(d, &d->norm_out_modulation, &saved->modulation), scale = part(&m, 1, w);
         struct tensor dpatches = scratch(d, n_video, d->out.bias.shape[0]);
-        layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL, (float)d->c.norm_eps);
+        layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL,
+                           (float)d->c.norm_eps);
         patchify(k, &dpatches, dout, (int)d->c.patch);
         linear_backward(k, &dy, &dpatches, &d->out.weight, false);
         layer_norm_backward(k, &dvideo, &dy, &y, &d->norm_out.weight, &scale, (float)d->c.norm_eps, false);
         kern_copy(k, &dy, &dvideo);
-        layer_norm_backward(k, &dvideo, &dy, &video, &d->norm_final.weight, NULL, (float)d->c.norm_eps, false);
+        layer_norm_backward(k, &dvideo, &dy, &video, &d->norm_final.weight, NULL, (float)d->c.norm_eps,
+                            false);
         kern_release(k, mark);
     }
     for (int64_t i = d->c.layers - 1; i >= 0; i--) {

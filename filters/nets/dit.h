@@ -1,7 +1,9 @@
-/* dit - the diffusion transformer of CogVideoX (CogVideoXTransformer3DModel, version 1.0): forward, and backward with
- * respect to activations and adapters. The base weights are frozen: no gradient of theirs exists.
+/* dit - the diffusion transformer of CogVideoX (CogVideoXTransformer3DModel, version 1.0): forward, and
+ * backward with respect to activations and adapters. The base weights are frozen: no gradient of theirs
+ * exists.
  *
- * One video at a time. Token order: text first, then video, row-major over (frame, row, column) of 2x2 patches. */
+ * One video at a time. Token order: text first, then video, row-major over (frame, row, column) of 2x2
+ * patches. */
 #ifndef NETS_DIT_H
 #define NETS_DIT_H
 
@@ -11,8 +13,8 @@
 struct dit_config {
     int64_t layers, heads, head_dim, width; /* width = heads head_dim */
     int64_t in_channels, out_channels, patch, time_dim, text_dim, text_length;
-    int64_t sample_width, sample_height;    /* of the base grid, in latents */
-    int64_t sample_frames;                  /* that the model makes by itself, in pixels' frames */
+    int64_t sample_width, sample_height; /* of the base grid, in latents */
+    int64_t sample_frames;               /* that the model makes by itself, in pixels' frames */
     bool rotary;
     double spatial_scale, temporal_scale;
     double norm_eps;
@@ -39,52 +41,57 @@ struct dit {
     struct dit_block block[DIT_MAX_LAYERS];
     struct adapter *adapter[DIT_MAX_ADAPTERS]; /* added to the attention projections; borrowed */
     int adapters;
-    int64_t parameters;                        /* how many numbers the weights are */
-    char id[17];                               /* 16 hex digits of configuration and weights */
+    int64_t parameters; /* how many numbers the weights are */
+    char id[17];        /* 16 hex digits of configuration and weights */
 };
 
 /* Every parameter, by name and shape, without allocating any (for listings). */
 bool dit_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen);
 
-/* shapes_only: no weights are read or allocated; the network can only be planned. NULL with the reason in err. */
+/* shapes_only: no weights are read or allocated; the network can only be planned. NULL with the reason in
+ * err. */
 struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, char *err, size_t errlen);
 void dit_close(struct dit *d); /* the weights go with the device */
 
-/* Folds the adapters into the weights that they are added to, for good; the caller then takes them off. Sums are in
- * F32, rounded once to the weights' dtype. false: a kind that is no matrix, named in err, and nothing is changed. */
+/* Folds the adapters into the weights that they are added to, for good; the caller then takes them off. Sums
+ * are in F32, rounded once to the weights' dtype. false: a kind that is no matrix, named in err, and nothing
+ * is changed. */
 bool dit_merge(struct dit *d, char *err, size_t errlen);
 
 /* What belongs to one size of video; in scratch, so a caller's mark decides how long it lives. */
 struct dit_grid {
     struct token_grid token;
-    int64_t tokens;                     /* in all, text included */
-    struct tensor cos, sin;             /* rotary models */
-    struct tensor table;                /* others: added to the video tokens */
+    int64_t tokens;         /* in all, text included */
+    struct tensor cos, sin; /* rotary models */
+    struct tensor table;    /* others: added to the video tokens */
 };
-/* latents: [T,C,h,w], only the shape matters. A size that the model or one of its adapters cannot take is told in err. */
+/* latents: [T,C,h,w], only the shape matters. A size that the model or one of its adapters cannot take is
+ * told in err. */
 bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen);
 /* What an adapter must fit; latents may be NULL: frames of any size. */
 struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *latents);
 
-/* What forward keeps for backward. FULL keeps each block's input and computes the block again; FFN computes the
- * feed-forward's first half again. */
+/* What forward keeps for backward. FULL keeps each block's input and computes the block again; FFN computes
+ * the feed-forward's first half again. */
 enum dit_recompute { RECOMPUTE_NONE, RECOMPUTE_FFN, RECOMPUTE_FULL };
 struct dit_block_saved {
-    struct tensor in, q, k, v, o, lse, mid, pre;  /* q, k before their norm */
+    struct tensor in, q, k, v, o, lse, mid, pre; /* q, k before their norm */
     struct tensor adapter[ADAPTER_TARGETS][DIT_MAX_ADAPTERS];
 };
 struct dit_saved {
     enum dit_recompute recompute;
-    struct tensor modulation;              /* silu of the time embedding [1,time_dim] */
+    struct tensor modulation; /* silu of the time embedding [1,time_dim] */
     struct dit_block_saved block[DIT_MAX_LAYERS];
-    struct tensor last;                    /* the last block's output [tokens,width] */
+    struct tensor last; /* the last block's output [tokens,width] */
 };
 
 /* out [T,C,h,w] = v(latents [T,C,h,w], text [text_length,text_dim], timestep), all F32 on the device.
- * saved: NULL to sample; else scratch tensors are left in it, which the caller's mark must outlive until dit_backward. */
+ * saved: NULL to sample; else scratch tensors are left in it, which the caller's mark must outlive until
+ * dit_backward. */
 void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, const struct tensor *latents,
                  const struct tensor *text, double timestep, struct dit_saved *saved);
 /* Adds into the gradients of the first adapter. dout [T,C,h,w]. */
-void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout, const struct dit_saved *saved);
+void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout,
+                  const struct dit_saved *saved);
 
 #endif

@@ -20,8 +20,8 @@ static void rotate(float *cos_row, float *sin_row, int64_t width, float position
     }
 }
 
-void rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t cols, int64_t base_rows, int64_t base_cols,
-                 int64_t head_dim)
+void rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t cols, int64_t base_rows,
+                 int64_t base_cols, int64_t head_dim)
 {
     int64_t time = head_dim / 4, side = head_dim / 8 * 3;
     double h = (double)base_rows, w = (double)base_cols, ratio = (double)rows / (double)cols;
@@ -69,7 +69,8 @@ void timestep_embedding(float *out, int64_t width, double timestep)
 {
     int64_t half = width / 2;
     for (int64_t j = 0; j < half; j++) {
-        float frequency = expf((float)(-log(10000)) * (float)j / (float)half), angle = (float)timestep * frequency;
+        float frequency = expf((float)(-log(10000)) * (float)j / (float)half),
+              angle = (float)timestep * frequency;
         out[j] = cosf(angle);
         out[half + j] = sinf(angle);
     }

@@ -1,18 +1,18 @@
-/* positions - the tables that tell a transformer where and when: 3-D rotary, sine-cosine, and the timestep's. Host
- * memory, F32. Formulas: diffusers' embeddings.py as of CogVideoX 1.0. */
+/* positions - the tables that tell a transformer where and when: 3-D rotary, sine-cosine, and the timestep's.
+ * Host memory, F32. Formulas: diffusers' embeddings.py as of CogVideoX 1.0. */
 #ifndef NETS_POSITIONS_H
 #define NETS_POSITIONS_H
 
 #include <stdint.h>
 
 /* Rotary angles of a frames x rows x cols token grid; the base grid is the one that the model was trained on.
- * cos, sin [frames rows cols, head_dim], a head's channels split 1/4 time, 3/8 height, 3/8 width; every angle stands
- * twice, in adjacent slots. Another grid is fitted into the base grid, keeping its aspect, centred. */
-void rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t cols, int64_t base_rows, int64_t base_cols,
-                 int64_t head_dim);
+ * cos, sin [frames rows cols, head_dim], a head's channels split 1/4 time, 3/8 height, 3/8 width; every angle
+ * stands twice, in adjacent slots. Another grid is fitted into the base grid, keeping its aspect, centred. */
+void rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t cols, int64_t base_rows,
+                 int64_t base_cols, int64_t head_dim);
 
-/* Sine-cosine table of the 2B model: out [frames rows cols, width], a token's channels split 1/4 time, 3/8 width, 3/8
- * height, each half sines, half cosines; positions are divided by the scales. */
+/* Sine-cosine table of the 2B model: out [frames rows cols, width], a token's channels split 1/4 time, 3/8
+ * width, 3/8 height, each half sines, half cosines; positions are divided by the scales. */
 void sincos_table(float *out, int64_t frames, int64_t rows, int64_t cols, int64_t width, double spatial_scale,
                   double temporal_scale);
 

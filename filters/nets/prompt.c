@@ -8,7 +8,8 @@
 bool prompt_open(struct prompt_encoder *p, struct kern *k, const struct model *m, char *err, size_t errlen)
 {
     char path[4096];
-    struct config c = {.json = model_config(m, "transformer", err, errlen), .file = "transformer/config.json"};
+    struct config c = {.json = model_config(m, "transformer", err, errlen),
+                       .file = "transformer/config.json"};
     *p = (struct prompt_encoder){.k = k};
     if (!c.json) return false;
     p->length = config_int_or(&c, "max_text_seq_length", 1, 4096, 226);
@@ -17,14 +18,15 @@ bool prompt_open(struct prompt_encoder *p, struct kern *k, const struct model *m
     if (c.error[0]) return fail(err, errlen, "%s", c.error);
 
     if (!model_file(m, "tokenizer/spiece.model", path, sizeof path, err, errlen) ||
-        !(p->tokenizer = tokenizer_open(path, err, errlen)) || !(p->t5 = t5_open(k, m, p->length, err, errlen)))
+        !(p->tokenizer = tokenizer_open(path, err, errlen)) ||
+        !(p->t5 = t5_open(k, m, p->length, err, errlen)))
         return false;
     if (t5_width(p->t5) != p->width)
-        return fail(err, errlen, "the text encoder is %lld wide, the transformer reads %lld", (long long)t5_width(p->t5),
-                    (long long)p->width);
+        return fail(err, errlen, "the text encoder is %lld wide, the transformer reads %lld",
+                    (long long)t5_width(p->t5), (long long)p->width);
     if (tokenizer_size(p->tokenizer) > t5_vocab(p->t5))
-        return fail(err, errlen, "the tokenizer has %d pieces, the text encoder knows %lld", tokenizer_size(p->tokenizer),
-                    (long long)t5_vocab(p->t5));
+        return fail(err, errlen, "the tokenizer has %d pieces, the text encoder knows %lld",
+                    tokenizer_size(p->tokenizer), (long long)t5_vocab(p->t5));
     p->ids = tensor_of(DT_I32, calloc((size_t)p->length, sizeof(int32_t)), 1, p->length);
     return p->ids.data || fail(err, errlen, "out of memory");
 }
@@ -36,8 +38,8 @@ void prompt_close(struct prompt_encoder *p)
     t5_close(p->t5);
 }
 
-bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *text, size_t bytes, int64_t *tokens, char *err,
-                   size_t errlen)
+bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *text, size_t bytes,
+                   int64_t *tokens, char *err, size_t errlen)
 {
     *tokens = tokenizer_encode(p->tokenizer, text, bytes, p->ids.data, (int)p->length, err, errlen);
     if (*tokens < 0) return false;

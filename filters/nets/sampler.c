@@ -10,23 +10,27 @@ struct state {
     struct tensor x, x0, last_x0, v, v_negative, noise, text, negative;
 };
 
-static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, bool guided, char *err, size_t errlen)
+static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, bool guided, char *err,
+                    size_t errlen)
 {
     struct kern *k = s->dit->k;
     const struct dit_config *c = &s->dit->c;
     struct tensor *latent[] = {&t->x, &t->x0, &t->last_x0, &t->v, &t->noise, &t->v_negative};
     if (!dit_grid(s->dit, &t->grid, shape, err, errlen)) return false;
     for (int i = 0; i < (guided ? 6 : 5); i++)
-        *latent[i] = kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
+        *latent[i] =
+            kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
     t->text = kern_tensor(k, DT_F32, 2, c->text_length, c->text_dim);
     if (guided) t->negative = kern_tensor(k, DT_F32, 2, c->text_length, c->text_dim);
     return true;
 }
 
-static bool draw(struct sampler *s, const struct noise_source *source, int64_t index, struct tensor *to, char *err, size_t errlen)
+static bool draw(struct sampler *s, const struct noise_source *source, int64_t index, struct tensor *to,
+                 char *err, size_t errlen)
 {
-    struct tensor host = tensor_of(s->noise_dtype, malloc((size_t)tensor_count(to) * dtype_size(s->noise_dtype)), 5, 1, to->shape[0],
-                                   to->shape[1], to->shape[2], to->shape[3]);
+    struct tensor host =
+        tensor_of(s->noise_dtype, malloc((size_t)tensor_count(to) * dtype_size(s->noise_dtype)), 5, 1,
+                  to->shape[0], to->shape[1], to->shape[2], to->shape[3]);
     bool good = host.data && source->draw(source->context, index, &host);
     if (good) kern_upload(s->dit->k, to, &host);
     free(host.data);
@@ -45,7 +49,8 @@ static void predict(struct sampler *s, struct state *t, int step, bool guided)
     axpby(k, &t->v, 1 - g, &t->v_negative, g);
 }
 
-static bool denoise(struct sampler *s, struct state *t, const struct noise_source *source, bool guided, char *err, size_t errlen)
+static bool denoise(struct sampler *s, struct state *t, const struct noise_source *source, bool guided,
+                    char *err, size_t errlen)
 {
     struct kern *k = s->dit->k;
     int64_t drawn = 1;
@@ -57,7 +62,8 @@ static bool denoise(struct sampler *s, struct state *t, const struct noise_sourc
         axpby(k, &t->x0, c.x0_v, &t->v, c.x0_x);
         axpby(k, &t->x, c.next_v, &t->v, c.next_x);
         if (c.next_x0 != 0) axpby(k, &t->x, c.next_x0, &t->last_x0, 1);
-        for (int d = 0; d < c.draws; d++, drawn++) /* of several, the last is used; a keyed source need not make the others */
+        for (int d = 0; d < c.draws;
+             d++, drawn++) /* of several, the last is used; a keyed source need not make the others */
             if ((source->running || (d == c.draws - 1 && c.next_n != 0)) && !kern_planning(k) &&
                 !draw(s, source, drawn, &t->noise, err, errlen))
                 return false;
@@ -70,8 +76,9 @@ static bool denoise(struct sampler *s, struct state *t, const struct noise_sourc
     return true;
 }
 
-bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text, const struct tensor *negative,
-                 const struct tensor *noise, const struct noise_source *source, char *err, size_t errlen)
+bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
+                 const struct tensor *negative, const struct tensor *noise, const struct noise_source *source,
+                 char *err, size_t errlen)
 {
     struct kern *k = s->dit->k;
     struct state t = {0};

@@ -5,9 +5,9 @@
 #include "filters/nets/dit.h"
 #include "filters/nets/schedulers.h"
 
-/* Where random numbers come from: `draw` fills a host tensor [1,T,C,h,w] with standard normals. Draw 0 is the starting
- * latent, draw 1 + i the i-th that the steps ask for, in the reference's order; with a running generator every one
- * must be drawn. */
+/* Where random numbers come from: `draw` fills a host tensor [1,T,C,h,w] with standard normals. Draw 0 is the
+ * starting latent, draw 1 + i the i-th that the steps ask for, in the reference's order; with a running
+ * generator every one must be drawn. */
 struct noise_source {
     bool running; /* a generator whose every draw counts */
     bool (*draw)(void *context, int64_t index, struct tensor *host);
@@ -23,9 +23,10 @@ struct sampler {
     void (*progress)(int step, int steps); /* or NULL */
 };
 
-/* latents [T,C,h,w] F32, text and negative [L,D], noise [T,C,h,w] or NULL (drawn from source), any float dtype: all on
- * the host. negative may be NULL without guidance. false: the reason in err. */
-bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text, const struct tensor *negative,
-                 const struct tensor *noise, const struct noise_source *source, char *err, size_t errlen);
+/* latents [T,C,h,w] F32, text and negative [L,D], noise [T,C,h,w] or NULL (drawn from source), any float
+ * dtype: all on the host. negative may be NULL without guidance. false: the reason in err. */
+bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
+                 const struct tensor *negative, const struct tensor *noise, const struct noise_source *source,
+                 char *err, size_t errlen);
 
 #endif

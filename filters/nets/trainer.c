@@ -233,8 +233,8 @@ void trainer_example_free(struct example *e)
     e->eps.data = NULL;
 }
 
-double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses, char *err,
-                        size_t errlen)
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
+                        char *err, size_t errlen)
 {
     struct frame f = FRAME_INIT;
     double sum = 0;

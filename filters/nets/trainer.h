@@ -67,10 +67,10 @@ void trainer_example_free(struct example *e);
  * the first of a step overwrites and others add to. NaN with the reason in err. */
 double trainer_loss(struct trainer *t, const struct example *e, bool backward, char *err, size_t errlen);
 /* Mean loss over `clips` fixed triples of clip, noise level and noise: clips evenly chosen from the store,
- * levels evenly spread, so that it compares between evaluations and between adapters. losses [clips] gets each
- * one's. NaN with the reason in err. */
-double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses, char *err,
-                        size_t errlen);
+ * levels evenly spread, so that it compares between evaluations and between adapters. losses [clips] gets
+ * each one's. NaN with the reason in err. */
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
+                        char *err, size_t errlen);
 
 /* A record of the step at work: t->pending of them are in, and with the last of t->accumulate t->loss and
  * t->norm are the step's. false with the reason in err: not fit for training, or not finite. */

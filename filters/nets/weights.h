@@ -1,7 +1,7 @@
 /* weights - what a network says about its parameters, once: names, shapes, initial values and where they go.
  *
- * From that one list come loading with every name and shape checked, random models, model-init's files, listings
- * and counts without an allocation. */
+ * From that one list come loading with every name and shape checked, random models, model-init's files,
+ * listings and counts without an allocation. */
 #ifndef NETS_WEIGHTS_H
 #define NETS_WEIGHTS_H
 
@@ -10,10 +10,10 @@
 
 struct param {
     char name[160];
-    struct tensor shape;  /* as in the file; F32, data NULL */
-    double mean, std;     /* of random initial values (std 0: constant) */
-    bool channels_last;   /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
-    struct tensor *slot;  /* filled at load; NULL: only checked, or a mere listing */
+    struct tensor shape; /* as in the file; F32, data NULL */
+    double mean, std;    /* of random initial values (std 0: constant) */
+    bool channels_last;  /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
+    struct tensor *slot; /* filled at load; NULL: only checked, or a mere listing */
 };
 
 struct params {
@@ -23,29 +23,30 @@ struct params {
     struct param nowhere; /* what param_add() returned then */
 };
 
-/* E.g. param_add(&list, &w->bias, shape_of(1, width), 0, 0.1, "norm.%d.bias", i). Returns the new entry, never NULL, so
- * that a caller may set channels_last; it is good until the next call. */
-struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean, double std,
-                        const char *name_fmt, ...) __attribute__((format(printf, 6, 7)));
+/* E.g. param_add(&list, &w->bias, shape_of(1, width), 0, 0.1, "norm.%d.bias", i). Returns the new entry,
+ * never NULL, so that a caller may set channels_last; it is good until the next call. */
+struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean,
+                        double std, const char *name_fmt, ...) __attribute__((format(printf, 6, 7)));
 #define shape_of(...) tensor_of(DT_F32, NULL, __VA_ARGS__)
 void params_free(struct params *list);
 int64_t params_count(const struct params *list); /* elements of all of them */
 
-/* Fill every slot with device memory in the device's weight dtype (F32 on the CPU, else BF16): from files, whose tensors
- * may be F32, F16 or BF16, or made up when the model is random:. A tensor that is missing, extra (but for `alias`, which
- * may be present: NULL-terminated list, may be NULL) or has another shape is named in the error, and so is one with a NaN
- * or an infinity. id, when not NULL, gets 16 hex digits that identify config, names and bytes of the whole part,
- * however it is sharded and whatever has a slot. */
+/* Fill every slot with device memory in the device's weight dtype (F32 on the CPU, else BF16): from files,
+ * whose tensors may be F32, F16 or BF16, or made up when the model is random:. A tensor that is missing,
+ * extra (but for `alias`, which may be present: NULL-terminated list, may be NULL) or has another shape is
+ * named in the error, and so is one with a NaN or an infinity. id, when not NULL, gets 16 hex digits that
+ * identify config, names and bytes of the whole part, however it is sharded and whatever has a slot. */
 bool weights_load(struct kern *k, const struct params *list, const struct model *m, const char *part,
                   const char *const *alias, char id[17], char *err, size_t errlen);
 
-/* The same comparison of names, shapes and dtypes, with nothing loaded; random: models have nothing to compare. */
-bool weights_check(const struct params *list, const struct model *m, const char *part, const char *const *alias, char *err,
-                   size_t errlen);
+/* The same comparison of names, shapes and dtypes, with nothing loaded; random: models have nothing to
+ * compare. */
+bool weights_check(const struct params *list, const struct model *m, const char *part,
+                   const char *const *alias, char *err, size_t errlen);
 
-/* The made-up values of one parameter, the same on every machine: normal from the counter-based generator keyed by
- * (seed, name), times std, plus mean, rounded to BF16 so that every device and every file holds the very same model.
- * data has room for its elements as F32, in the file's order. */
+/* The made-up values of one parameter, the same on every machine: normal from the counter-based generator
+ * keyed by (seed, name), times std, plus mean, rounded to BF16 so that every device and every file holds the
+ * very same model. data has room for its elements as F32, in the file's order. */
 void weights_random(const struct param *p, uint64_t seed, float *data);
 
 #endif

@@ -43,8 +43,8 @@ static bool add_best(json_t *row, const char *folder, char *err, size_t errlen)
     return good;
 }
 
-/* How much lower the best evaluation was than the first, and the standard error of that over their triples, which are the
- * same: mean and standard deviation / √n of the differences. */
+/* How much lower the best evaluation was than the first, and the standard error of that over their triples,
+ * which are the same: mean and standard deviation / √n of the differences. */
 static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
 {
     char path[4096], *text = NULL;
@@ -68,10 +68,12 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
     size_t n = json_array_size(first);
     if (n > 1 && json_array_size(best) == n) {
         double sum = 0, squares = 0;
-        for (size_t i = 0; i < n; i++) sum += json_number_value(json_array_get(first, i)) - json_number_value(json_array_get(best, i));
+        for (size_t i = 0; i < n; i++)
+            sum += json_number_value(json_array_get(first, i)) - json_number_value(json_array_get(best, i));
         double mean = sum / (double)n;
         for (size_t i = 0; i < n; i++) {
-            double d = json_number_value(json_array_get(first, i)) - json_number_value(json_array_get(best, i)) - mean;
+            double d = json_number_value(json_array_get(first, i)) -
+                       json_number_value(json_array_get(best, i)) - mean;
             squares += d * d;
         }
         json_object_set_new(row, "gain", json_real(mean));
@@ -92,12 +94,13 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
     json_t *row = NULL;
     if (values && json_is_string(json_object_get(adapter, "variant")) && json_is_string(objective) &&
         json_is_integer(step) && json_is_integer(finished))
-        row =
-            json_pack("{s:s, s:O, s:O, s:I, s:O, s:b, s:n, s:n, s:n, s:n}", "run", name, "adapter", adapter,
-                      "objective", objective, "parameters", (json_int_t)tensor_count(&values->shape), "steps",
-                      step, "finished", json_integer_value(finished) != 0, "best_val_loss", "best_step", "gain", "gain_se");
+        row = json_pack("{s:s, s:O, s:O, s:I, s:O, s:b, s:n, s:n, s:n, s:n}", "run", name, "adapter", adapter,
+                        "objective", objective, "parameters", (json_int_t)tensor_count(&values->shape),
+                        "steps", step, "finished", json_integer_value(finished) != 0, "best_val_loss",
+                        "best_step", "gain", "gain_se");
     if (!row) fail(err, errlen, "%s: its header is not a training state's", s->path);
-    if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen))) json_decref(row), row = NULL;
+    if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen)))
+        json_decref(row), row = NULL;
     json_decref(config);
     json_decref(step);
     json_decref(finished);
@@ -147,7 +150,8 @@ static void put_row(cells c, const json_t *row)
              (long long)steps);
     snprintf(c[BEST], sizeof c[BEST], json_is_null(best) ? "-" : "%.4f", json_number_value(best));
     json_t *gain = json_object_get(row, "gain"), *se = json_object_get(row, "gain_se");
-    snprintf(c[GAIN], sizeof c[GAIN], json_is_null(gain) ? "-" : "%.4f ± %.4f", json_number_value(gain), json_number_value(se));
+    snprintf(c[GAIN], sizeof c[GAIN], json_is_null(gain) ? "-" : "%.4f ± %.4f", json_number_value(gain),
+             json_number_value(se));
     snprintf(c[AT], sizeof c[AT], json_is_null(at) ? "-" : "%lld", (long long)json_integer_value(at));
 }
 

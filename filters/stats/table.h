@@ -7,9 +7,10 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* {"run":name,"adapter":{..},"objective","parameters","steps","finished","best_val_loss","best_step","gain","gain_se"} from
- * what train-step left in the folder: state.safetensors, and best.safetensors, without which the last four are
- * null. gain: how much lower the best evaluation is than the first, with its standard error over the triples. A new object; NULL with the reason in err. */
+/* {"run":name,"adapter":{..},"objective","parameters","steps","finished","best_val_loss","best_step","gain","gain_se"}
+ * from what train-step left in the folder: state.safetensors, and best.safetensors, without which the last
+ * four are null. gain: how much lower the best evaluation is than the first, with its standard error over the
+ * triples. A new object; NULL with the reason in err. */
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen);
 
 /* A list of rows as aligned columns under a heading. */
