@@ -37,7 +37,7 @@ static const uint8_t *scan(const uint8_t *p, const uint8_t *end, int depth, int 
         }
         p += n;
     }
-    if (skip > (uint64_t)(end - p) || children > (uint64_t)(end - p)) return NULL;
+    if (skip > (uint64_t)(end - p)) return NULL;
     p += skip;
     while (children-- && p) p = scan(p, end, depth + 1, items);
     return p;

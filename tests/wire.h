@@ -112,7 +112,7 @@ static inline int wire_open(const void *bytes, size_t n)
 /* Reads all of it: how it ended, how many records came, and the last message. */
 struct wire_got {
     enum frame_got got;
-    int64_t records, failed;
+    int64_t records, failed, bad_lines;
     char error[512];
 };
 
@@ -121,7 +121,8 @@ static inline struct wire_got wire_read_fd(int fd)
     struct wire_got all = {0};
     struct frame f = FRAME_INIT;
     struct frame_reader *r = frame_reader_open(fd, "wire");
-    while (r && (all.got = frame_read(r, &f)) > FRAME_END) all.records += all.got == FRAME_RECORD;
+    while (r && (all.got = frame_read(r, &f)) > FRAME_END)
+        all.got == FRAME_RECORD ? all.records++ : all.bad_lines++;
     memcpy(all.error, f.error, sizeof all.error);
     if (r) all.failed = frame_reader_failed(r);
     frame_reader_close(r);
