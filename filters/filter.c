@@ -129,7 +129,7 @@ void progress(const char *fmt, ...)
     va_end(ap);
     struct stat st;
     double at = input ? (double)frame_reader_bytes(input) : 0; /* of a file it is known how much is left */
-    if (at > 0 && !fstat(0, &st) && (double)st.st_size > at)
+    if (filter.done > 0 && at > 0 && !fstat(0, &st) && (double)st.st_size > at)
         snprintf(left, sizeof left, ", %.0f s left", passed * ((double)st.st_size / at - 1));
     snprintf(line, sizeof line, "%s: %s, %lld done, %.3g/s, %.0f s%s", filter.name, text,
              (long long)filter.done, passed > 0 ? (double)filter.done / passed : 0, passed, left);
