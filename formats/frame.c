@@ -48,9 +48,17 @@ void frame_free(struct frame *f)
     *f = (struct frame)FRAME_INIT;
 }
 
+/* A field's text, all of which C can see: NULL when there is a zero byte in it, too. */
+static const char *get_text(const json_t *object, const char *field)
+{
+    const json_t *j = json_object_get(object, field);
+    const char *text = json_string_value(j);
+    return text && strlen(text) == json_string_length(j) ? text : NULL;
+}
+
 const char *frame_key(const struct frame *f)
 {
-    const char *key = f->head ? json_string_value(json_object_get(f->head, "key")) : NULL;
+    const char *key = get_text(f->head, "key");
     return key ? key : "";
 }
 
@@ -61,7 +69,7 @@ json_t *frame_meta(struct frame *f)
 
 const char *frame_text(const struct frame *f, const char *field)
 {
-    return json_string_value(json_object_get(json_object_get(f->head, "meta"), field));
+    return get_text(json_object_get(f->head, "meta"), field);
 }
 
 void frame_new(struct frame *f, const char *key)
@@ -379,7 +387,7 @@ static json_t *read_header(struct frame_reader *r, struct frame *f)
     json_t *head = NULL;
     memcpy(&r->header_crc, r->header, 4);
     if (crc32c(0, map, size - 4) == r->header_crc) head = json_from_msgpack(map, size - 4, &why);
-    if (json_is_string(json_object_get(head, "kind"))) return head;
+    if (get_text(head, "kind")) return head;
     bad_header(r, f, ": %s", head ? "it has no `kind`" : why);
     json_decref(head);
     return NULL;
@@ -396,15 +404,12 @@ static bool get_count(json_t *object, const char *field, int64_t *v)
 static const char *describe_tensor(struct frame *f, int i, json_t *entry)
 {
     struct frame_tensor *slot = &f->tensor[i];
-    const char *name = json_string_value(json_object_get(entry, "name"));
-    const char *type = json_string_value(json_object_get(entry, "dtype"));
+    const char *name = get_text(entry, "name"), *type = get_text(entry, "dtype");
     json_t *shape = json_object_get(entry, "shape");
     int64_t nbytes, crc, dims[1 + TENSOR_MAX_RANK];
     enum dtype d;
     size_t bytes;
     if (!name || !*name || strlen(name) >= FRAME_MAX_NAME) return "a tensor without a good name";
-    if (strlen(name) != json_string_length(json_object_get(entry, "name")))
-        return "a tensor name with a zero byte";
     if (!type || !dtype_parse(&d, type)) return "a tensor of unknown dtype";
     if (!json_is_array(shape) || json_array_size(shape) > TENSOR_MAX_RANK)
         return "a tensor without a good shape";
@@ -467,7 +472,7 @@ static bool read_payload(struct frame_reader *r, struct frame *f, struct frame_t
 
 static enum frame_got read_record(struct frame_reader *r, struct frame *f, json_t *head)
 {
-    json_t *key = json_object_get(head, "key"), *tensors = json_object_get(head, "tensors");
+    json_t *tensors = json_object_get(head, "tensors");
     int64_t seq;
     bool numbered = get_count(head, "seq", &seq);
     json_decref(f->head);
@@ -476,8 +481,7 @@ static enum frame_got read_record(struct frame_reader *r, struct frame *f, json_
     if (numbered && r->records < 0) r->records = seq;
     if (!numbered || seq != r->records || seq == INT64_MAX)
         return bad_header(r, f, ": its `seq` is not %lld", (long long)r->records);
-    if (!json_string_length(key)) return bad_header(r, f, ": it has no `key`");
-    if (strlen(frame_key(f)) != json_string_length(key)) return bad_header(r, f, ": a key with a zero byte");
+    if (!*frame_key(f)) return bad_header(r, f, ": it has no good `key`");
     if (!json_is_object(frame_meta(f))) return bad_header(r, f, " of %.200s: it has no `meta`", frame_key(f));
     if (!json_is_array(tensors)) return bad_header(r, f, " of %.200s: it has no `tensors`", frame_key(f));
     if (json_array_size(tensors) > FRAME_MAX_TENSORS)
@@ -604,7 +608,7 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
         }
         json_t *head = read_header(r, f);
         if (!head) return FRAME_DAMAGED;
-        const char *kind = json_string_value(json_object_get(head, "kind"));
+        const char *kind = get_text(head, "kind");
         bool begin = !strcmp(kind, "begin"), record = !strcmp(kind, "record"), end = !strcmp(kind, "end");
         if (begin == (r->state == INSIDE) || !(begin || record || end)) {
             bad_header(r, f, ": its kind is `%.32s` where %s is due", kind,

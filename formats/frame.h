@@ -49,7 +49,7 @@ struct frame {
 void frame_free(struct frame *f);
 const char *frame_key(const struct frame *f);
 json_t *frame_meta(struct frame *f);                              /* borrowed; edit in place */
-const char *frame_text(const struct frame *f, const char *field); /* a meta string, or NULL */
+const char *frame_text(const struct frame *f, const char *field); /* a meta string without zero bytes, or NULL */
 
 /* Start an empty record (drops tensors, keeps their memory for reuse). The key is copied. */
 void frame_new(struct frame *f, const char *key);
