@@ -24,6 +24,7 @@ static bool write_records(struct frame_writer *w, int64_t failed)
     json_object_set_new(f.head, "future", json_pack("{s:[i,n,b], s:f}", "list", -7, 1, "x", 0.5));
     json_object_update_new(frame_meta(&f), json_pack("{s:s, s:i, s:f, s:{}}", "caption", "ein Kätzchen \x01",
                                                      "fps", 8, "loss", -1e-300, "empty"));
+    json_object_set_new(frame_meta(&f), "zero", json_stringn("a\0b", 3));
     for (int i = 0; i < 7; i++) {
         char name[16];
         snprintf(name, sizeof name, "t%d", i);
@@ -103,7 +104,7 @@ static void test_round_trip(const struct wire *stream)
     struct frame_reader *r = frame_reader_open(wire_open(stream->bytes, stream->n), "wire");
     bool first = frame_read(r, &f) == FRAME_RECORD && !strcmp(frame_key(&f), "clips/a b.mp4") &&
                  f.count == 7 && !strcmp(frame_text(&f, "caption"), "ein Kätzchen \x01") &&
-                 !frame_text(&f, "fps") &&
+                 !frame_text(&f, "fps") && !frame_text(&f, "zero") &&
                  json_real_value(json_object_get(frame_meta(&f), "loss")) == -1e-300;
     for (int i = 0; first && i < 7; i++) {
         const struct tensor *t = &f.tensor[i].t;
