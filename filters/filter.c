@@ -106,7 +106,7 @@ static void flush_text(void)
     output_failed(errno ? strerror(errno) : "an earlier write failed");
 }
 
-static double now(void)
+double clock_seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -118,7 +118,7 @@ void progress(const char *fmt, ...)
     static double last, start;
     static int terminal = -1;
     char text[256], line[512], left[32] = "";
-    double t = now();
+    double t = clock_seconds();
     if (terminal < 0) terminal = isatty(2), start = t;
     double passed = t - start;
     if (!terminal || filter.log_json || t - last < 0.1) return;

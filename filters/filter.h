@@ -108,6 +108,8 @@ void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2), nore
  * end a line nor move a terminal's cursor. */
 void put_plain(FILE *f, const char *text);
 
+double clock_seconds(void); /* from an arbitrary start, never backwards */
+
 /* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled.
  */
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -18,15 +18,14 @@ static const char help[] =
     "  -o, --output FILE    where to                                   [stdout]\n"
     "      --format FORMAT  png | svg                                  [svg if FILE ends so, else png]\n"
     "      --size WxH       in pixels                                  [1400x900]\n"
-    "      --table          text instead: adapter, trainable parameters, the step where a run stopped, the\n"
+    "      --table          text instead: adapter, trainable parameters, seconds a step, where a run stopped, the\n"
     "                       best validation loss, its step, and how much lower than the first it is, with\n"
     "                       the standard error over the triples that both were taken on\n"
     "      --json           the table as JSON lines\n"
     "COMMON\n"
     "input   metrics.jsonl as train-step writes it: files, run folders, or stdin when none is named. A run\n"
     "        is called by its folder. Training loss and gradient norm are drawn raw and faint, and as their\n"
-    "        running mean. --table reads state.safetensors and best.safetensors of run folders; how long a\n"
-    "        step took is in neither, as the same run leaves the same files however fast it was.\n"
+    "        running mean. --table reads run folders: state.safetensors, best.safetensors, metrics.jsonl, speed.json.\n"
     "exit    0 drawn, 1 something failed (gnuplot must be there), 2 wrong usage\n"
     "e.g.    plot -o loss.png run-standard run-gdn_cssm              see also: train-step\n";
 

@@ -48,7 +48,7 @@ static const char help[] =
     "COMMON\n"
     "stdout  a step: {\"step\",\"position\",\"key\",\"s\",\"loss\",\"grad_norm\",\"lr\"}, the first four of its last\n"
     "        record; an evaluation: {\"step\",\"val_loss\",\"val_losses\"}, the mean and each triple's\n"
-    "files   RUN/best.safetensors, last.safetensors, metrics.jsonl, state.safetensors\n"
+    "files   RUN/best.safetensors, last.safetensors, metrics.jsonl, state.safetensors, speed.json\n"
     "exit    0 trained to the end or to the end of the stream, 1 something failed, 2 wrong usage\n"
     "e.g.    draw --from run/ train/ | train-step -m CogVideoX-5b --val val/ --state run/\n"
     "see also: pack, draw, sample, plot\n";
@@ -135,14 +135,20 @@ static bool step(struct frame *f, int64_t position)
 {
     char why[600];
     const char *key = frame_key(f);
+    double started = clock_seconds();
     if (!trainer_add(&t, f, position, why, sizeof why))
         return fail(err, sizeof err, "step %lld, position %lld: %s: %s", (long long)run.step + 1,
                     (long long)position, key, why);
-    if (t.pending < t.accumulate) return true;
+    if (t.pending < t.accumulate) {
+        run.seconds += clock_seconds() - started;
+        return true;
+    }
     if (dump && !trainer_write_gradients(&t, dump, err, sizeof err)) return false;
     dump = NULL;
     double rate = trainer_rate(&t, run.step);
     trainer_update(&t, run.step, t.norm);
+    run.seconds += clock_seconds() - started;
+    run.timed_steps++;
     run.step++;
     run.position = position + 1;
     metric(json_pack("{s:I, s:I, s:s, s:f, s:f, s:f, s:f}", "step", (json_int_t)run.step, "position",

@@ -1,5 +1,6 @@
 #include "formats/atomic.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -154,4 +155,15 @@ bool key_filename(char *buf, size_t size, const char *key, const char *suffix)
     if (n == 0 || n + strlen(suffix) > 255 || n + strlen(suffix) >= size) return false;
     snprintf(buf, size, "%s%s", name, suffix);
     return true;
+}
+
+void atomic_sweep(const char *folder)
+{
+    char path[4096];
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (!strncmp(e->d_name, ".tmp-", 5) &&
+            snprintf(path, sizeof path, "%s/%s", folder, e->d_name) < (int)sizeof path)
+            unlink(path);
+    if (d) closedir(d);
 }

@@ -23,6 +23,10 @@ void atomic_abort(struct atomic_file *a); /* removes the temporary; harmless aft
 bool atomic_temporary(struct atomic_file *a, const char *path, char *err,
                       size_t errlen); /* a->f stays NULL */
 
+/* Removes temporaries that killed writers left in a folder. Only for who holds the folder's lock: another's
+ * work would go, too. */
+void atomic_sweep(const char *folder);
+
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */
 
 /* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX.

@@ -539,15 +539,11 @@ static bool tidy(struct store_writer *w, char *err, size_t errlen)
 {
     struct dirent **entry;
     int64_t number, known = w->head.shards;
+    atomic_sweep(w->store->folder);
     int n = scandir(w->store->folder, &entry, NULL, versionsort);
     bool good = n >= 0 || fail(err, errlen, "%s: %s", w->store->folder, strerror(errno));
     for (int i = 0; i < n; i++) {
         const char *name = entry[i]->d_name;
-        if (good && !strncmp(name, ".tmp-", 5)) {
-            char path[PATH_SIZE];
-            snprintf(path, sizeof path, "%s/%s", w->store->folder, name);
-            good = unlink(path) == 0 || fail(err, errlen, "%s: %s", path, strerror(errno));
-        }
         if (good && is_shard_name(name, &number) && number >= known) good = enter_shard(w, name, err, errlen);
         free(entry[i]);
     }

@@ -69,14 +69,14 @@ ok 'a table: parameters as counted by hand, the stop step, the best loss as eval
     plot --table runs/standard_r4 runs/unfinished/ runs/no_val >table
     [ "$(wc -l <table)" = 4 ]
     best=$(grep val_loss runs/standard_r4/metrics.jsonl | sed "s/.*\"step\":\([0-9]*\),\"val_loss\":\([^,]*\),.*/\2 \1/" | sort -g | head -n 1)
-    grep -E "^standard_r4 +standard:rank=4,alpha=8 +16,384 +4 +$(printf "%.4f +%d" $best) +-?[0-9.]+ ± [0-9.]+\$" table # 4 blocks, 4 targets, 2 matrices of 4 x 128
-    grep -E "^unfinished +standard:rank=16,alpha=16 to_q,to_v +32,768 +6 so far +[0-9.]+ +0 +0.0000 ± 0.0000\$" table
-    grep -E "^no_val +standard:rank=16,alpha=16 +65,536 +6 +- +- +-\$" table
+    grep -E "^standard_r4 +standard:rank=4,alpha=8 +16,384 +[0-9.e-]+ +4 +$(printf "%.4f +%d" $best) +-?[0-9.]+ ± [0-9.]+\$" table # 4 blocks, 4 targets, 2 matrices of 4 x 128
+    grep -E "^unfinished +standard:rank=16,alpha=16 to_q,to_v +32,768 +[0-9.e-]+ +6 so far +[0-9.]+ +0 +0.0000 ± 0.0000\$" table
+    grep -E "^no_val +standard:rank=16,alpha=16 +65,536 +[0-9.e-]+ +6 +- +- +-\$" table
     [ "$(sed "s/±/+/" table | awk "{ print length }" | sort -u | wc -l)" = 1 ]'
 ok 'the same as JSON' '
     plot --table --json runs/standard_r4 runs/no_val >table.jsonl
     [ "$(wc -l <table.jsonl)" = 2 ]
-    head -n 1 table.jsonl | grep "\"run\":\"standard_r4\",\"adapter\":{.*\"rank\":4,.*\"variant\":\"standard\".*},\"objective\":\"v\",\"parameters\":16384,\"steps\":4,\"finished\":true,\"best_val_loss\":"
+    head -n 1 table.jsonl | grep "\"run\":\"standard_r4\",\"adapter\":{.*\"rank\":4,.*\"variant\":\"standard\".*},\"objective\":\"v\",\"parameters\":16384,\"step_s\":[0-9.e-]*,\"steps\":4,\"finished\":true,\"best_val_loss\":"
     tail -n 1 table.jsonl | grep "\"best_val_loss\":null,\"best_step\":null,\"gain\":null,\"gain_se\":null}"'
 ok 'a run that is none is named, and the others are listed' '
     fails 1 plot --table runs/gone runs/no_val >table; grep "runs/gone/state.safetensors: " err; grep "^no_val" table

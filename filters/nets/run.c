@@ -141,6 +141,25 @@ bool run_judge(struct run *r, double loss, double min_delta, int64_t patience)
     return false;
 }
 
+static bool write_speed(struct run *r, char *err, size_t errlen)
+{
+    char path[4096];
+    struct atomic_file a;
+    if (!atomic_open(&a, in_folder(r, "speed.json", path), err, errlen)) return false;
+    fprintf(a.f, "{\"steps\":%lld,\"seconds\":%.6f}\n", (long long)r->timed_steps, r->seconds);
+    return atomic_commit(&a, err, errlen);
+}
+
+/* Whatever is wrong with that file, the run is none the worse: counting starts anew. */
+static void read_speed(struct run *r)
+{
+    char path[4096];
+    json_t *speed = json_load_file(in_folder(r, "speed.json", path), 0, NULL);
+    r->timed_steps = json_integer_value(json_object_get(speed, "steps"));
+    r->seconds = json_number_value(json_object_get(speed, "seconds"));
+    json_decref(speed);
+}
+
 bool run_save(struct run *r, char *err, size_t errlen)
 {
     char path[4096], previous[4096];
@@ -170,7 +189,7 @@ bool run_save(struct run *r, char *err, size_t errlen)
     }
     bool good = safetensors_write(path, items, 3, metadata, err, errlen);
     json_decref(metadata);
-    return good;
+    return good && write_speed(r, err, errlen);
 }
 
 /* ---- the folder ---------------------------------------------------------------------------------------- */
@@ -196,6 +215,7 @@ bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, c
     r->metrics = fopen(in_folder(r, "metrics.jsonl", path), "a+");
     if (!r->metrics) return fail(err, errlen, "%s: %s", path, strerror(errno));
 
+    atomic_sweep(folder);
     int damaged_states = 0;
     for (int i = 0; i < 2 && !r->resumed; i++) {
         bool damaged;
@@ -205,6 +225,7 @@ bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, c
         damaged_states++;
         snprintf(warning, warninglen, "%s; going on from the one before", err);
     }
+    if (r->resumed) read_speed(r);
     if (!r->resumed && damaged_states)
         return false; /* whether to start afresh over them is not ours to decide */
     if (!r->resumed && (fflush(r->metrics) || ftruncate(fileno(r->metrics), 0)))

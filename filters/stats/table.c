@@ -84,6 +84,19 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
     return true;
 }
 
+/* Seconds a step, over all of the run's resumes. */
+static void add_speed(json_t *row, const char *folder)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/speed.json", folder);
+    json_t *speed = json_load_file(path, 0, NULL);
+    double steps = json_number_value(json_object_get(speed, "steps"));
+    if (steps > 0)
+        json_object_set_new(row, "step_s",
+                            json_real(json_number_value(json_object_get(speed, "seconds")) / steps));
+    json_decref(speed);
+}
+
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
 {
     struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);
@@ -94,13 +107,14 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
     json_t *row = NULL;
     if (values && json_is_string(json_object_get(adapter, "variant")) && json_is_string(objective) &&
         json_is_integer(step) && json_is_integer(finished))
-        row = json_pack("{s:s, s:O, s:O, s:I, s:O, s:b, s:n, s:n, s:n, s:n}", "run", name, "adapter", adapter,
-                        "objective", objective, "parameters", (json_int_t)tensor_count(&values->shape),
-                        "steps", step, "finished", json_integer_value(finished) != 0, "best_val_loss",
-                        "best_step", "gain", "gain_se");
+        row = json_pack("{s:s, s:O, s:O, s:I, s:n, s:O, s:b, s:n, s:n, s:n, s:n}", "run", name, "adapter",
+                        adapter, "objective", objective, "parameters",
+                        (json_int_t)tensor_count(&values->shape), "step_s", "steps", step, "finished",
+                        json_integer_value(finished) != 0, "best_val_loss", "best_step", "gain", "gain_se");
     if (!row) fail(err, errlen, "%s: its header is not a training state's", s->path);
     if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen)))
         json_decref(row), row = NULL;
+    if (row) add_speed(row, folder);
     json_decref(config);
     json_decref(step);
     json_decref(finished);
@@ -110,7 +124,7 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
 
 /* ---- printing ------------------------------------------------------------------------------------------ */
 
-enum { RUN, ADAPTER, PARAMETERS, STOP, BEST, AT, GAIN, COLUMNS };
+enum { RUN, ADAPTER, PARAMETERS, SPEED, STOP, BEST, AT, GAIN, COLUMNS };
 typedef char cells[COLUMNS][256];
 
 /* standard:rank=16,alpha=16, as --adapter takes it; and its targets, when not all are. */
@@ -146,6 +160,8 @@ static void put_row(cells c, const json_t *row)
     snprintf(c[RUN], sizeof c[RUN], "%s", json_string_value(json_object_get(row, "run")));
     put_adapter(c[ADAPTER], sizeof c[ADAPTER], json_object_get(row, "adapter"));
     put_count(c[PARAMETERS], sizeof c[PARAMETERS], json_integer_value(json_object_get(row, "parameters")));
+    json_t *speed = json_object_get(row, "step_s");
+    snprintf(c[SPEED], sizeof c[SPEED], json_is_null(speed) ? "-" : "%.3g", json_number_value(speed));
     snprintf(c[STOP], sizeof c[STOP], json_is_true(json_object_get(row, "finished")) ? "%lld" : "%lld so far",
              (long long)steps);
     snprintf(c[BEST], sizeof c[BEST], json_is_null(best) ? "-" : "%.4f", json_number_value(best));
@@ -168,8 +184,8 @@ static int tidy(char *text)
 
 void table_print(FILE *out, const json_t *rows)
 {
-    static const char *const heading[COLUMNS] = {"run",           "adapter", "parameters", "stopped",
-                                                 "best val loss", "at step", "lower by"};
+    static const char *const heading[COLUMNS] = {"run",     "adapter",       "parameters", "s/step",
+                                                 "stopped", "best val loss", "at step",    "lower by"};
     size_t n = json_array_size(rows) + 1;
     int wide[COLUMNS] = {0};
     cells *line = calloc(n, sizeof *line);

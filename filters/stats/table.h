@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* {"run":name,"adapter":{..},"objective","parameters","steps","finished","best_val_loss","best_step","gain","gain_se"}
+/* {"run":name,"adapter":{..},"objective","parameters","step_s","steps","finished","best_val_loss","best_step","gain","gain_se"}
  * from what train-step left in the folder: state.safetensors, and best.safetensors, without which the last
  * four are null. gain: how much lower the best evaluation is than the first, with its standard error over the
  * triples. A new object; NULL with the reason in err. */
