@@ -218,6 +218,7 @@ int main(int argc, char **argv)
     t.logit_normal = !strcmp(levels, "logit-normal");
     t.seed = (uint64_t)filter.seed;
     if (!trainer_open(&t, k, filter.model, dry_run, err, sizeof err)) die("%s", err);
+    if (!start.init && !trainer_takes(&t, &start, err, sizeof err)) usage_error("%s", err);
     if (dry_run) {
         if (!trainer_describe(&t, &start, frames, size.width, size.height, stdout, err, sizeof err))
             die("%s", err);

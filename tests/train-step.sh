@@ -191,10 +191,10 @@ ok "wrong usage" '
     fails 2 train-step --state x </dev/null
     fails 2 train --objective other --state x </dev/null
     fails 2 train --warmup 24 --state x </dev/null
-    fails 1 train --adapter lora --state x <few.mp; grep "no adapter .lora.; there are: standard" err
-    fails 1 train --targets attn2.to_q --state x <few.mp; grep "no attn2" err
-    fails 1 train --adapter standard:rank=0 --state x <few.mp; grep "rank 0 is outside" err
-    fails 1 train --adapter standard:k=5 --state x <few.mp'
+    fails 2 train --adapter lora --state x <few.mp; grep "no adapter .lora.; there are: standard" err
+    fails 2 train --targets attn2.to_q --state x <few.mp; grep "no attn2" err
+    fails 2 train --adapter standard:rank=0 --state x <few.mp; grep "rank 0 is outside" err
+    fails 2 train --adapter standard:k=5 --state x <few.mp'
 ok "diffusers loads the adapter and answers the same" '
     py=${REFERENCE_PYTHON:-python3}
     need "$py"

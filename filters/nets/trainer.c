@@ -32,6 +32,16 @@ void trainer_recompute(struct trainer *t, const char *how)
         if (!strcmp(how, recompute_names[r])) t->recompute = (enum dit_recompute)r;
 }
 
+bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen)
+{
+    const struct dit_config *c = &t->dit->c;
+    struct tensor latents = tensor_of(DT_F32, NULL, 4, 1, c->in_channels, c->sample_height, c->sample_width);
+    struct adapter *a =
+        adapter_make(start->adapter, start->targets, dit_adapter_base(t->dit, &latents), err, errlen);
+    adapter_close(a);
+    return a != NULL;
+}
+
 bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                    char *err, size_t errlen)
 {

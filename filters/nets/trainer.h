@@ -44,6 +44,8 @@ struct trainer_start {
 };
 bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                    char *err, size_t errlen);
+/* Whether that spec and those targets make an adapter of this model at all: known before any record is. */
+bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen);
 /* Reads the one record of a file of frames, prompt_embeds of the empty prompt, into t->empty. */
 bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t errlen);
 void trainer_close(struct trainer *t);
