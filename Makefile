@@ -20,7 +20,7 @@ FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sa
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
-TEST_PACKAGES  := perl time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
+TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
 
 PREFIX  ?= /usr/local
 comma   := ,
