@@ -90,7 +90,7 @@ refused() {
 
 is_whole() { tensor-eq --quiet "$1" "$1" >/dev/null 2>&1; }
 is_frames() { case $input in video | latents | embeds | training) ;; *) return 1 ;; esac; }
-same() { diff -r "$1" "$2"; }
+same() { diff -r -x speed.json "$1" "$2"; }
 takes() { "$program" --help | grep -qe "--$1\b"; }
 
 # Records numbered anew, so that streams with the same records are the same bytes.
