@@ -426,7 +426,7 @@ int main(void)
                 struct shape s = {
                     steps[t],     grids[g][0], grids[g][1], large ? 4 : heads[i].r, large ? 4 : heads[i].d,
                     heads[i].rope};
-                test_double(true, s, large && t == 2 ? 1 : 8);
+                test_double(true, s, 8);
                 test_float(true, s);
             }
     test_float(true, (struct shape){13, 30, 45, 16, 4, 1}); /* the full size */
