@@ -12,6 +12,7 @@
 #include "filters/nets/dit.h"
 #include "filters/nets/t5.h"
 #include "filters/nets/vae.h"
+#include "filters/stats/tensors.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
 
@@ -40,24 +41,6 @@ static char err[1024];
 
 /* ---- tensors ------------------------------------------------------------------------------------------- */
 
-struct values {
-    double low, high, mean; /* NaN, all three, when there is one */
-};
-
-static struct values values_of(const struct tensor *t)
-{
-    struct values v = {INFINITY, -INFINITY, 0};
-    int64_t n = tensor_count(t);
-    for (int64_t i = 0; i < n; i++) {
-        double x = tensor_get(t, i);
-        if (isnan(x)) return (struct values){NAN, NAN, NAN};
-        v.low = fmin(v.low, x);
-        v.high = fmax(v.high, x);
-        v.mean += x / (double)n;
-    }
-    return v;
-}
-
 static json_t *number(double v)
 {
     return isfinite(v) ? json_real(v) : json_null();
@@ -69,7 +52,7 @@ static json_t *tensor_json(const struct tensor *t)
     for (int a = 0; a < t->rank; a++) json_array_append_new(shape, json_integer(t->shape[a]));
     json_t *entry = json_pack("{s:s, s:o}", "dtype", dtype_name(t->dtype), "shape", shape);
     if (stats && tensor_count(t)) {
-        struct values v = values_of(t);
+        struct tensor_range v = tensor_range(t);
         json_object_set_new(entry, "min", number(v.low));
         json_object_set_new(entry, "max", number(v.high));
         json_object_set_new(entry, "mean", number(v.mean));
@@ -84,7 +67,7 @@ static void print_tensor(const char *name, int width, const struct tensor *t)
     printf("%*s %s", width > (int)strlen(name) ? width - (int)strlen(name) : 0, "",
            tensor_describe(is, sizeof is, t));
     if (stats && tensor_count(t)) {
-        struct values v = values_of(t);
+        struct tensor_range v = tensor_range(t);
         printf("  min %.4g max %.4g mean %.4g", v.low, v.high, v.mean);
     }
     putchar('\n');

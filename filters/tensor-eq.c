@@ -1,11 +1,11 @@
 /* tensor-eq - compare two streams: the same keys, the same tensors, values within a tolerance. */
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "filters/filter.h"
+#include "filters/stats/tensors.h"
 
 static const char help[] =
     "tensor-eq - compare two streams of records\n"
@@ -45,26 +45,16 @@ static void compare(const char *key, const char *name, const struct tensor *a, c
                        tensor_describe(not, sizeof not, b));
         return;
     }
-    int64_t n = tensor_count(a);
-    double worst = 0, error = 0, energy = 0, peak = b->dtype == DT_U8 ? 255 : 0;
-    for (int64_t i = 0; i < n && !isnan(error); i++) {
-        double x = tensor_get(a, i), y = tensor_get(b, i), d = x == y ? 0 : fabs(x - y);
-        worst = d > worst || isnan(d) ? d : worst;
-        error += d * d;
-        energy += y * y;
-        if (b->dtype != DT_U8 && fabs(y) > peak) peak = fabs(y);
-    }
-    double rel = error > 0 ? sqrt(error / energy) : error;
-    double psnr = error == 0 ? INFINITY : 10 * log10(peak * peak * (double)n / error);
-    bool same = a->dtype == b->dtype && (n == 0 || !memcmp(a->data, b->data, tensor_bytes(a)));
-    bool close = (max_abs < 0 || worst <= max_abs) && (max_rel < 0 || rel <= max_rel) &&
-                 (min_psnr < 0 || psnr >= min_psnr);
+    struct tensor_distance d = tensor_distance(a, b);
+    bool same = a->dtype == b->dtype && (tensor_count(a) == 0 || !memcmp(a->data, b->data, tensor_bytes(a)));
+    bool close = (max_abs < 0 || d.max_abs <= max_abs) && (max_rel < 0 || d.rel_l2 <= max_rel) &&
+                 (min_psnr < 0 || d.psnr >= min_psnr);
     bool agree = exactly ? same : close;
     if (!agree || !quiet) {
         put_plain(stdout, key);
         putchar('\t');
         put_plain(stdout, name);
-        printf("\tmax abs %.3g\trel %.3g\tPSNR %.1f dB\t%s\n", worst, rel, psnr,
+        printf("\tmax abs %.3g\trel %.3g\tPSNR %.1f dB\t%s\n", d.max_abs, d.rel_l2, d.psnr,
                !agree ? "DIFFER"
                : same ? "identical"
                       : "agree");

@@ -200,7 +200,7 @@ static bool load(struct t5 *t, const struct model *m, json_t *config, char *err,
     params_free(&list);
     if (!ok) return false;
 
-    /* What every call will need, asked for now */
+    /* Every call needs the same: what there is no room for is refused here, before the first record. */
     struct tensor embeds = tensor_of(DT_F32, NULL, 2, t->length, t->c.width),
                   ids = tensor_of(DT_I32, NULL, 1, t->length);
     position_bias(t);
