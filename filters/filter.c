@@ -33,7 +33,9 @@ static json_t *json_text(const char *text)
     char *plain = json ? NULL : strdup(text);
     for (char *p = plain; p && *p; p++)
         if (*p & 0x80) *p = '?';
-    return json ? json : json_string(plain ? plain : "");
+    if (!json) json = json_string(plain ? plain : "");
+    free(plain);
+    return json;
 }
 
 static void message(const char *level, const char *key, const char *fmt, va_list ap)
