@@ -25,6 +25,7 @@
 
 struct backend {
     const char *name;
+    bool bf16;                               /* computes in BF16, too, and does unless told otherwise */
     bool (*open)(struct kern *k, int index); /* device `index`; false with kern_fail() */
     void (*close)(struct kern *k);
     void *(*alloc)(struct kern *k, size_t bytes); /* 64-byte aligned, zeroed; NULL when there is no room */
@@ -32,7 +33,7 @@ struct backend {
     size_t (*available)(struct kern *k); /* bytes that an allocation may reasonably ask for */
     void (*upload)(struct kern *k, struct tensor *dst, const struct tensor *host);
     void (*download)(struct kern *k, struct tensor *host, const struct tensor *src);
-    void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src);
+    void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
     void (*zero)(struct kern *k, struct tensor *t);
 #define OP(name) __typeof__(name) *name;
     KERNEL_OPS(OP)
@@ -43,6 +44,7 @@ struct kern {
     const struct backend *backend;
     void *state; /* the backend's own */
     char device[16];
+    enum dtype compute; /* set by open; see kern_compute() */
     int threads;
     char error[256]; /* empty: fine */
     bool planning;

@@ -53,6 +53,7 @@ static struct kern *open_on(const struct backend *b, int index, int threads, cha
     }
     k->backend = b;
     k->threads = threads;
+    k->compute = b->bf16 ? DT_BF16 : DT_F32;
     if (b->open(k, index)) return k;
     snprintf(err, errlen, "%s", k->error);
     free(k);
@@ -81,6 +82,16 @@ struct kern *kern_open(const char *device, int threads, char *err, size_t errlen
 const char *kern_device(const struct kern *k)
 {
     return k->device;
+}
+
+enum dtype kern_compute(const struct kern *k)
+{
+    return k->compute;
+}
+
+void kern_compute_in(struct kern *k, enum dtype d)
+{
+    if (d == DT_F32 || (d == DT_BF16 && k->backend->bf16)) k->compute = d;
 }
 
 bool kern_ok(const struct kern *k)

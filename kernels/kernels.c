@@ -23,6 +23,8 @@
  * memory. False also when an earlier error stands, so that the conditions of an entry read as one chain. */
 #define want(t, dtype, ...)     wanted(k, __func__, #t, t, dtype, (const int64_t[]){__VA_ARGS__})
 #define want_count(t, dtype, n) wanted_count(k, __func__, #t, t, dtype, n)
+/* What activations and weights are. */
+#define X kern_compute(k)
 /* check(condition, "what is wrong, %d", x): anything else that has to hold */
 #define check(condition, ...) ((condition) || refuse(k, __func__, __VA_ARGS__))
 
@@ -73,9 +75,10 @@ static bool wanted_count(struct kern *k, const char *op, const char *name, const
 void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
             bool tb, double alpha, double beta)
 {
-    enum dtype d = a && a->dtype == DT_F64 ? DT_F64 : DT_F32;
+    enum dtype d = a && (a->dtype == DT_F64 || a->dtype == DT_F32) ? a->dtype : X;
+    enum dtype sum = c && c->dtype == DT_F32 && d == X ? DT_F32 : d;
     if (!want(a, d, 2, -1, -1) || !want(b, d, 2, tb ? -1 : a->shape[!ta], tb ? a->shape[!ta] : -1) ||
-        !want(c, d, 2, a->shape[ta], b->shape[!tb]))
+        !want(c, sum, 2, a->shape[ta], b->shape[!tb]))
         return;
     RUN(matmul, c, a, ta, b, tb, alpha, beta);
 }
@@ -83,8 +86,8 @@ void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, c
 void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, -1, x->shape[1]) ||
-        !want(y, DT_F32, 2, x->shape[0], w->shape[0]) || (b && !want(b, DT_F32, 1, w->shape[0])))
+    if (!want(x, X, 2, -1, -1) || !want(w, X, 2, -1, x->shape[1]) ||
+        !want(y, X, 2, x->shape[0], w->shape[0]) || (b && !want(b, X, 1, w->shape[0])))
         return;
     RUN(linear_forward, y, x, w, b);
 }
@@ -92,8 +95,8 @@ void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
 void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *w,
                      bool add)
 {
-    if (!want(dy, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, dy->shape[1], -1) ||
-        !want(dx, DT_F32, 2, dy->shape[0], w->shape[1]))
+    if (!want(dy, X, 2, -1, -1) || !want(w, X, 2, dy->shape[1], -1) ||
+        !want(dx, X, 2, dy->shape[0], w->shape[1]))
         return;
     RUN(linear_backward, dx, dy, w, add);
 }
@@ -101,9 +104,9 @@ void linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
 void linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre, const struct tensor *x,
                          const struct tensor *w, const struct tensor *b)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, -1, x->shape[1]) ||
-        !want(y, DT_F32, 2, x->shape[0], w->shape[0]) || (b && !want(b, DT_F32, 1, w->shape[0])) ||
-        (pre && !want(pre, DT_F32, 2, x->shape[0], w->shape[0])))
+    if (!want(x, X, 2, -1, -1) || !want(w, X, 2, -1, x->shape[1]) ||
+        !want(y, X, 2, x->shape[0], w->shape[0]) || (b && !want(b, X, 1, w->shape[0])) ||
+        (pre && !want(pre, X, 2, x->shape[0], w->shape[0])))
         return;
     RUN(linear_gelu_forward, y, pre, x, w, b);
 }
@@ -111,16 +114,16 @@ void linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre, c
 void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
                           const struct tensor *w, const struct tensor *pre)
 {
-    if (!want(dy, DT_F32, 2, -1, -1) || !want(w, DT_F32, 2, dy->shape[1], -1) ||
-        !want(pre, DT_F32, 2, dy->shape[0], w->shape[1]) || !want(dpre, DT_F32, 2, dy->shape[0], w->shape[1]))
+    if (!want(dy, X, 2, -1, -1) || !want(w, X, 2, dy->shape[1], -1) ||
+        !want(pre, X, 2, dy->shape[0], w->shape[1]) || !want(dpre, X, 2, dy->shape[0], w->shape[1]))
         return;
     RUN(linear_gelu_backward, dpre, dy, w, pre);
 }
 
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table, const struct tensor *ids)
 {
-    if (!want(table, DT_F32, 2, -1, -1) || !want(ids, DT_I32, 1, -1) ||
-        !want(y, DT_F32, 2, ids->shape[0], table->shape[1]))
+    if (!want(table, X, 2, -1, -1) || !want(ids, DT_I32, 1, -1) ||
+        !want(y, X, 2, ids->shape[0], table->shape[1]))
         return;
     RUN(embedding_forward, y, table, ids);
 }
@@ -131,10 +134,9 @@ void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x
                         const struct tensor *b, const struct tensor *scale, const struct tensor *shift,
                         float eps)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
-        !want(w, DT_F32, 1, x->shape[1]) || !want(b, DT_F32, 1, x->shape[1]) ||
-        !check(!scale == !shift, "scale and shift go together") ||
-        (scale && !want(scale, DT_F32, 1, x->shape[1])) || (shift && !want(shift, DT_F32, 1, x->shape[1])))
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
+        !want(b, X, 1, x->shape[1]) || !check(!scale == !shift, "scale and shift go together") ||
+        (scale && !want(scale, X, 1, x->shape[1])) || (shift && !want(shift, X, 1, x->shape[1])))
         return;
     RUN(layer_norm_forward, y, x, w, b, scale, shift, eps);
 }
@@ -142,9 +144,9 @@ void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x
 void layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
                          const struct tensor *w, const struct tensor *scale, float eps, bool add)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(dy, DT_F32, 2, x->shape[0], x->shape[1]) ||
-        !want(dx, DT_F32, 2, x->shape[0], x->shape[1]) || !want(w, DT_F32, 1, x->shape[1]) ||
-        (scale && !want(scale, DT_F32, 1, x->shape[1])))
+    if (!want(x, X, 2, -1, -1) || !want(dy, X, 2, x->shape[0], x->shape[1]) ||
+        !want(dx, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
+        (scale && !want(scale, X, 1, x->shape[1])))
         return;
     RUN(layer_norm_backward, dx, dy, x, w, scale, eps, add);
 }
@@ -152,8 +154,7 @@ void layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor 
 void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                       float eps)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
-        !want(w, DT_F32, 1, x->shape[1]))
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]))
         return;
     RUN(rms_norm_forward, y, x, w, eps);
 }
@@ -178,9 +179,8 @@ void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor 
                           const struct tensor *b, const struct tensor *cos, const struct tensor *sin,
                           int64_t first, float eps)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
-        !want(w, DT_F32, 1, -1) || !want(b, DT_F32, 1, w->shape[0]) ||
-        !rope_shapes(k, __func__, x, w, cos, sin, first))
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, -1) ||
+        !want(b, X, 1, w->shape[0]) || !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
     RUN(qk_norm_rope_forward, y, x, w, b, cos, sin, first, eps);
 }
@@ -189,8 +189,8 @@ void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tenso
                            const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
                            int64_t first, float eps)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(dy, DT_F32, 2, x->shape[0], x->shape[1]) ||
-        !want(dx, DT_F32, 2, x->shape[0], x->shape[1]) || !want(w, DT_F32, 1, -1) ||
+    if (!want(x, X, 2, -1, -1) || !want(dy, X, 2, x->shape[0], x->shape[1]) ||
+        !want(dx, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, -1) ||
         !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
     RUN(qk_norm_rope_backward, dx, dy, x, w, cos, sin, first, eps);
@@ -201,11 +201,11 @@ static bool group_shapes(struct kern *k, const char *op, const struct tensor *y,
                          const struct tensor *w, const struct tensor *b, int groups)
 {
     const int64_t any[] = {4, -1, -1, -1, -1};
-    if (!wanted(k, op, "x", x, DT_F32, any)) return false;
+    if (!wanted(k, op, "x", x, X, any)) return false;
     const int64_t same[] = {4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]},
                   channels[] = {1, x->shape[3]};
-    if (!wanted(k, op, "y", y, DT_F32, same) || !wanted(k, op, "w", w, DT_F32, channels) ||
-        !wanted(k, op, "b", b, DT_F32, channels))
+    if (!wanted(k, op, "y", y, X, same) || !wanted(k, op, "w", w, X, channels) ||
+        !wanted(k, op, "b", b, X, channels))
         return false;
     if (groups > 0 && x->shape[3] % groups == 0) return true;
     return refuse(k, op, "%lld channels in %d groups", (long long)x->shape[3], groups);
@@ -222,8 +222,8 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
                                const struct tensor *w, const struct tensor *b, const struct tensor *mul,
                                const struct tensor *add, int groups, float eps)
 {
-    if (!group_shapes(k, __func__, y, x, w, b, groups) || !want(mul, DT_F32, 4, -1, -1, -1, x->shape[3]) ||
-        !want(add, DT_F32, 4, mul->shape[0], mul->shape[1], mul->shape[2], x->shape[3]))
+    if (!group_shapes(k, __func__, y, x, w, b, groups) || !want(mul, X, 4, -1, -1, -1, x->shape[3]) ||
+        !want(add, X, 4, mul->shape[0], mul->shape[1], mul->shape[2], x->shape[3]))
         return;
     int64_t T = x->shape[0], Tz = mul->shape[0];
     if (!check(tensor_count(mul) || !tensor_count(x), "mul and add are empty") ||
@@ -235,17 +235,24 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
 /* ---- attention -------------------------------------------------------------------------------------- */
 
 void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                       const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
-                       float scale)
+                       const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
+                       const struct attention *a)
 {
-    if (!want(q, DT_F32, 2, -1, -1)) return;
-    int64_t rows = q->shape[0], width = q->shape[1];
-    if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
-        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) ||
-        !want(o, DT_F32, 2, rows, width) || (lse && !want(lse, DT_F32, 2, heads, rows)) ||
-        (bias && !want(bias, DT_F32, 3, heads, rows, rows)))
+    if (!want(q, X, 2, -1, -1) || !want(kk, X, 2, -1, q->shape[1])) return;
+    int64_t rows = q->shape[0], width = q->shape[1], batch = a->batch ? a->batch : 1;
+    if (!check(a->heads > 0 && width % a->heads == 0, "rows of %lld in %d heads", (long long)width,
+               a->heads) ||
+        !check(batch > 0 && rows % batch == 0 && kk->shape[0] % batch == 0,
+               "%lld queries and %lld keys in %lld sequences", (long long)rows, (long long)kk->shape[0],
+               (long long)batch) ||
+        !check(kk->shape[0] > 0 || !rows, "no keys to attend to") ||
+        !check(!a->causal || kk->shape[0] >= rows, "causal attention of %lld queries to %lld keys",
+               (long long)rows, (long long)kk->shape[0]) ||
+        !want(v, X, 2, kk->shape[0], width) || !want(o, X, 2, rows, width) ||
+        (lse && !want(lse, DT_F32, 2, a->heads, rows)) ||
+        (bias && !want(bias, DT_F32, 3, a->heads, rows / batch, kk->shape[0] / batch)))
         return;
-    RUN_WITH_SCRATCH(attention_forward, o, lse, q, kk, v, bias, heads, scale);
+    RUN_WITH_SCRATCH(attention_forward, o, lse, q, kk, v, bias, a);
 }
 
 void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
@@ -253,13 +260,12 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
                         const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
                         float scale)
 {
-    if (!want(q, DT_F32, 2, -1, -1)) return;
+    if (!want(q, X, 2, -1, -1)) return;
     int64_t rows = q->shape[0], width = q->shape[1];
     if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
-        !want(kk, DT_F32, 2, rows, width) || !want(v, DT_F32, 2, rows, width) ||
-        !want(o, DT_F32, 2, rows, width) || !want(dout, DT_F32, 2, rows, width) ||
-        !want(lse, DT_F32, 2, heads, rows) || !want(dq, DT_F32, 2, rows, width) ||
-        !want(dk, DT_F32, 2, rows, width) || !want(dv, DT_F32, 2, rows, width))
+        !want(kk, X, 2, rows, width) || !want(v, X, 2, rows, width) || !want(o, X, 2, rows, width) ||
+        !want(dout, X, 2, rows, width) || !want(lse, DT_F32, 2, heads, rows) ||
+        !want(dq, X, 2, rows, width) || !want(dk, X, 2, rows, width) || !want(dv, X, 2, rows, width))
         return;
     RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
 }
@@ -267,9 +273,10 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
 /* ---- adapters -------------------------------------------------------------------------------------------
  */
 
-static enum dtype wide_or_not(const struct tensor *t)
+/* The double build takes doubles everywhere; else activations are X, and the adapters' own weights F32. */
+static enum dtype wide_or(const struct tensor *t, enum dtype d)
 {
-    return t && t->dtype == DT_F64 ? DT_F64 : DT_F32;
+    return t && t->dtype == DT_F64 ? DT_F64 : d;
 }
 
 /* A weight or its gradient, of which all lie in one array. */
@@ -293,11 +300,11 @@ static bool temporal_weights(struct kern *k, const char *op, const char *d, cons
 void temporal_attention_forward(struct kern *k, struct tensor *y, const struct tensor *z,
                                 const struct tensor w[3], int heads)
 {
-    enum dtype d = wide_or_not(z);
+    enum dtype d = wide_or(z, X), wd = wide_or(z, DT_F32);
     if (!want(z, d, 3, -1, -1, -1) || !want(y, d, 3, z->shape[0], z->shape[1], z->shape[2]) ||
         !check(heads > 0 && z->shape[2] % heads == 0, "rows of %lld in %d heads", (long long)z->shape[2],
                heads) ||
-        !temporal_weights(k, __func__, "", w, d, z->shape[2]) ||
+        !temporal_weights(k, __func__, "", w, wd, z->shape[2]) ||
         !check(tensor_count(z) > 0, "no video tokens"))
         return;
     RUN_WITH_SCRATCH(temporal_attention_forward, y, z, w, heads);
@@ -307,13 +314,13 @@ void temporal_attention_backward(struct kern *k, struct tensor *dz, struct tenso
                                  const struct tensor *dy, const struct tensor *z, const struct tensor w[3],
                                  int heads)
 {
-    enum dtype d = wide_or_not(z);
+    enum dtype d = wide_or(z, X), wd = wide_or(z, DT_F32);
     if (!want(z, d, 3, -1, -1, -1) || !want(dz, d, 3, z->shape[0], z->shape[1], z->shape[2]) ||
         !want(dy, d, 3, z->shape[0], z->shape[1], z->shape[2]) ||
         !check(heads > 0 && z->shape[2] % heads == 0, "rows of %lld in %d heads", (long long)z->shape[2],
                heads) ||
-        !temporal_weights(k, __func__, "", w, d, z->shape[2]) ||
-        !temporal_weights(k, __func__, "d", dw, d, z->shape[2]) ||
+        !temporal_weights(k, __func__, "", w, wd, z->shape[2]) ||
+        !temporal_weights(k, __func__, "d", dw, wd, z->shape[2]) ||
         !check(tensor_count(z) > 0, "no video tokens"))
         return;
     RUN_WITH_SCRATCH(temporal_attention_backward, dz, dw, dy, z, w, heads);
@@ -324,7 +331,7 @@ static bool gdn_shapes(struct kern *k, const char *op, const char *prefix, const
                        const struct tensor *w, int64_t d, bool rope)
 {
     const int64_t any[] = {4, -1, -1, -1, -1};
-    if (!wanted(k, op, "z", z, wide_or_not(z), any)) return false;
+    if (!wanted(k, op, "z", z, wide_or(z, X), any)) return false;
     int64_t H = z->shape[1], F = z->shape[2] / 2 + 1, r = z->shape[3];
     if (d < 1 || r % d)
         return refuse(k, op, "rank %lld is not in whole heads of %lld", (long long)r, (long long)d);
@@ -340,7 +347,8 @@ static bool gdn_shapes(struct kern *k, const char *op, const char *prefix, const
                             {"beta_h_bias", {1, H}}, {"beta_w", {2, F, r}},          {"beta_w_bias", {1, F}},
                             {"norm", {1, r}},        {"kernel", {4, r / d, H, F, 2}}};
     for (int i = 0; i < GDN_PARAMS; i++)
-        if (!wanted_weight(k, op, prefix, weight[i].name, &w[i], z->dtype, weight[i].shape)) return false;
+        if (!wanted_weight(k, op, prefix, weight[i].name, &w[i], wide_or(z, DT_F32), weight[i].shape))
+            return false;
     return true;
 }
 
@@ -368,23 +376,22 @@ void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, con
 
 void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)
 {
-    if (!want(x, DT_F32, 2, -1, -1) || !want(y, DT_F32, 2, x->shape[0], x->shape[1]) ||
-        !want(gate, DT_F32, 1, x->shape[1]))
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(gate, X, 1, x->shape[1]))
         return;
     RUN(gated_add_forward, x, y, gate);
 }
 
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx, const struct tensor *gate)
 {
-    if (!want(dx, DT_F32, 2, -1, -1) || !want(dy, DT_F32, 2, dx->shape[0], dx->shape[1]) ||
-        !want(gate, DT_F32, 1, dx->shape[1]))
+    if (!want(dx, X, 2, -1, -1) || !want(dy, X, 2, dx->shape[0], dx->shape[1]) ||
+        !want(gate, X, 1, dx->shape[1]))
         return;
     RUN(gated_add_backward, dy, dx, gate);
 }
 
 void add(struct kern *k, struct tensor *y, const struct tensor *x)
 {
-    if (!want_count(x, DT_F32, -1) || !want_count(y, DT_F32, tensor_count(x))) return;
+    if (!want_count(x, X, -1) || !want_count(y, X, tensor_count(x))) return;
     RUN(add, y, x);
 }
 
@@ -396,14 +403,13 @@ void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, d
 
 void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
 {
-    if (!want_count(x, DT_F32, -1) || !want_count(y, DT_F32, tensor_count(x))) return;
+    if (!want_count(x, X, -1) || !want_count(y, X, tensor_count(x))) return;
     RUN(silu_forward, y, x);
 }
 
 void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)
 {
-    if (!want_count(a, DT_F32, -1) || !want_count(b, DT_F32, tensor_count(a)) ||
-        !want_count(y, DT_F32, tensor_count(a)))
+    if (!want_count(a, X, -1) || !want_count(b, X, tensor_count(a)) || !want_count(y, X, tensor_count(a)))
         return;
     RUN(gelu_mul_forward, y, a, b);
 }
@@ -419,7 +425,7 @@ static bool patch_shapes(struct kern *k, const char *op, const struct tensor *to
     if (patch < 1 || h % patch || w % patch)
         return refuse(k, op, "frames of %lldx%lld in patches of %d", (long long)w, (long long)h, patch);
     const int64_t shape[] = {2, F * (h / patch) * (w / patch), C * patch * patch};
-    return wanted(k, op, "y", tokens, DT_F32, shape);
+    return wanted(k, op, "y", tokens, X, shape);
 }
 
 void patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patch)
@@ -434,56 +440,56 @@ void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int pa
 
 /* ---- convolution and resampling --------------------------------------------------------------------- */
 
-void causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
-                           bool first, const struct tensor *w, const struct tensor *b)
+void causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
+                           bool first, const struct tensor *w, const struct tensor *b,
+                           const struct tensor *residual)
 {
-    if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(w, DT_F32, 5, -1, 3, 3, 3, x->shape[3]) ||
-        !want(b, DT_F32, 1, w->shape[0]) ||
-        !want(y, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], w->shape[0]) ||
-        !want(history, DT_F32, 4, 2, x->shape[1], x->shape[2], x->shape[3]) ||
-        !check(x->shape[0] > 0, "no frames"))
+    if (!want(x, X, 4, -1, -1, -1, -1) || !check(x->shape[0] > 2, "no frames") ||
+        !want(w, X, 5, -1, 3, 3, 3, x->shape[3]) || !want(b, X, 1, w->shape[0]) ||
+        !want(y, X, 4, x->shape[0] - 2, x->shape[1], x->shape[2], w->shape[0]) ||
+        !want(history, X, 4, 2, x->shape[1], x->shape[2], x->shape[3]) ||
+        (residual && !want(residual, X, 4, y->shape[0], y->shape[1], y->shape[2], y->shape[3])))
         return;
-    RUN_WITH_SCRATCH(causal_conv3d_forward, y, x, history, first, w, b);
+    RUN_WITH_SCRATCH(causal_conv3d_forward, y, x, history, first, w, b, residual);
 }
 
 void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b, int stride)
 {
-    if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(w, DT_F32, 4, -1, 3, 3, x->shape[3]) ||
-        !want(b, DT_F32, 1, w->shape[0]) ||
-        !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
-        !want(y, DT_F32, 4, x->shape[0], x->shape[1] / stride, x->shape[2] / stride, w->shape[0]))
+    if (!want(x, X, 4, -1, -1, -1, -1) || !want(w, X, 4, -1, 3, 3, x->shape[3]) ||
+        !want(b, X, 1, w->shape[0]) || !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
+        !want(y, X, 4, x->shape[0], x->shape[1] / stride, x->shape[2] / stride, w->shape[0]))
         return;
     RUN_WITH_SCRATCH(conv2d_forward, y, x, w, b, stride);
 }
 
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x)
 {
-    if (!want(x, DT_F32, 4, -1, -1, -1, -1) ||
-        !want(y, DT_F32, 4, (x->shape[0] + 1) / 2, x->shape[1], x->shape[2], x->shape[3]))
+    if (!want(x, X, 4, -1, -1, -1, -1) ||
+        !want(y, X, 4, (x->shape[0] + 1) / 2, x->shape[1], x->shape[2], x->shape[3]))
         return;
     RUN(halve_time_forward, y, x);
 }
 
 void upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time)
 {
-    if (!want(x, DT_F32, 4, -1, -1, -1, -1)) return;
+    if (!want(x, X, 4, -1, -1, -1, -1)) return;
     int64_t T = x->shape[0], frames = !time ? T : T % 2 ? 1 + 2 * (T - 1) : 2 * T;
-    if (want(y, DT_F32, 4, frames, 2 * x->shape[1], 2 * x->shape[2], x->shape[3]))
+    if (want(y, X, 4, frames, 2 * x->shape[1], 2 * x->shape[2], x->shape[3]))
         RUN(upsample_forward, y, x, time);
 }
 
 void channels_last(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
 {
     if (!want(x, DT_F32, 4, -1, -1, -1, -1) ||
-        !want(y, DT_F32, 4, x->shape[0], x->shape[2], x->shape[3], x->shape[1]))
+        !want(y, X, 4, x->shape[0], x->shape[2], x->shape[3], x->shape[1]))
         return;
     RUN(channels_last, y, x, scale);
 }
 
 void channels_second(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
 {
-    if (!want(x, DT_F32, 4, -1, -1, -1, -1) ||
+    if (!want(x, X, 4, -1, -1, -1, -1) ||
         !want(y, DT_F32, 4, x->shape[0], x->shape[3], x->shape[1], x->shape[2]))
         return;
     RUN(channels_second, y, x, scale);
@@ -491,13 +497,13 @@ void channels_second(struct kern *k, struct tensor *y, const struct tensor *x, f
 
 void pixels_to_unit(struct kern *k, struct tensor *y, const struct tensor *u8)
 {
-    if (!want_count(u8, DT_U8, -1) || !want_count(y, DT_F32, tensor_count(u8))) return;
+    if (!want_count(u8, DT_U8, -1) || !want_count(y, X, tensor_count(u8))) return;
     RUN(pixels_to_unit, y, u8);
 }
 
 void unit_to_pixels(struct kern *k, struct tensor *u8, const struct tensor *y)
 {
-    if (!want_count(y, DT_F32, -1) || !want_count(u8, DT_U8, tensor_count(y))) return;
+    if (!want_count(y, X, -1) || !want_count(u8, DT_U8, tensor_count(y))) return;
     RUN(unit_to_pixels, u8, y);
 }
 
@@ -510,7 +516,7 @@ static bool inside(int64_t from, int64_t n, int64_t size)
 void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const struct tensor *x, int64_t i0,
                  int64_t j0, int64_t rows, int64_t cols)
 {
-    if (!want(x, DT_F32, 4, -1, -1, -1, -1) || !want(y, DT_F32, 4, x->shape[0], -1, -1, x->shape[3]) ||
+    if (!want(x, X, 4, -1, -1, -1, -1) || !want(y, X, 4, x->shape[0], -1, -1, x->shape[3]) ||
         !check(inside(i0, rows, x->shape[1]) && inside(j0, cols, x->shape[2]) &&
                    inside(y0, rows, y->shape[1]) && inside(x0, cols, y->shape[2]),
                "%lldx%lld at %lld,%lld of %lldx%lld to %lld,%lld of %lldx%lld", (long long)rows,
@@ -522,8 +528,8 @@ void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const
 
 void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_t extent, bool vertical)
 {
-    if (!want(a, DT_F32, 4, -1, -1, -1, -1) || !want(b, DT_F32, 4, a->shape[0], vertical ? -1 : a->shape[1],
-                                                     vertical ? a->shape[2] : -1, a->shape[3]))
+    if (!want(a, X, 4, -1, -1, -1, -1) ||
+        !want(b, X, 4, a->shape[0], vertical ? -1 : a->shape[1], vertical ? a->shape[2] : -1, a->shape[3]))
         return;
     int axis = vertical ? 1 : 2;
     if (check(inside(0, extent, a->shape[axis]) && inside(0, extent, b->shape[axis]), "%lld of %lld and %lld",

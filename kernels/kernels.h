@@ -4,8 +4,10 @@
  * and dtypes are checked once, in the shared entry (kernels.c), which then calls the device's table of
  * function pointers (backend.h). cpu/ defines the answer; any other backend has to agree with it.
  *
- * Activations are F32 on the CPU. *_backward overwrites activation gradients unless its comment says "adds",
- * and always adds into weight gradients.
+ * Activations and the networks' weights have the device's compute dtype, kern_compute(): F32 on the CPU, BF16
+ * or F32 on a GPU. What has another dtype says so below: statistics, position tables, latents between steps,
+ * and all that an optimiser adds up are F32. *_backward overwrites activation gradients unless its comment
+ * says "adds", and always adds into weight gradients.
  *
  * Errors stick: an operation that cannot be done records why, and every later one does nothing, so a network
  * reads like its paper and asks kern_ok() once, at its end. The same silence makes planning free: between
@@ -25,6 +27,10 @@ struct kern;
 struct kern *kern_open(const char *device, int threads, char *err, size_t errlen);
 void kern_close(struct kern *k);               /* frees everything made with it; NULL is fine */
 const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */
+/* The dtype of activations and weights. Asking for one that the device does not compute in changes nothing.
+ */
+enum dtype kern_compute(const struct kern *k);
+void kern_compute_in(struct kern *k, enum dtype d);
 
 bool kern_ok(const struct kern *k);
 const char *kern_error(const struct kern *k);
@@ -55,13 +61,13 @@ bool kern_planning(const struct kern *k); /* for code that would look at results
 /* Host tensor -> device tensor and back, converting between float dtypes; counts agree. */
 void kern_upload(struct kern *k, struct tensor *dst, const struct tensor *host);
 void kern_download(struct kern *k, struct tensor *host, const struct tensor *src);
-void kern_copy(struct kern *k, struct tensor *dst, const struct tensor *src); /* same dtype and count */
+void kern_copy(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
 void kern_zero(struct kern *k, struct tensor *t);
 
 /* ---- products --------------------------------------------------------------------------------------- */
 
 /* c = alpha op(a) op(b) + beta c      op(a) [m,k], op(b) [k,n], c [m,n]; op transposes when ta, tb is set.
- * F32 everywhere, or F64 everywhere. */
+ * F32 everywhere, or F64 everywhere, or a and b of the compute dtype and c of that or F32. */
 void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
             bool tb, double alpha, double beta);
 
@@ -102,7 +108,7 @@ void rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, 
 
 /* Per head: LayerNorm over its `d` channels (w, b [d] shared by all heads), then on rows >= first the
  * rotation of adjacent pairs: y₂ᵢ = x₂ᵢ cos₂ᵢ - x₂ᵢ₊₁ sin₂ᵢ, y₂ᵢ₊₁ = x₂ᵢ₊₁ cos₂ᵢ₊₁ + x₂ᵢ sin₂ᵢ₊₁.
- * x, y [rows,heads*d]                 cos, sin [rows-first,d], or both NULL: no rotation */
+ * x, y [rows,heads*d]                 cos, sin F32 [rows-first,d], or both NULL: no rotation */
 void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                           const struct tensor *b, const struct tensor *cos, const struct tensor *sin,
                           int64_t first, float eps);
@@ -124,13 +130,20 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
 
 /* ---- attention -------------------------------------------------------------------------------------- */
 
-/* Per head: o = softmax(scale q kᵀ + bias) v      q, kk, v, o [rows,heads*d]; bias [heads,rows,rows] or NULL
- * lse [heads,rows] keeps log Σ exp of each score row for the backward pass; NULL when there is none. */
+/* Per head: o = softmax(scale q kᵀ + bias) v      q, o [batch*queries,heads*d]  kk, v [batch*keys,heads*d]
+ * bias F32 [heads,queries,keys] or NULL. lse F32 [heads,batch*queries] keeps log Σ exp of each score row for
+ * the backward pass; NULL when there is none. */
+struct attention {
+    int heads;
+    float scale;
+    int64_t batch; /* sequences, one after the other, each seeing itself alone; 0 is 1 */
+    bool causal;   /* query i sees keys 0 .. i + keys - queries; keys >= queries */
+};
 void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                       const struct tensor *kk, const struct tensor *v, const struct tensor *bias, int heads,
-                       float scale);
-/* δ = rowsum(do ⊙ o), P from lse; dv = Pᵀ do, dS = P ⊙ (do vᵀ - δ), dq = scale dS k, dk = scale dSᵀ q
- * (without bias) */
+                       const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
+                       const struct attention *a);
+/* Of one sequence that attends to all of itself, without bias: q, kk, v, o, dout, dq, dk, dv [rows,heads*d].
+ * δ = rowsum(do ⊙ o), P from lse; dv = Pᵀ do, dS = P ⊙ (do vᵀ - δ), dq = scale dS k, dk = scale dSᵀ q */
 void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
                         const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
                         const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
@@ -138,7 +151,8 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
 
 /* ---- adapters, between their two projections ---------------------------------------------------------- */
 
-/* For the double build these two pairs take F64 everywhere, too. Nothing of the forward pass is kept.
+/* The weights and their gradients are F32. For the double build these two pairs take F64 everywhere, too.
+ * Nothing of the forward pass is kept.
  *
  * Attention between frames: p_t = mean over a frame's S tokens of z; q, k, v = p Wᵀ; per head
  * a = softmax(q kᵀ / √(r/heads)) v over the T frames; y = z + a_t.
@@ -191,7 +205,7 @@ void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,
                         const struct tensor *gate);
 void add(struct kern *k, struct tensor *y, const struct tensor *x); /* y += x, same count */
-/* y = a x + b y; with b = 0, y is not read */
+/* y = a x + b y, both F32; with b = 0, y is not read */
 void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b);
 void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x); /* y may be x */
 /* y = gelu(a) b */
@@ -199,19 +213,20 @@ void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, 
 
 /* ---- between latents and tokens --------------------------------------------------------------------- */
 
-/* y[(f,i,j), (c,p,q)] = x[f, c, P i + p, P j + q]    x [F,C,h,w]  y [F (h/P) (w/P), C P P]
+/* y[(f,i,j), (c,p,q)] = x[f, c, P i + p, P j + q]    x F32 [F,C,h,w]  y [F (h/P) (w/P), C P P]
  * Each undoes the other, and is the other's backward pass. */
 void patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patch);
 void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int patch);
 
 /* ---- convolution and resampling, channels last ------------------------------------------------------ */
 
-/* Causal 3x3x3: y[t] sees x[t-2..t], zero padding in space only.
- * x [T,H,W,Ci]  w [Co,3,3,3,Ci] (conv_weight)  b [Co]  y [T,H,W,Co]
- * history [2,H,W,Ci]: the two frames before x; with first set it is taken as x[0], x[0] instead. On return it
- * holds the last two frames of (history, x), ready for the next chunk. */
-void causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x, struct tensor *history,
-                           bool first, const struct tensor *w, const struct tensor *b);
+/* Causal 3x3x3: y[t] sees x[t..t+2], zero padding in space only; with `residual`, it is added to y and may be
+ * y.    x [2+T,H,W,Ci]  w [Co,3,3,3,Ci] (conv_weight)  b [Co]  y, residual [T,H,W,Co]
+ * history [2,H,W,Ci]: the two frames before, which this writes in front, into x[0] and x[1]; with first set
+ * they are x[2], x[2] instead. On return it holds the last two frames of x, ready for the next chunk. */
+void causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
+                           bool first, const struct tensor *w, const struct tensor *b,
+                           const struct tensor *residual);
 /* Per frame 3x3: stride 1 with zero padding 1 all round, or stride 2 with a zero row below and column right.
  * x [T,H,W,Ci]  w [Co,3,3,Ci]  b [Co]  y [T,H/stride,W/stride,Co] */
 void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
@@ -223,7 +238,8 @@ void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x
  * x [T,H,W,C]  y [T or 2T or 1+2(T-1), 2H, 2W, C] */
 void upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time);
 
-/* y [T,H,W,C] = x [T,C,H,W] and back, times `scale`: the latents' wire layout against the convolutions'. */
+/* y [T,H,W,C] = x F32 [T,C,H,W] times `scale`, and y F32 [T,C,H,W] = x [T,H,W,C] times it: between the
+ * latents' layout and the convolutions'. */
 void channels_last(struct kern *k, struct tensor *y, const struct tensor *x, float scale);
 void channels_second(struct kern *k, struct tensor *y, const struct tensor *x, float scale);
 
@@ -241,10 +257,10 @@ void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_
 /* ---- training --------------------------------------------------------------------------------------- */
 
 /* *loss = weight mean((pred - target)²); dpred = its gradient, NULL when only the loss is wanted.
- * Any shape; sums in double, fixed order. While planning, and after an error, *loss is 0. */
+ * F32 of any shape; sums in double, fixed order. While planning, and after an error, *loss is 0. */
 void mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred, const struct tensor *pred,
                           const struct tensor *target, double weight);
-/* *sum = Σ x² over any shape, in double, fixed order; 0 while planning and after an error. */
+/* *sum = Σ x² over F32 of any shape, in double, fixed order; 0 while planning and after an error. */
 void sum_squares(struct kern *k, double *sum, const struct tensor *x);
 /* One AdamW step on flat F32 tensors (Loshchilov & Hutter; PyTorch's order), t >= 1. With g' = gscale g:
  * p -= lr wd p;  m = β₁m + (1-β₁)g';  v = β₂v + (1-β₂)g'²;  p -= lr (m/(1-β₁ᵗ)) / (√(v/(1-β₂ᵗ)) + eps) */

@@ -150,14 +150,12 @@ bool kern_planning(const struct kern *k)
 }
 
 /* May src be copied to dst? Nothing to do, too, for empty tensors and while planning. */
-static bool copyable(struct kern *k, const char *op, const struct tensor *dst, const struct tensor *src,
-                     bool converts)
+static bool copyable(struct kern *k, const char *op, const struct tensor *dst, const struct tensor *src)
 {
     char a[128], b[128];
     if (!kern_ok(k)) return false;
     int64_t n = tensor_count(src);
-    bool dtypes =
-        dst->dtype == src->dtype || (converts && dtype_is_float(dst->dtype) && dtype_is_float(src->dtype));
+    bool dtypes = dst->dtype == src->dtype || (dtype_is_float(dst->dtype) && dtype_is_float(src->dtype));
     if (!dtypes || tensor_count(dst) != n) {
         kern_fail(k, "%s: %s into %s", op, tensor_describe(a, sizeof a, src),
                   tensor_describe(b, sizeof b, dst));
@@ -171,20 +169,20 @@ static bool copyable(struct kern *k, const char *op, const struct tensor *dst, c
 
 void kern_upload(struct kern *k, struct tensor *dst, const struct tensor *host)
 {
-    if (copyable(k, __func__, dst, host, true)) k->backend->upload(k, dst, host);
+    if (copyable(k, __func__, dst, host)) k->backend->upload(k, dst, host);
 }
 
 void kern_download(struct kern *k, struct tensor *host, const struct tensor *src)
 {
-    if (copyable(k, __func__, host, src, true)) k->backend->download(k, host, src);
+    if (copyable(k, __func__, host, src)) k->backend->download(k, host, src);
 }
 
 void kern_copy(struct kern *k, struct tensor *dst, const struct tensor *src)
 {
-    if (copyable(k, __func__, dst, src, false)) k->backend->copy(k, dst, src);
+    if (copyable(k, __func__, dst, src)) k->backend->copy(k, dst, src);
 }
 
 void kern_zero(struct kern *k, struct tensor *t)
 {
-    if (copyable(k, __func__, t, t, false)) k->backend->zero(k, t);
+    if (copyable(k, __func__, t, t)) k->backend->zero(k, t);
 }

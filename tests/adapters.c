@@ -193,7 +193,7 @@ static void test_contract(const char *spec, struct token_grid g, int64_t width)
                   before = converted(DT_F32, &y);
     struct tensor dx = filled(DT_F32, tokens, width, true), dy = filled(DT_F32, tokens, width, true),
                   dx_before;
-    struct tensor saved = tensor_of(DT_F32, NULL, 1, a->kind->saved_floats(a, &g));
+    struct tensor saved = tensor_of(DT_F32, NULL, 1, a->kind->saved_count(a, &g));
     saved.data = malloc(tensor_bytes(&saved) + 1);
     for (int64_t i = 0; i < tensor_count(&dx); i++)
         ((float *)dx.data)[i] *= 0.01f; /* so that what is added keeps its digits */

@@ -12,6 +12,42 @@ struct sizes {
     double scale;
 };
 
+/* Sequences of queries that see other rows than themselves, perhaps only the earlier ones. */
+static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int heads, int64_t d, bool causal)
+{
+    int64_t width = heads * d;
+    char what[120];
+    snprintf(what, sizeof what, "attention of %d sequences, %d queries to %d keys, %d heads of %d%s",
+             (int)batch, (int)queries, (int)keys, heads, (int)d, causal ? ", causal" : "");
+    fresh();
+    struct tensor q = given(2, batch * queries, width), kk = given(2, batch * keys, width),
+                  v = given(2, batch * keys, width);
+    struct tensor o = result(DT_F32, 2, batch * queries, width),
+                  lse = result(DT_F32, 2, (int64_t)heads, batch * queries);
+    double *qw = wide(&q), *kw = wide(&kk), *vw = wide(&v), *out = wide_array(batch * queries * width),
+           *sums = wide_array(heads * batch * queries), *p = wide_array(keys);
+    float scale = 0.7f;
+    for (int64_t r = 0; r < batch * queries; r++)
+        for (int64_t h = 0; h < heads; h++) {
+            int64_t b = r / queries, seen = causal ? r % queries + 1 + keys - queries : keys;
+            double sum = 0;
+            for (int64_t j = 0; j < seen; j++) {
+                p[j] = 0;
+                for (int64_t c = h * d; c < (h + 1) * d; c++)
+                    p[j] += (double)scale * qw[r * width + c] * kw[(b * keys + j) * width + c];
+                sum += p[j] = exp(p[j]);
+            }
+            sums[h * batch * queries + r] = log(sum);
+            for (int64_t j = 0; j < seen; j++)
+                for (int64_t c = h * d; c < (h + 1) * d; c++)
+                    out[r * width + c] += p[j] / sum * vw[(b * keys + j) * width + c];
+        }
+    struct attention a = {heads, scale, batch, causal};
+    RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, NULL, &a));
+    near(&o, out, TOLERANCE, what);
+    near(&lse, sums, TOLERANCE, "its log-sums");
+}
+
 /* in: q, k, v, bias or NULL; lse may be NULL */
 static void attention_and_sums(double *o, double *lse, double *const *in, const struct sizes *s)
 {
@@ -45,6 +81,7 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
 {
     int64_t n = rows * heads * d;
     struct sizes s = {rows, heads, d, (float)(1 / sqrt((double)d))};
+    struct attention a = {heads, (float)s.scale, 0, false};
     char what[100];
     snprintf(what, sizeof what, "attention of %d rows, %d heads of %d%s", (int)rows, heads, (int)d,
              bias ? ", biased" : "");
@@ -59,13 +96,12 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
     double *expected = wide_array(n), *sums = wide_array(heads * rows);
     attention_and_sums(expected, sums, in, &s);
     struct tensor o = result(DT_F32, 2, rows, heads * d), lse = result(DT_F32, 2, heads, rows);
-    RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, bp, heads, (float)s.scale));
+    RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, bp, &a));
     near(&o, expected, TOLERANCE * loud, what);
     near(&lse, sums, TOLERANCE, "its log-sums");
     if (bias) {
         settle(1); /* lse keeps what it has */
-        RUN("the same without log-sums",
-            attention_forward(k, &o, NULL, &q, &kk, &v, bp, heads, (float)s.scale));
+        RUN("the same without log-sums", attention_forward(k, &o, NULL, &q, &kk, &v, bp, &a));
         near(&o, expected, TOLERANCE * loud, "the same without log-sums");
         return;
     }
@@ -116,7 +152,8 @@ static void test_long(int64_t rows, int heads, int64_t d)
             }
     struct tensor out = result(DT_F32, 2, rows, width), sums = result(DT_F32, 2, heads, rows);
     RUN("attention_forward over many tiles",
-        attention_forward(k, &out, &sums, &q, &kk, &v, NULL, heads, (float)s.scale));
+        attention_forward(k, &out, &sums, &q, &kk, &v, NULL,
+                          &(struct attention){heads, (float)s.scale, 0, false}));
     near(&out, o, TOLERANCE, "attention_forward over many tiles");
     near(&sums, lse, TOLERANCE, "its log-sums");
     settle(2);
@@ -141,5 +178,11 @@ int main(void)
     test_attention(23, 3, 7, true, 1);
     test_attention(300, 1, 16, true, 1);
     test_long(900, 2, 9);
+    test_sequences(1, 1, 1, 1, 1, true);
+    test_sequences(3, 5, 7, 2, 4, false);
+    test_sequences(2, 5, 5, 3, 4, true);
+    test_sequences(1, 3, 200, 2, 8, true);   /* a step of decoding with what came before */
+    test_sequences(4, 150, 150, 2, 8, true); /* over several tiles */
+    test_sequences(1, 16, 300, 4, 8, false);
     return kernels_close();
 }

@@ -26,35 +26,50 @@ static double *causal_conv(const struct tensor *x, const struct tensor *w, const
     return y;
 }
 
-static void convolve_chunks(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
-                            struct tensor *w, struct tensor *b, const int64_t *chunks)
+/* Each chunk is given with two frames of room before it, where it finds its history. */
+static void convolve_chunks(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *room,
+                            struct tensor *history, struct tensor *w, struct tensor *b,
+                            struct tensor *residual, const int64_t *chunks)
 {
     int64_t t = 0;
     for (int i = 0; chunks[i]; t += chunks[i++]) {
-        struct tensor in = tensor_rows(x, t, chunks[i]), out = tensor_rows(y, t, chunks[i]);
-        causal_conv3d_forward(k, &out, &in, history, i == 0, w, b);
+        struct tensor in = tensor_rows(x, t, chunks[i]), out = tensor_rows(y, t, chunks[i]), more = out;
+        struct tensor whole = tensor_rows(room, 0, 2 + chunks[i]), inner = tensor_rows(room, 2, chunks[i]);
+        if (residual) more = tensor_rows(residual, t, chunks[i]);
+        kern_copy(k, &inner, &in);
+        causal_conv3d_forward(k, &out, &whole, history, i == 0, w, b, residual ? &more : NULL);
     }
 }
 
 /* A clip in chunks of these lengths must give what the whole gives, and leave its last two frames behind. */
 static void test_causal_conv(const int64_t size[4], const int64_t *chunks)
 {
-    int64_t T = 0, H = size[0], W = size[1], C = size[2], O = size[3];
+    int64_t T = 0, longest = 0, H = size[0], W = size[1], C = size[2], O = size[3];
     char what[100];
-    for (int i = 0; chunks[i]; i++) T += chunks[i];
+    for (int i = 0; chunks[i]; i++) {
+        T += chunks[i];
+        longest = chunks[i] > longest ? chunks[i] : longest;
+    }
     fresh();
-    struct tensor x = given(4, T, H, W, C), w = given(5, O, 3, 3, 3, C), b = given(1, O);
+    struct tensor x = given(4, T, H, W, C), w = given(5, O, 3, 3, 3, C), b = given(1, O),
+                  residual = given(4, T, H, W, O);
     double *expected = causal_conv(&x, &w, &b), *history_expected = wide_array(2 * H * W * C);
-    struct tensor history = result(DT_F32, 4, 2, H, W, C), y = result(DT_F32, 4, T, H, W, O);
+    struct tensor history = result(DT_F32, 4, 2, H, W, C), y = result(DT_F32, 4, T, H, W, O),
+                  room = result(DT_F32, 4, 2 + longest, H, W, C);
     for (int64_t i = 0; i < 2 * H * W * C; i++) {
         int64_t frame = T - 2 + i / (H * W * C);
         history_expected[i] = tensor_get(&x, (frame > 0 ? frame : 0) * H * W * C + i % (H * W * C));
     }
     snprintf(what, sizeof what, "causal_conv3d %dx%dx%dx%d to %d, first chunk of %d", (int)T, (int)H, (int)W,
              (int)C, (int)O, (int)chunks[0]);
-    RUN(what, convolve_chunks(k, &y, &x, &history, &w, &b, chunks));
+    RUN(what, convolve_chunks(k, &y, &x, &room, &history, &w, &b, NULL, chunks));
     near(&y, expected, TOLERANCE, what);
     near(&history, history_expected, 0, "its history");
+    for (int64_t i = 0; i < T * H * W * O; i++) expected[i] += tensor_get(&residual, i);
+    RUN(what, convolve_chunks(k, &y, &x, &room, &history, &w, &b, &residual, chunks));
+    near(&y, expected, TOLERANCE, "with a residual");
+    RUN(what, (kern_copy(k, &y, &residual), convolve_chunks(k, &y, &x, &room, &history, &w, &b, &y, chunks)));
+    near(&y, expected, TOLERANCE, "with a residual in its own place");
 }
 
 static void test_conv2d(int64_t T, int64_t H, int64_t W, int64_t C, int64_t O, int stride)

@@ -62,7 +62,7 @@ CALL(spatial_norm_silu_forward,
      "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4, b F32 4, mul F32 1 1 1 4, add F32 1 1 1 4", t[0], t[1], t[2],
      t[3], t[4], t[5], 2, 1e-6f)
 CALL(attention_forward, "o F32 3 8, lse? F32 2 3, q F32 3 8, kk F32 3 8, v F32 3 8, bias? F32 2 3 3", t[0],
-     t[1], t[2], t[3], t[4], t[5], 2, 0.5f)
+     t[1], t[2], t[3], t[4], t[5], &(struct attention){2, 0.5f, 1, false})
 CALL(attention_backward,
      "dq F32 3 8, dk F32 3 8, dv F32 3 8, dout F32 3 8, o F32 3 8, lse F32 2 3, q F32 3 8, kk F32 3 8, v F32 "
      "3 8",
@@ -75,8 +75,10 @@ CALL(silu_forward, "y F32 3 4, x F32 3 4", t[0], t[1])
 CALL(gelu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
 CALL(patchify, "y F32 4 12, x F32 2 3 2 4", t[0], t[1], 2)
 CALL(unpatchify, "x F32 2 3 2 4, y F32 4 12", t[0], t[1], 2)
-CALL(causal_conv3d_forward, "y F32 2 3 4 5, x F32 2 3 4 2, history F32 2 3 4 2, w F32 5 3 3 3 2, b F32 5",
-     t[0], t[1], t[2], true, t[3], t[4])
+CALL(causal_conv3d_forward,
+     "y F32 2 3 4 5, x F32 4 3 4 2, history F32 2 3 4 2, w F32 5 3 3 3 2, b F32 5, "
+     "residual? F32 2 3 4 5",
+     t[0], t[1], t[2], true, t[3], t[4], t[5])
 CALL(conv2d_forward, "y F32 2 3 4 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3], 1)
 CALL(halve_time_forward, "y F32 2 3 4 2, x F32 3 3 4 2", t[0], t[1])
 CALL(upsample_forward, "y F32 4 6 8 2, x F32 2 3 4 2", t[0], t[1], true)
@@ -274,8 +276,14 @@ static void test_scalars(void)
     } while (0)
     REFUSES("no whole heads", qk_norm_rope_forward(k, &y, &x, &w, &w, NULL, NULL, 0, 1e-6f));
     REFUSES("cannot rotate", qk_norm_rope_forward(k, &y, &x, &w4, &w4, &table, &table, 4, 1e-6f));
-    REFUSES("heads", attention_forward(k, &y, NULL, &x, &x, &x, NULL, 3, 1));
-    REFUSES("heads", attention_forward(k, &y, NULL, &x, &x, &x, NULL, 0, 1));
+    struct tensor keys = given(2, 2, 8);
+#define ATTEND(keys, ...)                                                                                    \
+    attention_forward(k, &y, NULL, &x, keys, keys, NULL, &(struct attention){__VA_ARGS__})
+    REFUSES("heads", ATTEND(&x, .heads = 3));
+    REFUSES("heads", ATTEND(&x, .heads = 0));
+    REFUSES("in 2 sequences", ATTEND(&x, .heads = 2, .batch = 2));
+    REFUSES("in -1 sequences", ATTEND(&x, .heads = 2, .batch = -1));
+    REFUSES("causal attention of 3 queries to 2 keys", ATTEND(&keys, .heads = 2, .causal = true));
     struct tensor w3[3] = {w4, w4, w4}, many[GDN_PARAMS] = {w4};
     struct tensor frames = tensor_as(&video, 3, 3, 4, 4), spread = tensor_as(&out, 3, 3, 4, 4);
     REFUSES("rows of 4 in 3 heads", temporal_attention_forward(k, &spread, &frames, w3, 3));
@@ -299,7 +307,7 @@ static void test_scalars(void)
     ok(sink == 0, "a loss that could not be had is 0");
     struct tensor empty = given(4, 0, 2, 2, 4), weights = given(5, 4, 3, 3, 3, 4),
                   history = given(4, 2, 2, 2, 4);
-    REFUSES("no frames", causal_conv3d_forward(k, &empty, &empty, &history, true, &weights, &gain));
+    REFUSES("no frames", causal_conv3d_forward(k, &empty, &empty, &history, true, &weights, &gain, NULL));
     kern_clear(k);
 }
 
@@ -388,7 +396,11 @@ static void test_memory(void)
     kern_clear(k);
     w.shape[0] = 4;
     kern_copy(k, &w, &v);
-    ok(strstr(kern_error(k), "kern_copy: F32 [4] into BF16 [4]"), "%s", kern_error(k));
+    ok(kern_ok(k), "kern_copy converts between float dtypes");
+    struct tensor bytes = w;
+    bytes.dtype = DT_U8;
+    kern_copy(k, &bytes, &v);
+    ok(strstr(kern_error(k), "kern_copy: F32 [4] into U8 [4]"), "%s", kern_error(k));
     kern_clear(k);
     v.data = NULL;
     kern_zero(k, &v);

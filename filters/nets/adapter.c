@@ -185,9 +185,15 @@ void adapter_close(struct adapter *a)
 bool adapter_attach(struct adapter *a, struct kern *k, bool training)
 {
     a->k = k;
-    a->values = kern_alloc(k, DT_F32, 1, a->size);
+    a->values = a->working = kern_alloc(k, DT_F32, 1, a->size);
+    if (kern_compute(k) != DT_F32) a->working = kern_alloc(k, kern_compute(k), 1, a->size);
     if (training) a->grads = kern_alloc(k, DT_F32, 1, a->size);
     return kern_ok(k);
+}
+
+void adapter_refresh(struct adapter *a)
+{
+    if (a->working.dtype != DT_F32) kern_copy(a->k, &a->working, &a->values);
 }
 
 void adapter_init(struct adapter *a, uint64_t seed)
@@ -219,6 +225,7 @@ void adapter_init(struct adapter *a, uint64_t seed)
             kern_upload(a->k, &view, &host);
             free(v);
         }
+    adapter_refresh(a);
 }
 
 /* ---- looking up -----------------------------------------------------------------------------------------
@@ -503,6 +510,7 @@ struct adapter *adapter_open(struct kern *k, const char *path_and_weight, struct
     if (weighted) a->weight = weight;
     struct tensor host = tensor_of(DT_F32, values, 1, a->size);
     if (adapter_attach(a, k, false)) kern_upload(k, &a->values, &host);
+    adapter_refresh(a);
     free(values);
     if (kern_ok(k)) return a;
     fail(err, errlen, "%s: %s", path, kern_error(k));

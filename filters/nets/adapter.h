@@ -55,19 +55,20 @@ struct adapter {
     int64_t module_size, size; /* elements of one module, and of all */
     struct kern *k;
     struct tensor values, grads; /* [size] on the device; grads only for training */
+    struct tensor working;       /* the values in the compute dtype, for products; see adapter_refresh() */
     uint64_t hash;               /* of the values that were read; 0: not read from a file */
     char warning[160];           /* what the user should be told of it; empty: nothing */
 };
 
-/* The contract. y, x, dy, dx [tokens,width]; saved F32 [saved_floats]: whatever forward leaves for backward.
- */
+/* The contract. y, x, dy, dx [tokens,width]; saved [saved_count]: whatever forward leaves for backward. All
+ * of the compute dtype. */
 struct adapter_kind {
     const char *name;
     bool bound; /* its parameters belong to one size of frame: rows and cols stand in its header, and no other
                    will do */
     /* Fills a->param (name, shape, init) from rank, base and a->settings; false with the reason in err. */
     bool (*declare)(struct adapter *a, char *err, size_t errlen);
-    int64_t (*saved_floats)(const struct adapter *a, const struct token_grid *g);
+    int64_t (*saved_count)(const struct adapter *a, const struct token_grid *g);
     /* y += scale D(x) */
     void (*forward)(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
                     const struct tensor *x, struct tensor *saved);
@@ -98,6 +99,8 @@ void adapter_close(struct adapter *a);
 
 /* Device memory for the values, and for the gradients when training; values zero. */
 bool adapter_attach(struct adapter *a, struct kern *k, bool training);
+/* Call it when values have changed: working follows. */
+void adapter_refresh(struct adapter *a);
 /* Fresh initial values, keyed by (seed, module, parameter). */
 void adapter_init(struct adapter *a, uint64_t seed);
 

@@ -205,7 +205,7 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
                         (long long)cols);
     }
 
-    struct tensor one = kern_tensor(d->k, DT_F32, 2, video, wide);
+    struct tensor one = kern_tensor(d->k, c->rotary ? DT_F32 : kern_compute(d->k), 2, video, wide);
     struct tensor two = c->rotary ? kern_tensor(d->k, DT_F32, 2, video, wide) : one;
     if (c->rotary)
         g->cos = one, g->sin = two;
@@ -241,7 +241,7 @@ struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *l
 
 static struct tensor scratch(struct dit *d, int64_t rows, int64_t width)
 {
-    return kern_tensor(d->k, DT_F32, 2, rows, width);
+    return kern_tensor(d->k, kern_compute(d->k), 2, rows, width);
 }
 
 /* The i-th of the equal parts of a modulation vector [1, n width]. */
@@ -335,8 +335,9 @@ static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, st
     struct tensor qn = scratch(d, g->tokens, d->c.width), kn = scratch(d, g->tokens, d->c.width);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
-    attention_forward(k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL, (int)d->c.heads,
-                      1 / sqrtf((float)d->c.head_dim));
+    attention_forward(
+        k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL,
+        &(struct attention){.heads = (int)d->c.heads, .scale = 1 / sqrtf((float)d->c.head_dim)});
     project(d, g, i, TO_OUT, &z, &s->o, s->adapter[TO_OUT]);
     if (s->mid.data != s->in.data) kern_copy(k, &s->mid, &s->in);
     gated_add(d, g, &s->mid, &z, &m);
@@ -361,13 +362,13 @@ static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, st
     s->k = scratch(d, g->tokens, d->c.width);
     s->v = scratch(d, g->tokens, d->c.width);
     s->o = scratch(d, g->tokens, d->c.width);
-    s->lse = training ? scratch(d, d->c.heads, g->tokens) : (struct tensor){0};
+    s->lse = training ? kern_tensor(d->k, DT_F32, 2, d->c.heads, g->tokens) : (struct tensor){0};
     s->pre = pre ? scratch(d, g->tokens, 4 * d->c.width) : (struct tensor){0};
     for (int t = 0; t < ADAPTER_TARGETS; t++)
         for (int n = 0; n < d->adapters; n++)
             if (adapter_module(d->adapter[n], i, (enum adapter_target)t) >= 0)
-                s->adapter[t][n] =
-                    kern_tensor(d->k, DT_F32, 1, d->adapter[n]->kind->saved_floats(d->adapter[n], &g->token));
+                s->adapter[t][n] = kern_tensor(d->k, kern_compute(d->k), 1,
+                                               d->adapter[n]->kind->saved_count(d->adapter[n], &g->token));
 }
 
 /* silu(linear_2(silu(linear_1(embedding)))): what every modulation starts from. */

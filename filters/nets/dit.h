@@ -85,12 +85,12 @@ struct dit_saved {
     struct tensor last; /* the last block's output [tokens,width] */
 };
 
-/* out [T,C,h,w] = v(latents [T,C,h,w], text [text_length,text_dim], timestep), all F32 on the device.
+/* out F32 [T,C,h,w] = v(latents F32 [T,C,h,w], text [text_length,text_dim], timestep), on the device.
  * saved: NULL to sample; else scratch tensors are left in it, which the caller's mark must outlive until
  * dit_backward. */
 void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, const struct tensor *latents,
                  const struct tensor *text, double timestep, struct dit_saved *saved);
-/* Adds into the gradients of the first adapter. dout [T,C,h,w]. */
+/* Adds into the gradients of the first adapter. dout F32 [T,C,h,w]. */
 void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout,
                   const struct dit_saved *saved);
 

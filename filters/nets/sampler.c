@@ -20,8 +20,8 @@ static bool prepare(struct sampler *s, struct state *t, const struct tensor *sha
     for (int i = 0; i < (guided ? 6 : 5); i++)
         *latent[i] =
             kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
-    t->text = kern_tensor(k, DT_F32, 2, c->text_length, c->text_dim);
-    if (guided) t->negative = kern_tensor(k, DT_F32, 2, c->text_length, c->text_dim);
+    t->text = kern_tensor(k, kern_compute(k), 2, c->text_length, c->text_dim);
+    if (guided) t->negative = kern_tensor(k, kern_compute(k), 2, c->text_length, c->text_dim);
     return true;
 }
 

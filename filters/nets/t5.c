@@ -135,14 +135,15 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
     struct kern *k = t->k;
     const struct t5_config *c = &t->c;
     const int64_t rows = t->length, inner = c->heads * c->head;
+    const enum dtype x_type = kern_compute(k);
     size_t mark = kern_mark(k);
     struct tensor id = kern_tensor(k, DT_I32, 1, rows);
-    struct tensor x = kern_tensor(k, DT_F32, 2, rows, c->width),
-                  n = kern_tensor(k, DT_F32, 2, rows, c->width);
-    struct tensor q = kern_tensor(k, DT_F32, 2, rows, inner), key = kern_tensor(k, DT_F32, 2, rows, inner);
-    struct tensor v = kern_tensor(k, DT_F32, 2, rows, inner), o = kern_tensor(k, DT_F32, 2, rows, inner);
-    struct tensor gate = kern_tensor(k, DT_F32, 2, rows, c->hidden),
-                  up = kern_tensor(k, DT_F32, 2, rows, c->hidden);
+    struct tensor x = kern_tensor(k, x_type, 2, rows, c->width),
+                  n = kern_tensor(k, x_type, 2, rows, c->width);
+    struct tensor q = kern_tensor(k, x_type, 2, rows, inner), key = kern_tensor(k, x_type, 2, rows, inner);
+    struct tensor v = kern_tensor(k, x_type, 2, rows, inner), o = kern_tensor(k, x_type, 2, rows, inner);
+    struct tensor gate = kern_tensor(k, x_type, 2, rows, c->hidden),
+                  up = kern_tensor(k, x_type, 2, rows, c->hidden);
 
     kern_upload(k, &id, ids);
     embedding_forward(k, &x, &t->shared, &id); /* no scaling, no positions */
@@ -153,7 +154,8 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
         linear_forward(k, &q, &n, &l->q, NULL);
         linear_forward(k, &key, &n, &l->k, NULL);
         linear_forward(k, &v, &n, &l->v, NULL);
-        attention_forward(k, &o, NULL, &q, &key, &v, &t->bias, (int)c->heads, 1); /* not divided by √d */
+        attention_forward(k, &o, NULL, &q, &key, &v, &t->bias,
+                          &(struct attention){.heads = (int)c->heads, .scale = 1}); /* not divided by √d */
         linear_forward(k, &n, &o, &l->o, NULL);
         add(k, &x, &n);
 

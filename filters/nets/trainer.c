@@ -60,6 +60,7 @@ bool trainer_start(struct trainer *t, const struct trainer_start *start, const s
     if (t->shapes_only) {
         a->k = k;
         a->values = a->grads = tensor_of(DT_F32, NULL, 1, a->size);
+        a->working = tensor_of(kern_compute(k), NULL, 1, a->size);
         free(values);
         return true;
     }
@@ -140,7 +141,7 @@ static bool run(struct trainer *t, const struct example *e, bool backward, doubl
 
     struct training_point p = training_point(&t->noise, t->objective, e->s);
     struct tensor x = like(t, &e->x0), y = like(t, &e->x0), eps = like(t, &e->x0), answer = like(t, &e->x0);
-    struct tensor text = kern_tensor(k, DT_F32, 2, d->c.text_length, d->c.text_dim);
+    struct tensor text = kern_tensor(k, kern_compute(k), 2, d->c.text_length, d->c.text_dim);
     kern_upload(k, &x, &e->x0);
     kern_upload(k, &eps, &e->eps);
     kern_upload(k, &text, &e->text);
@@ -278,6 +279,7 @@ void trainer_update(struct trainer *t, int64_t step, double norm)
     double shrink = t->clip > 0 ? t->clip / (norm + 1e-6) : 1; /* torch.nn.utils.clip_grad_norm_ */
     now.lr = trainer_rate(t, step);
     adamw_step(t->dit->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
+    adapter_refresh(a);
     t->pending = 0;
 }
 
@@ -350,6 +352,7 @@ void trainer_set(struct trainer *t, const float *values, const float *m, const f
         struct tensor host = tensor_of(DT_F32, (void *)from[i], 1, a->size);
         if (from[i]) kern_upload(a->k, to[i], &host);
     }
+    adapter_refresh(a);
 }
 
 bool trainer_describe(struct trainer *t, const struct trainer_start *start, int64_t frames, int64_t width,
@@ -367,7 +370,7 @@ bool trainer_describe(struct trainer *t, const struct trainer_start *start, int6
             a->kind->name, (long long)a->rank, a->alpha, (long long)(a->size / a->module_size),
             (long long)a->size);
     fprintf(out, "model        %lld parameters, %.3f GB\n", (long long)t->dit->parameters,
-            4e-9 * (double)t->dit->parameters);
+            1e-9 * (double)dtype_size(kern_compute(t->dit->k)) * (double)t->dit->parameters);
     fprintf(out, "training     %.3f GB for adapter, gradients and moments\n", 16e-9 * (double)a->size);
     fprintf(out, "activations  %lld frames of %lldx%lld, latents [%lld,%lld,%lld,%lld]\n", (long long)n,
             (long long)w * 8, (long long)h * 8, (long long)e.x0.shape[0], (long long)c->in_channels,

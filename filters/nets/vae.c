@@ -28,17 +28,17 @@ static struct tensor load(struct vae *v, const struct coder *c, const struct ten
     struct tensor rows = tensor_rows(host, from, to - from), x;
     if (pixels) {
         struct tensor raw = kern_tensor(v->k, DT_U8, 4, to - from, height, width, (int64_t)3);
-        x = vae_activation(v, to - from, height, width, 3);
+        x = vae_roomy(v, to - from, height, width, 3);
         kern_upload(v->k, &raw, &rows);
         pixels_to_unit(v->k, &x, &raw);
     } else {
         struct tensor raw = kern_tensor(v->k, DT_F32, 4, to - from, v->c.latent, height, width);
-        x = vae_activation(v, to - from, height, width, v->c.latent);
+        x = vae_roomy(v, to - from, height, width, v->c.latent);
         kern_upload(v->k, &raw, &rows);
         channels_last(v->k, &x, &raw, (float)(1 / v->c.scaling));
     }
     if (at.h * side == height && at.w * side == width) return x;
-    struct tensor cut = vae_activation(v, to - from, at.h * side, at.w * side, x.shape[3]);
+    struct tensor cut = vae_roomy(v, to - from, at.h * side, at.w * side, x.shape[3]);
     copy_window(v->k, &cut, 0, 0, &x, at.y * side, at.x * side, at.h * side, at.w * side);
     return cut;
 }
@@ -111,9 +111,9 @@ static void tiles(struct vae *v, struct coder *c, struct tensor *out, const stru
                   channels = pixels ? 3 : 2 * v->c.latent;
     const int64_t largest = frames * least(tile_h, h) * side * least(tile_w, w) * side * channels;
     struct tensor whole = vae_activation(v, frames, h * side, w * side, channels);
-    struct tensor kept = kern_tensor(k, DT_F32, 2, 2 * columns, largest);
+    struct tensor kept = kern_tensor(k, kern_compute(k), 2, 2 * columns, largest);
 #define TILE(i, j)                                                                                           \
-    tensor_of(DT_F32, tensor_rows(&kept, (i) % 2 * columns + (j), 1).data, 4, frames,                        \
+    tensor_of(kept.dtype, tensor_rows(&kept, (i) % 2 * columns + (j), 1).data, 4, frames,                    \
               least(tile_h, h - (i)*step_h) * side, least(tile_w, w - (j)*step_w) * side, channels)
 
     for (int64_t i = 0; i * step_h < h; i++)

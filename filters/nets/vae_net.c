@@ -171,7 +171,14 @@ bool vae_declare(struct params *list, json_t *config, const char *file, char *er
 
 struct tensor vae_activation(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels)
 {
-    return kern_tensor(v->k, DT_F32, 4, frames, rows, cols, channels);
+    return kern_tensor(v->k, kern_compute(v->k), 4, frames, rows, cols, channels);
+}
+
+/* With room for two frames in front, as causal convolutions want their input. */
+struct tensor vae_roomy(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels)
+{
+    struct tensor x = vae_activation(v, 2 + frames, rows, cols, channels);
+    return tensor_rows(&x, 2, frames);
 }
 
 static struct tensor with_channels(struct vae *v, const struct tensor *x, int64_t channels)
@@ -179,9 +186,20 @@ static struct tensor with_channels(struct vae *v, const struct tensor *x, int64_
     return vae_activation(v, x->shape[0], x->shape[1], x->shape[2], channels);
 }
 
-static void causal(struct vae *v, struct tensor *y, const struct tensor *x, struct causal *c, bool first)
+static struct tensor roomy(struct vae *v, const struct tensor *x, int64_t channels)
 {
-    causal_conv3d_forward(v->k, y, x, &c->history, first, &c->conv.w, &c->conv.b);
+    return vae_roomy(v, x->shape[0], x->shape[1], x->shape[2], channels);
+}
+
+/* y = conv(x), plus residual when there is one; x is roomy */
+static void causal(struct vae *v, struct tensor *y, const struct tensor *x, struct causal *c, bool first,
+                   const struct tensor *residual)
+{
+    struct tensor whole = *x;
+    whole.shape[0] = 2;
+    if (x->data) whole.data = (char *)x->data - tensor_bytes(&whole);
+    whole.shape[0] += x->shape[0];
+    causal_conv3d_forward(v->k, y, &whole, &c->history, first, &c->conv.w, &c->conv.b, residual);
 }
 
 /* 1x1x1: a product, pixel by pixel */
@@ -210,24 +228,21 @@ static void norm_silu(struct vae *v, struct tensor *y, const struct tensor *x, c
     kern_release(v->k, mark);
 }
 
-/* x + conv2(silu(norm2(conv1(silu(norm1(x))))))        in place when it can be; else x is used up */
+/* x + conv2(silu(norm2(conv1(silu(norm1(x))))))        roomy; in place when it can be, else x is used up */
 static struct tensor resnet(struct vae *v, struct resnet *r, struct tensor x, const struct tensor *z,
                             bool first)
 {
     struct tensor sum = x;
     if (r->in != r->out) {
-        sum = with_channels(v, &x, r->out);
+        sum = roomy(v, &x, r->out);
         pointwise(v, &sum, &x, &r->shortcut);
     }
     size_t mark = kern_mark(v->k);
-    struct tensor n = r->in == r->out ? with_channels(v, &x, r->in) : x;
-    struct tensor h = with_channels(v, &x, r->out);
+    struct tensor n = r->in == r->out ? roomy(v, &x, r->in) : x, h = roomy(v, &x, r->out);
     norm_silu(v, &n, &x, &r->norm1, z);
-    causal(v, &h, &n, &r->conv1, first);
+    causal(v, &h, &n, &r->conv1, first, NULL);
     norm_silu(v, &h, &h, &r->norm2, z);
-    struct tensor y = r->in == r->out ? n : with_channels(v, &x, r->out); /* n has served */
-    causal(v, &y, &h, &r->conv2, first);
-    add(v->k, &sum, &y);
+    causal(v, &sum, &h, &r->conv2, first, &sum);
     kern_release(v->k, mark);
     return sum;
 }
@@ -242,7 +257,7 @@ static struct tensor level(struct vae *v, struct level *l, struct tensor x, cons
 static struct tensor downsample(struct vae *v, const struct conv *c, struct tensor x, bool time)
 {
     const int64_t frames = time ? (x.shape[0] + 1) / 2 : x.shape[0], channels = x.shape[3];
-    struct tensor y = vae_activation(v, frames, x.shape[1] / 2, x.shape[2] / 2, channels);
+    struct tensor y = vae_roomy(v, frames, x.shape[1] / 2, x.shape[2] / 2, channels);
     size_t mark = kern_mark(v->k);
     if (time) {
         struct tensor half = vae_activation(v, frames, x.shape[1], x.shape[2], channels);
@@ -263,7 +278,7 @@ static int64_t twice(int64_t frames)
 static struct tensor upsample(struct vae *v, const struct conv *c, struct tensor x, bool time)
 {
     const int64_t frames = time ? twice(x.shape[0]) : x.shape[0];
-    struct tensor y = vae_activation(v, frames, 2 * x.shape[1], 2 * x.shape[2], x.shape[3]);
+    struct tensor y = vae_roomy(v, frames, 2 * x.shape[1], 2 * x.shape[2], x.shape[3]);
     size_t mark = kern_mark(v->k);
     struct tensor wide = vae_activation(v, frames, 2 * x.shape[1], 2 * x.shape[2], x.shape[3]);
     upsample_forward(v->k, &wide, &x, time);
@@ -278,8 +293,8 @@ struct tensor vae_encode_chunk(struct vae *v, struct tensor pixels, bool first)
 {
     struct coder *e = &v->encoder;
     const int last = v->c.levels - 1;
-    struct tensor x = with_channels(v, &pixels, v->c.channels[0]);
-    causal(v, &x, &pixels, &e->conv_in, first);
+    struct tensor x = roomy(v, &pixels, v->c.channels[0]);
+    causal(v, &x, &pixels, &e->conv_in, first, NULL);
     for (int i = 0; i <= last; i++) {
         x = level(v, &e->level[i], x, NULL, first);
         if (i < last) x = downsample(v, &e->level[i].resample, x, i < v->c.time_levels);
@@ -287,7 +302,7 @@ struct tensor vae_encode_chunk(struct vae *v, struct tensor pixels, bool first)
     x = level(v, &e->mid, x, NULL, first);
     norm_silu(v, &x, &x, &e->norm_out, NULL);
     struct tensor moments = with_channels(v, &x, 2 * v->c.latent);
-    causal(v, &moments, &x, &e->conv_out, first);
+    causal(v, &moments, &x, &e->conv_out, first, NULL);
     return moments;
 }
 
@@ -295,8 +310,8 @@ struct tensor vae_decode_chunk(struct vae *v, struct tensor z, bool first)
 {
     struct coder *d = &v->decoder;
     const int last = v->c.levels - 1;
-    struct tensor x = with_channels(v, &z, v->c.channels[last]);
-    causal(v, &x, &z, &d->conv_in, first);
+    struct tensor x = roomy(v, &z, v->c.channels[last]);
+    causal(v, &x, &z, &d->conv_in, first, NULL);
     x = level(v, &d->mid, x, &z, first);
     for (int i = 0; i <= last; i++) {
         x = level(v, &d->level[i], x, &z, first);
@@ -304,7 +319,7 @@ struct tensor vae_decode_chunk(struct vae *v, struct tensor z, bool first)
     }
     norm_silu(v, &x, &x, &d->norm_out, &z);
     struct tensor pixels = with_channels(v, &x, 3);
-    causal(v, &pixels, &x, &d->conv_out, first);
+    causal(v, &pixels, &x, &d->conv_out, first, NULL);
     return pixels;
 }
 

@@ -76,6 +76,9 @@ void vae_params(struct params *list, struct vae *v, bool encoder, bool decoder);
  * the causal convolutions are set up by vae_histories(), for a window of [h,w] latents, before the first
  * chunk. */
 struct tensor vae_activation(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels);
+/* The same with room for two frames in front of it, which a causal convolution fills with its history: pixels
+ * and z below are such. */
+struct tensor vae_roomy(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels);
 void vae_histories(struct vae *v, struct coder *c, int64_t h, int64_t w);
 /* pixels [T,H,W,3] -> moments [T',h,w,2C] */
 struct tensor vae_encode_chunk(struct vae *v, struct tensor pixels, bool first);

@@ -127,8 +127,7 @@ static bool loading_start(struct loading *l, struct kern *k, const struct params
                           size_t errlen)
 {
     bool good = true;
-    *l = (struct loading){
-        .k = k, .dtype = strcmp(kern_device(k), "cpu") ? DT_BF16 : DT_F32, .size = PIECE_BYTES};
+    *l = (struct loading){.k = k, .dtype = kern_compute(k), .size = PIECE_BYTES};
     for (int i = 0; i < list->count; i++) {
         struct tensor row = list->param[i].shape;
         if (row.rank) row.shape[0] = 1;

@@ -31,7 +31,7 @@ struct param *param_add(struct params *list, struct tensor *slot, struct tensor 
 void params_free(struct params *list);
 int64_t params_count(const struct params *list); /* elements of all of them */
 
-/* Fill every slot with device memory in the device's weight dtype (F32 on the CPU, else BF16): from files,
+/* Fill every slot with device memory in the device's compute dtype: from files,
  * whose tensors may be F32, F16 or BF16, or made up when the model is random:. A tensor that is missing,
  * extra (but for `alias`, which may be present: NULL-terminated list, may be NULL) or has another shape is
  * named in the error, and so is one with a NaN or an infinity. id, when not NULL, gets 16 hex digits that

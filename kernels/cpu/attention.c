@@ -4,6 +4,7 @@
 #include <float.h>
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 enum { QUERIES = 128 }; /* rows of scores that are worked on at once */
 
@@ -50,34 +51,38 @@ static bool fits_blas(struct kern *k, int64_t rows, int64_t width)
 
 void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
                            const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
-                           int heads, float scale)
+                           const struct attention *a)
 {
-    int64_t rows = q->shape[0], width = q->shape[1], d = width / heads, tile = min64(QUERIES, rows);
-    float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * rows);
-    if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
-    int n = (int)rows, depth = (int)d, stride = (int)width;
-    PARALLEL_FOR(k, heads * rows * rows, collapse(2))
-    for (int64_t h = 0; h < heads; h++)
-        for (int64_t first = 0; first < rows; first += tile) {
-            float *p = scratch + omp_get_thread_num() * tile * rows;
-            int m = (int)min64(tile, rows - first);
-            int64_t at = first * width + h * d;
-            float *out = f32(o) + at;
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, scale, f32(q) + at, stride,
-                        f32(kk) + h * d, stride, 0, p, n);
-            double sum[QUERIES];
-            for (int64_t i = 0; i < m; i++) {
-                float *row = p + i * rows;
-                if (bias) add_row(row, f32(bias) + (h * rows + first + i) * rows, rows);
-                float max = row_max(row, rows);
-                exp_row(row, max, rows);
-                sum[i] = sum_of(row, rows);
-                if (lse) f32(lse)[h * rows + first + i] = (float)(max + log(sum[i]));
+    int64_t batch = a->batch ? a->batch : 1, rows = q->shape[0] / batch, keys = kk->shape[0] / batch;
+    int64_t width = q->shape[1], d = width / a->heads, tile = min64(QUERIES, rows);
+    float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * keys);
+    if (!scratch || !rows || !d || !fits_blas(k, keys, width)) return;
+    int n = (int)keys, depth = (int)d, stride = (int)width;
+    PARALLEL_FOR(k, batch * a->heads * rows * keys, collapse(3))
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < a->heads; h++)
+            for (int64_t first = 0; first < rows; first += tile) {
+                float *p = scratch + omp_get_thread_num() * tile * keys;
+                int m = (int)min64(tile, rows - first);
+                int64_t at = (b * rows + first) * width + h * d, key_at = b * keys * width + h * d;
+                float *out = f32(o) + at;
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, a->scale, f32(q) + at,
+                            stride, f32(kk) + key_at, stride, 0, p, n);
+                double sum[QUERIES];
+                for (int64_t i = 0; i < m; i++) {
+                    int64_t seen = a->causal ? first + i + 1 + keys - rows : keys;
+                    float *row = p + i * keys;
+                    if (bias) add_row(row, f32(bias) + (h * rows + first + i) * keys, seen);
+                    float max = row_max(row, seen);
+                    exp_row(row, max, seen);
+                    memset(row + seen, 0, (size_t)(keys - seen) * sizeof *row);
+                    sum[i] = sum_of(row, seen);
+                    if (lse) f32(lse)[(h * batch + b) * rows + first + i] = (float)(max + log(sum[i]));
+                }
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, 1, p, n, f32(v) + key_at,
+                            stride, 0, out, stride);
+                for (int64_t i = 0; i < m; i++) scale_row(out + i * width, (float)(1 / sum[i]), d);
             }
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, 1, p, n, f32(v) + h * d,
-                        stride, 0, out, stride);
-            for (int64_t i = 0; i < m; i++) scale_row(out + i * width, (float)(1 / sum[i]), d);
-        }
 }
 
 void cpu_attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,

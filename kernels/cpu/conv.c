@@ -4,23 +4,16 @@
 
 #include <cblas.h>
 #include <limits.h>
+#include <string.h>
 
 enum { PIXELS = 256 };
 
 struct conv {
-    const float *x, *history; /* history: the two frames before x; with `first` it is x[0] */
-    bool first;
+    const float *x;
     int64_t H, W, C;             /* of a frame of x */
     int64_t out_h, out_w, count; /* output pixels of a frame, of all frames */
     int depth, stride, pad;      /* taps in time; step and zero rows above in space */
 };
-
-static const float *frame(const struct conv *g, int64_t t)
-{
-    int64_t size = g->H * g->W * g->C;
-    if (t >= 0) return g->x + t * size;
-    return g->first ? g->x : g->history + (2 + t) * size;
-}
 
 /* Three neighbours of row i of a frame, from column j on: 3C values, zero outside the frame. */
 static float *gather_row(float *to, const struct conv *g, const float *from, int64_t i, int64_t j)
@@ -38,9 +31,10 @@ static void gather(float *to, const struct conv *g, int64_t pixel, int64_t n)
 {
     for (int64_t p = pixel; p < pixel + n; p++) {
         int64_t t = p / (g->out_h * g->out_w), i = p / g->out_w % g->out_h, j = p % g->out_w;
-        for (int64_t dt = 1 - g->depth; dt <= 0; dt++)
+        for (int64_t dt = 0; dt < g->depth; dt++)
             for (int di = 0; di < 3; di++)
-                to = gather_row(to, g, frame(g, t + dt), i * g->stride + di - g->pad, j * g->stride - g->pad);
+                to = gather_row(to, g, g->x + (t + dt) * g->H * g->W * g->C, i * g->stride + di - g->pad,
+                                j * g->stride - g->pad);
     }
 }
 
@@ -51,7 +45,7 @@ HOT static void add_bias(float *restrict y, const float *restrict b, int64_t pix
 }
 
 static void convolve(struct kern *k, struct tensor *y, const struct conv *g, const struct tensor *w,
-                     const struct tensor *b)
+                     const struct tensor *b, const struct tensor *residual)
 {
     int64_t taps = g->depth * 9 * g->C, out = w->shape[0], tile = min64(PIXELS, g->count);
     float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * taps);
@@ -66,20 +60,20 @@ static void convolve(struct kern *k, struct tensor *y, const struct conv *g, con
         float *rows = scratch + omp_get_thread_num() * tile * taps, *to = f32(y) + pixel * out;
         int64_t n = min64(tile, g->count - pixel);
         gather(rows, g, pixel, n);
+        if (residual && residual->data != y->data)
+            memcpy(to, f32(residual) + pixel * out, (size_t)(n * out) * sizeof *to);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)out, (int)taps, 1, rows, (int)taps,
-                    f32(w), (int)taps, 0, to, (int)out);
+                    f32(w), (int)taps, residual != NULL, to, (int)out);
         add_bias(to, f32(b), n, out);
     }
 }
 
-void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, const struct tensor *x,
-                               struct tensor *history, bool first, const struct tensor *w,
-                               const struct tensor *b)
+void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
+                               bool first, const struct tensor *w, const struct tensor *b,
+                               const struct tensor *residual)
 {
-    int64_t T = x->shape[0], size = x->shape[1] * x->shape[2] * x->shape[3];
+    int64_t T = x->shape[0] - 2, size = x->shape[1] * x->shape[2] * x->shape[3];
     struct conv g = {.x = f32(x),
-                     .history = f32(history),
-                     .first = first,
                      .H = x->shape[1],
                      .W = x->shape[2],
                      .C = x->shape[3],
@@ -89,12 +83,13 @@ void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, const struct te
                      .stride = 1,
                      .pad = 1,
                      .count = T * x->shape[1] * x->shape[2]};
-    convolve(k, y, &g, w, b);
-    if (k->planning || !kern_ok(k)) return;
-    float *h = f32(history);
-    size_t bytes = (size_t)size * sizeof *h;
-    memmove(h, T > 1 ? f32(x) + (T - 2) * size : first ? f32(x) : h + size, bytes);
-    memmove(h + size, f32(x) + (T - 1) * size, bytes);
+    if (!k->planning) {
+        const size_t frame = (size_t)size * sizeof(float);
+        memcpy(f32(x), first ? f32(x) + 2 * size : f32(history), frame);
+        memcpy(f32(x) + size, first ? f32(x) + 2 * size : f32(history) + size, frame);
+        memcpy(f32(history), f32(x) + T * size, 2 * frame);
+    }
+    convolve(k, y, &g, w, b, residual);
 }
 
 void cpu_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
@@ -110,5 +105,5 @@ void cpu_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x
                      .stride = stride,
                      .pad = stride == 1,
                      .count = y->shape[0] * y->shape[1] * y->shape[2]};
-    convolve(k, y, &g, w, b);
+    convolve(k, y, &g, w, b, NULL);
 }

@@ -64,6 +64,10 @@ static void cpu_convert(struct kern *k, struct tensor *dst, const struct tensor 
 static void cpu_copy(struct kern *k, struct tensor *dst, const struct tensor *src)
 {
     const size_t tile = 1 << 20;
+    if (dst->dtype != src->dtype) {
+        tensor_convert(dst, src);
+        return;
+    }
     size_t bytes = tensor_bytes(src);
     PARALLEL_FOR(k, bytes / 4)
     for (size_t i = 0; i < bytes; i += tile)

@@ -135,7 +135,7 @@ static int64_t video_tokens(const struct token_grid *g)
 }
 
 /* z and o of the video; all between them is computed again */
-static int64_t saved_floats(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
 {
     return 2 * video_tokens(g) * a->rank;
 }
@@ -144,10 +144,13 @@ struct views {
     struct tensor v, u, own[GDN_PARAMS];
 };
 
-static struct views view(struct adapter *a, const struct tensor *flat, int module)
+/* of the values: the two projections in the compute dtype, all else as the optimiser has it */
+static struct views view(struct adapter *a, const struct tensor *projections, const struct tensor *own,
+                         int module)
 {
-    struct views w = {.v = adapter_view(a, flat, module, V), .u = adapter_view(a, flat, module, U)};
-    for (int i = 0; i < GDN_PARAMS; i++) w.own[i] = adapter_view(a, flat, module, OWN + i);
+    struct views w = {.v = adapter_view(a, projections, module, V),
+                      .u = adapter_view(a, projections, module, U)};
+    for (int i = 0; i < GDN_PARAMS; i++) w.own[i] = adapter_view(a, own, module, OWN + i);
     return w;
 }
 
@@ -167,7 +170,7 @@ static struct tensor half(const struct tensor *saved, int i, const struct adapte
 static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
                     const struct tensor *x, struct tensor *saved)
 {
-    struct views w = view(a, &a->values, module);
+    struct views w = view(a, &a->working, &a->values, module);
     struct tensor xv = tensor_rows(x, g->n_text, video_tokens(g)),
                   yv = tensor_rows(y, g->n_text, video_tokens(g));
     struct tensor z = half(saved, 0, a, g), o = half(saved, 1, a, g), z4 = frames(&z, a, g),
@@ -181,13 +184,15 @@ static void forward(struct adapter *a, int module, const struct token_grid *g, s
 static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
                      const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
 {
-    struct views w = view(a, &a->values, module), dw = view(a, &a->grads, module);
+    struct views w = view(a, &a->working, &a->values, module), dw = view(a, &a->grads, &a->grads, module);
     struct tensor xv = tensor_rows(x, g->n_text, video_tokens(g)),
                   dyv = tensor_rows(dy, g->n_text, video_tokens(g));
     struct tensor z = half(saved, 0, a, g), o = half(saved, 1, a, g), z4 = frames(&z, a, g);
     size_t mark = kern_mark(a->k);
-    struct tensor d_o = kern_tensor(a->k, DT_F32, 2, video_tokens(g), a->rank), do4 = frames(&d_o, a, g);
-    struct tensor dz = kern_tensor(a->k, DT_F32, 2, video_tokens(g), a->rank), dz4 = frames(&dz, a, g);
+    struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank),
+                  do4 = frames(&d_o, a, g);
+    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank),
+                  dz4 = frames(&dz, a, g);
     matmul(a->k, &dw.u, &dyv, true, &o, false, adapter_scale(a), 1);
     matmul(a->k, &d_o, &dyv, false, &w.u, false, adapter_scale(a), 0);
     gdn_cssm_backward(a->k, &dz4, dw.own, &do4, &z4, w.own, setting(a, "dk"), setting(a, "rope"));
@@ -202,7 +207,7 @@ static void backward(struct adapter *a, int module, const struct token_grid *g, 
 const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
                                               .bound = true,
                                               .declare = declare,
-                                              .saved_floats = saved_floats,
+                                              .saved_count = saved_count,
                                               .forward = forward,
                                               .backward = backward,
                                               .fill = fill};

@@ -13,7 +13,7 @@ static bool declare(struct adapter *a, char *err, size_t errlen)
     return true;
 }
 
-static int64_t saved_floats(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
 {
     return (g->n_text + g->frames * g->rows * g->cols) * a->rank;
 }
@@ -22,7 +22,7 @@ static void forward(struct adapter *a, int module, const struct token_grid *g, s
                     const struct tensor *x, struct tensor *saved)
 {
     (void)g; /* all tokens are alike */
-    struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
+    struct tensor va = adapter_view(a, &a->working, module, A), vb = adapter_view(a, &a->working, module, B);
     struct tensor z = tensor_as(saved, 2, x->shape[0], a->rank); /* A x */
     matmul(a->k, &z, x, false, &va, true, 1, 0);
     matmul(a->k, y, &z, false, &vb, true, adapter_scale(a), 1);
@@ -33,11 +33,11 @@ static void backward(struct adapter *a, int module, const struct token_grid *g, 
                      const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
 {
     (void)g;
-    struct tensor va = adapter_view(a, &a->values, module, A), vb = adapter_view(a, &a->values, module, B);
+    struct tensor va = adapter_view(a, &a->working, module, A), vb = adapter_view(a, &a->working, module, B);
     struct tensor ga = adapter_view(a, &a->grads, module, A), gb = adapter_view(a, &a->grads, module, B);
     struct tensor z = tensor_as(saved, 2, x->shape[0], a->rank);
     size_t mark = kern_mark(a->k);
-    struct tensor dz = kern_tensor(a->k, DT_F32, 2, x->shape[0], a->rank);
+    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, x->shape[0], a->rank);
     matmul(a->k, &gb, dy, true, &z, false, adapter_scale(a), 1);
     matmul(a->k, &dz, dy, false, &vb, false, adapter_scale(a), 0);
     matmul(a->k, &ga, &dz, true, x, false, 1, 1);
@@ -54,7 +54,7 @@ static void merge(struct adapter *a, int module, struct tensor *w)
 const struct adapter_kind adapter_standard = {
     .name = "standard",
     .declare = declare,
-    .saved_floats = saved_floats,
+    .saved_count = saved_count,
     .forward = forward,
     .backward = backward,
     .merge = merge,

@@ -35,7 +35,7 @@ static int64_t video_tokens(const struct token_grid *g)
 }
 
 /* z' of all tokens, z of the video */
-static int64_t saved_floats(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
 {
     return (g->n_text + 2 * video_tokens(g)) * a->rank;
 }
@@ -44,10 +44,13 @@ struct views {
     struct tensor v, u, qkv[3];
 };
 
-static struct views view(struct adapter *a, const struct tensor *flat, int module)
+/* of the values: the two projections in the compute dtype, all else as the optimiser has it */
+static struct views view(struct adapter *a, const struct tensor *projections, const struct tensor *own,
+                         int module)
 {
-    struct views w = {adapter_view(a, flat, module, V), adapter_view(a, flat, module, U), {{0}}};
-    for (int i = 0; i < 3; i++) w.qkv[i] = adapter_view(a, flat, module, QKV + i);
+    struct views w = {
+        adapter_view(a, projections, module, V), adapter_view(a, projections, module, U), {{0}}};
+    for (int i = 0; i < 3; i++) w.qkv[i] = adapter_view(a, own, module, QKV + i);
     return w;
 }
 
@@ -74,7 +77,7 @@ static struct inner parts(const struct adapter *a, const struct token_grid *g, c
 static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
                     const struct tensor *x, struct tensor *saved)
 {
-    struct views w = view(a, &a->values, module);
+    struct views w = view(a, &a->working, &a->values, module);
     struct inner s = parts(a, g, saved);
     matmul(a->k, &s.all, x, false, &w.v, true, 1, 0);
     kern_copy(a->k, &s.z, &s.video);
@@ -86,10 +89,11 @@ static void forward(struct adapter *a, int module, const struct token_grid *g, s
 static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
                      const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
 {
-    struct views w = view(a, &a->values, module), dw = view(a, &a->grads, module);
+    struct views w = view(a, &a->working, &a->values, module), dw = view(a, &a->grads, &a->grads, module);
     struct inner s = parts(a, g, saved);
     size_t mark = kern_mark(a->k);
-    struct tensor dz = kern_tensor(a->k, DT_F32, 2, x->shape[0], a->rank), video = video_of(&dz, g);
+    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, x->shape[0], a->rank),
+                  video = video_of(&dz, g);
     matmul(a->k, &dw.u, dy, true, &s.all, false, adapter_scale(a), 1);
     matmul(a->k, &dz, dy, false, &w.u, false, adapter_scale(a), 0);
     temporal_attention_backward(a->k, &video, dw.qkv, &video, &s.z, w.qkv, HEADS);
@@ -100,6 +104,6 @@ static void backward(struct adapter *a, int module, const struct token_grid *g, 
 
 const struct adapter_kind adapter_transformer = {.name = "transformer",
                                                  .declare = declare,
-                                                 .saved_floats = saved_floats,
+                                                 .saved_count = saved_count,
                                                  .forward = forward,
                                                  .backward = backward};
