@@ -35,7 +35,7 @@ FLAGS   := -I. -D_GNU_SOURCE -MMD -MP -fopenmp -ffp-contract=off -fno-math-errno
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
 PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
-LINK    := -Wl,--as-needed $(PKG_L) -ldl -lm
+LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
 LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
            $(wildcard filters/stats/*.c) filters/filter.c filters/compute.c
@@ -43,7 +43,25 @@ OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)
 
-all: $(addprefix $(BIN)/,$(FILTERS))
+# The CUDA backend is an object that programs open at run time. Without nvcc it is left out.
+NVCC    ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+NVFLAGS := -O3 -std=c++17 -lineinfo -I. -MMD -MP -D_GNU_SOURCE -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_90,code=compute_90 \
+           -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden
+CUDA_OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(wildcard kernels/cuda/*.cu)))
+CUDA_SO := $(if $(and $(NVCC),$(if $(SAN),,y)),$(BIN)/sluice-cuda.so)
+
+all: $(addprefix $(BIN)/,$(FILTERS)) $(CUDA_SO)
+
+cuda: $(CUDA_SO)
+
+$(BIN)/sluice-cuda.so: $(CUDA_OBJECTS)
+	@mkdir -p $(@D) $(BUILD)/tests
+	$(NVCC) -shared -o $@ $^ -lcublasLt -lcufft -ldl
+	@ln -sf $(abspath $@) $(BUILD)/tests/
+
+$(BUILD)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -c -o $@ $<
 
 # Linked as C++, which the tokenizer is: a sanitizer has a part of its own for that.
 $(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/libsluice.a
@@ -103,6 +121,6 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all deps demo demo-adapters test check soak bench install format clean
-.PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o
+.PHONY: all cuda deps demo demo-adapters test check soak bench install format clean
+.PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o $(BUILD)/%.cu.o
 .DELETE_ON_ERROR:

@@ -1,0 +1,217 @@
+/* The CUDA device: memory, copies and the table of operations. Opened at run time by kernels/device.c under
+ * the name cuda_backend. */
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGING = 32 << 20, WORKSPACE = 64 << 20, SUMS = 16 };
+
+bool cuda_good(struct kern *k, const char *what, cudaError_t e)
+{
+    if (e == cudaSuccess) return true;
+    kern_fail(k, "%s: %s on %s", !strncmp(what, "cuda_", 5) ? what + 5 : what, cudaGetErrorString(e),
+              k->device);
+    return false;
+}
+
+bool cublas_good(struct kern *k, const char *what, cublasStatus_t e)
+{
+    if (e == CUBLAS_STATUS_SUCCESS) return true;
+    kern_fail(k, "%s: %s on %s", !strncmp(what, "cuda_", 5) ? what + 5 : what, cublasLtGetStatusString(e),
+              k->device);
+    return false;
+}
+
+static void cuda_close(struct kern *k)
+{
+    struct cuda *c = cuda_of(k);
+    if (!c) return;
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    cuda_products_close(c);
+    cuda_convolutions_close(c);
+    cuda_attentions_close(c);
+    if (c->blas) cublasLtDestroy(c->blas);
+    cudaFree(c->workspace);
+    cudaFreeHost(c->staging);
+    cudaFreeHost(c->sums);
+    if (c->stream) cudaStreamDestroy(c->stream);
+    free(c);
+    k->state = NULL;
+}
+
+static bool is_there(struct kern *k, int index)
+{
+    int count = 0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    if (e == cudaErrorInsufficientDriver)
+        kern_fail(k, "no CUDA driver, or one older than this build needs");
+    else if (e == cudaErrorNoDevice || (e == cudaSuccess && count == 0))
+        kern_fail(k, "no CUDA device");
+    else if (e != cudaSuccess)
+        kern_fail(k, "CUDA: %s", cudaGetErrorString(e));
+    else if (index >= count)
+        kern_fail(k, "no device cuda:%d; there %s %d", index, count == 1 ? "is" : "are", count);
+    return kern_ok(k);
+}
+
+static bool can_run(struct kern *k, const struct cudaDeviceProp *p)
+{
+    if (p->major >= 9) return true;
+    kern_fail(k, "%s is a %s of compute capability %d.%d; this build needs 9.0", k->device, p->name, p->major,
+              p->minor);
+    return false;
+}
+
+static bool cuda_open(struct kern *k, int index)
+{
+    struct cudaDeviceProp p;
+    struct cuda *c;
+    if (!is_there(k, index)) return false;
+    snprintf(k->device, sizeof k->device, "cuda:%d", index);
+    if (!cuda_good(k, k->device, cudaGetDeviceProperties(&p, index)) || !can_run(k, &p)) return false;
+    k->state = c = (struct cuda *)calloc(1, sizeof *c);
+    if (!c) {
+        kern_fail(k, "out of memory");
+        return false;
+    }
+    c->index = index;
+    c->processors = p.multiProcessorCount;
+    c->staging_size = STAGING;
+    c->workspace_size = WORKSPACE;
+    if (cuda_good(k, k->device, cudaSetDevice(index)) &&
+        cuda_good(k, k->device, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking)) &&
+        cuda_good(k, k->device, cudaMalloc(&c->workspace, WORKSPACE)) &&
+        cuda_good(k, k->device, cudaMallocHost((void **)&c->staging, STAGING)) &&
+        cuda_good(k, k->device, cudaMallocHost((void **)&c->sums, SUMS * sizeof *c->sums)) &&
+        cublas_good(k, k->device, cublasLtCreate(&c->blas)))
+        return true;
+    cuda_close(k);
+    return false;
+}
+
+static void *cuda_alloc(struct kern *k, size_t bytes)
+{
+    void *p = NULL;
+    if (cudaMalloc(&p, bytes) != cudaSuccess) {
+        cudaGetLastError(); /* the caller tells it, with the numbers; it must not stick */
+        return NULL;
+    }
+    if (cuda_good(k, "alloc", cudaMemsetAsync(p, 0, bytes, stream_of(k)))) return p;
+    cudaFree(p);
+    return NULL;
+}
+
+static void cuda_free(struct kern *k, void *p)
+{
+    cudaStreamSynchronize(stream_of(k));
+    cudaFree(p);
+}
+
+static size_t cuda_available(struct kern *k)
+{
+    size_t available = 0, all;
+    cuda_good(k, "available", cudaMemGetInfo(&available, &all));
+    return available;
+}
+
+/* Piece by piece through pinned memory, converted on the host. */
+static void cuda_upload(struct kern *k, struct tensor *dst, const struct tensor *host)
+{
+    struct cuda *c = cuda_of(k);
+    const int64_t n = tensor_count(dst), step = (int64_t)(c->staging_size / dtype_size(dst->dtype));
+    const size_t from = dtype_size(host->dtype), to = dtype_size(dst->dtype);
+    for (int64_t i = 0; i < n; i += step) {
+        const int64_t count[] = {1, n - i < step ? n - i : step};
+        struct tensor src = tensor_make(host->dtype, (char *)host->data + (size_t)i * from, count);
+        struct tensor piece = tensor_make(dst->dtype, c->staging, count);
+        if (!cuda_good(k, "upload", cudaStreamSynchronize(c->stream))) return;
+        tensor_convert(&piece, &src);
+        if (!cuda_good(k, "upload",
+                       cudaMemcpyAsync((char *)dst->data + (size_t)i * to, c->staging, (size_t)count[1] * to,
+                                       cudaMemcpyHostToDevice, c->stream)))
+            return;
+    }
+}
+
+static void cuda_download(struct kern *k, struct tensor *host, const struct tensor *src)
+{
+    struct cuda *c = cuda_of(k);
+    const int64_t n = tensor_count(src), step = (int64_t)(c->staging_size / dtype_size(src->dtype));
+    const size_t from = dtype_size(src->dtype), to = dtype_size(host->dtype);
+    for (int64_t i = 0; i < n; i += step) {
+        const int64_t count[] = {1, n - i < step ? n - i : step};
+        struct tensor piece = tensor_make(src->dtype, c->staging, count);
+        struct tensor dst = tensor_make(host->dtype, (char *)host->data + (size_t)i * to, count);
+        if (!cuda_good(k, "download",
+                       cudaMemcpyAsync(c->staging, (char *)src->data + (size_t)i * from,
+                                       (size_t)count[1] * from, cudaMemcpyDeviceToHost, c->stream)) ||
+            !cuda_good(k, "download", cudaStreamSynchronize(c->stream)))
+            return;
+        tensor_convert(&dst, &piece);
+    }
+}
+
+template <typename To, typename From> __global__ static void convert(To *to, const From *from, int64_t n)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x)
+        to[i] = from_float<To>(to_float(from[i]));
+}
+
+static void cuda_copy(struct kern *k, struct tensor *dst, const struct tensor *src)
+{
+    const int64_t n = tensor_count(src);
+    const unsigned blocks = (unsigned)(ceil_div(n, 1024) < 4096 ? ceil_div(n, 1024) : 4096);
+    if (dst->dtype == src->dtype) {
+        cuda_good(k, "copy",
+                  cudaMemcpyAsync(dst->data, src->data, tensor_bytes(src), cudaMemcpyDeviceToDevice,
+                                  stream_of(k)));
+    } else if (dst->dtype == DT_BF16 && src->dtype == DT_F32) {
+        convert<<<blocks, 256, 0, stream_of(k)>>>((bf16 *)dst->data, (const float *)src->data, n);
+        cuda_good(k, "copy", cudaGetLastError());
+    } else if (dst->dtype == DT_F32 && src->dtype == DT_BF16) {
+        convert<<<blocks, 256, 0, stream_of(k)>>>((float *)dst->data, (const bf16 *)src->data, n);
+        cuda_good(k, "copy", cudaGetLastError());
+    } else {
+        kern_fail(k, "copy: %s to %s is not for %s", dtype_name(src->dtype), dtype_name(dst->dtype), k->device);
+    }
+}
+
+static void cuda_zero(struct kern *k, struct tensor *t)
+{
+    if (t->data) cuda_good(k, "zero", cudaMemsetAsync(t->data, 0, tensor_bytes(t), stream_of(k)));
+}
+
+/* For tests: lets operations work on the host's own memory, and waits until they are done. */
+extern "C" bool cuda_test_register(void *memory, size_t bytes)
+{
+    return cudaHostRegister(memory, bytes, cudaHostRegisterMapped) == cudaSuccess;
+}
+extern "C" bool cuda_test_wait(void)
+{
+    return cudaDeviceSynchronize() == cudaSuccess;
+}
+
+static struct backend table(void)
+{
+    struct backend b = {};
+    b.name = "cuda";
+    b.bf16 = true;
+    b.open = cuda_open;
+    b.close = cuda_close;
+    b.alloc = cuda_alloc;
+    b.free = cuda_free;
+    b.available = cuda_available;
+    b.upload = cuda_upload;
+    b.download = cuda_download;
+    b.copy = cuda_copy;
+    b.zero = cuda_zero;
+#define OP(name) b.name = cuda_##name;
+    KERNEL_OPS(OP)
+#undef OP
+    return b;
+}
+
+extern "C" __attribute__((visibility("default"))) const struct backend cuda_backend = table();

@@ -1,0 +1,140 @@
+/* cuda - what the CUDA backend's files share.
+ *
+ * Each operation of kernels.h is a function cuda_NAME here, which launches on the device's one stream and
+ * waits for nothing: scratch memory may be given back at once, since what uses it next runs later on the same
+ * stream. Only downloads, and operations whose result the host sees, wait. Shapes and dtypes have been checked
+ * by the shared entries in kernels/kernels.c; those that take scratch return when it has no data (planning).
+ *
+ * Deterministic: reductions have a fixed order, there are no float atomics. Sums are in F32 or better. */
+#ifndef KERNELS_CUDA_CUDA_H
+#define KERNELS_CUDA_CUDA_H
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "kernels/backend.h"
+}
+
+#define OP(name) extern "C" __typeof__(name) cuda_##name __attribute__((weak));
+KERNEL_OPS(OP)
+#undef OP
+
+struct matmul_plans;
+struct cuda_attention_plans;
+struct cuda_convolution_plans;
+
+struct cuda {
+    int index, processors; /* multiprocessors of the device */
+    cudaStream_t stream;
+    cublasLtHandle_t blas;
+    struct matmul_plans *products;                /* products.cu: algorithms by shape */
+    struct cuda_convolution_plans *convolutions;  /* conv.cu */
+    struct cuda_attention_plans *attentions;      /* attention.cu */
+    void *workspace;                              /* for cuBLASLt and cuDNN, one call at a time */
+    size_t workspace_size;
+    char *staging; /* pinned: values on their way between host and device */
+    size_t staging_size;
+    double *sums; /* pinned: results that the host sees */
+};
+
+static inline struct cuda *cuda_of(struct kern *k)
+{
+    return (struct cuda *)k->state;
+}
+
+static inline cudaStream_t stream_of(struct kern *k)
+{
+    return cuda_of(k)->stream;
+}
+
+/* Records a failure under the operation's name; false when there was one. */
+bool cuda_good(struct kern *k, const char *what, cudaError_t e);
+bool cublas_good(struct kern *k, const char *what, cublasStatus_t e);
+
+/* After a launch: CUDA_LAUNCHED(k) */
+#define CUDA_LAUNCHED(k) cuda_good(k, __func__, cudaGetLastError())
+
+/* Scratch of `count` elements for one operation; NULL while planning or when there is no room. */
+static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
+{
+    const int64_t shape[] = {1, count};
+    return kern_tensor_shape(k, d, shape).data;
+}
+
+/* Freed with the device; these belong to the files that make them. */
+void cuda_products_close(struct cuda *c);
+void cuda_convolutions_close(struct cuda *c);
+void cuda_attentions_close(struct cuda *c);
+
+/* ---- values ----------------------------------------------------------------------------------------- */
+
+typedef __nv_bfloat16 bf16;
+
+__device__ static inline float to_float(float x)
+{
+    return x;
+}
+__device__ static inline float to_float(bf16 x)
+{
+    return __bfloat162float(x);
+}
+template <typename T> __device__ static inline T from_float(float x);
+template <> __device__ inline float from_float<float>(float x)
+{
+    return x;
+}
+template <> __device__ inline bf16 from_float<bf16>(float x)
+{
+    return __float2bfloat16_rn(x);
+}
+
+/* 16 bytes of T at once: pack<bf16> holds eight, pack<float> four. Pointers are 16-byte aligned. */
+template <typename T> struct alignas(16) pack {
+    enum { N = 16 / sizeof(T) };
+    T v[N];
+};
+template <typename T> __device__ static inline pack<T> load_pack(const T *p)
+{
+    return *reinterpret_cast<const pack<T> *>(p);
+}
+template <typename T> __device__ static inline void store_pack(T *p, const pack<T> &v)
+{
+    *reinterpret_cast<pack<T> *>(p) = v;
+}
+
+/* Σ over a warp, over a block of up to 1024 threads; every thread gets the sum. `shared` has 32 floats. */
+__device__ static inline float warp_sum(float x)
+{
+    for (int n = 16; n; n /= 2) x += __shfl_xor_sync(0xffffffff, x, n);
+    return x;
+}
+__device__ static inline float block_sum(float x, float *shared)
+{
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = threadIdx.x % 32 < (blockDim.x + 31) / 32 ? shared[threadIdx.x % 32] : 0;
+    return warp_sum(x);
+}
+
+/* CALL_BY_DTYPE(t->dtype, T, kernel<T><<<grid, block, 0, stream_of(k)>>>(...)) */
+#define CALL_BY_DTYPE(dtype, T, ...)                                                                         \
+    do {                                                                                                     \
+        if ((dtype) == DT_BF16) {                                                                            \
+            typedef bf16 T;                                                                                  \
+            __VA_ARGS__;                                                                                     \
+        } else {                                                                                             \
+            typedef float T;                                                                                 \
+            __VA_ARGS__;                                                                                     \
+        }                                                                                                    \
+    } while (0)
+
+static inline int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+#endif
