@@ -43,7 +43,7 @@ static bool decode(struct frame *f)
     }
     struct tensor *video = frame_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
     if (!video) return false;
-    if (!video_read(path, (int)threads, video_spread, video, &info, why, sizeof why)) {
+    if (!video_read(path, (int)threads, video_spread, VIDEO_BICUBIC, video, &info, why, sizeof why)) {
         memcpy(f->error, why, sizeof why);
         return false;
     }

@@ -81,7 +81,8 @@ static void chroma_position(const AVFrame *p, int *x, int *y)
     if (d->log2_chroma_h == 1) *y = (int[]){128, 0, 256}[(location - 1) / 2 % 3];
 }
 
-struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int threads, char *err, size_t errlen)
+struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int kernel, int threads, char *err,
+                                size_t errlen)
 {
     if (from->colorspace == AVCOL_SPC_YCGCO || from->colorspace > AVCOL_SPC_BT2020_CL) {
         snprintf(err, errlen, "colour matrix %s is not supported", av_color_space_name(from->colorspace));
@@ -110,7 +111,7 @@ struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int thre
         {"dst_h_chr_pos", tx},
         {"dst_v_chr_pos", ty},
         {"threads", threads},
-        {"sws_flags", SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP},
+        {"sws_flags", kernel | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP},
     };
     int r = 0;
     for (size_t i = 0; i < sizeof option / sizeof *option && r >= 0; i++)

@@ -24,11 +24,11 @@ bool libav_error(char *err, size_t errlen, const char *what, int code);
  * memory. */
 AVFrame *libav_picture(int format, int width, int height);
 
-/* A scaler between two pictures like these: bicubic (an area-aware kernel when it shrinks), rounded exactly,
- * chroma at full resolution and where its location says. Matrix and range are taken from color_range and
- * colorspace; BT.601, limited, when they say nothing. The result does not depend on threads (0: one per
- * processor). NULL with the reason in err. */
-struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int threads, char *err,
+/* A scaler between two pictures like these, with one of libswscale's kernels, say SWS_BICUBIC (area-aware
+ * when they shrink), rounded exactly, chroma at full resolution and where its location says. Matrix and range
+ * are taken from color_range and colorspace; BT.601, limited, when they say nothing. The result does not
+ * depend on threads (0: one per processor). NULL with the reason in err. */
+struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int kernel, int threads, char *err,
                                 size_t errlen);
 
 #endif

@@ -33,7 +33,7 @@ struct painter {
     } look;
     AVFrame *
         planes; /* GBRP, for which libswscale has vector code; as large as the tensor's frames once upright */
-    int threads;
+    int kernel, threads; /* libav_scaler()'s */
     bool transpose, flip_x, flip_y;
 };
 
@@ -227,7 +227,7 @@ static bool paint(struct painter *p, const AVFrame *frame, uint8_t *out, int hei
                         frame->colorspace, frame->color_range, frame->chroma_location};
     if (!p->scaler || memcmp(&look, &p->look, sizeof look)) { /* the first, or of another size or colours */
         sws_freeContext(p->scaler);
-        p->scaler = libav_scaler(frame, p->planes, p->threads, err, errlen);
+        p->scaler = libav_scaler(frame, p->planes, p->kernel, p->threads, err, errlen);
         if (!p->scaler) return false;
         p->look = look;
     }
@@ -258,13 +258,13 @@ static bool decode(struct clip *c, struct painter *p, const int64_t *index, stru
     return got == 0;
 }
 
-bool video_read(const char *path, int threads, video_choice *choose, struct tensor *out,
-                struct video_info *info, char *err, size_t errlen)
+bool video_read(const char *path, int threads, video_choice *choose, enum video_kernel kernel,
+                struct tensor *out, struct video_info *info, char *err, size_t errlen)
 {
     libav_quiet();
     if (!check_file(path, err, errlen)) return false;
     struct clip c = {0};
-    struct painter p = {.threads = threads};
+    struct painter p = {.kernel = kernel == VIDEO_TRIANGLE ? SWS_BILINEAR : SWS_BICUBIC, .threads = threads};
     int64_t total = 0, decoded = -1, *index = calloc((size_t)out->shape[0], sizeof *index);
     bool good = index || fail(err, errlen, "%s", strerror(ENOMEM)), counted = false;
     good = good && clip_open(&c, path, threads, err, errlen) && find_turn(c.stream, &p, err, errlen) &&

@@ -39,7 +39,7 @@ static bool frames_read(const char *path, int64_t count, int64_t *number, struct
     enum { H = 24, W = 40, ROW = 3 * W, LEFT = H / 2 * ROW + ROW / 4, RIGHT = LEFT + ROW / 2 };
     uint8_t *pixels = malloc((size_t)count * H * ROW);
     struct tensor video = tensor_of(DT_U8, pixels, 4, count, H, W, 3);
-    bool good = video_read(path, 2, video_spread, &video, info, err, sizeof err);
+    bool good = video_read(path, 2, video_spread, VIDEO_BICUBIC, &video, info, err, sizeof err);
     for (int64_t k = 0; k < count && good; k++)
         number[k] = 16 * digit_of(pixels[k * H * ROW + LEFT]) + digit_of(pixels[k * H * ROW + RIGHT]);
     free(pixels);
@@ -104,7 +104,7 @@ static void check_colours(void)
                   read = tensor_of(DT_U8, back, 4, 2, H, W, 3);
     struct video_info info;
     bool good = mp4_write("patches.mp4", &video, mp4_encoder(NULL, err, sizeof err), 8, err, sizeof err) &&
-                video_read("patches.mp4", 1, video_spread, &read, &info, err, sizeof err);
+                video_read("patches.mp4", 1, video_spread, VIDEO_BICUBIC, &read, &info, err, sizeof err);
     int worst = 0;
     for (int p = 0; p < 4; p++)
         for (int c = 0; c < 3; c++) {
@@ -139,7 +139,8 @@ static void check_refusals(void)
        "no folder, no file");
     ok(refused("no encoder h265", mp4_encoder("h265", err, sizeof err)),
        "an encoder that is not there is named");
-    ok(refused("No such", video_read("nowhere.mp4", 1, video_spread, &fine, &info, err, sizeof err)),
+    ok(refused("No such",
+               video_read("nowhere.mp4", 1, video_spread, VIDEO_BICUBIC, &fine, &info, err, sizeof err)),
        "a missing file");
     ok(access("x.mp4", F_OK) != 0, "nothing is left of what was refused");
 }
