@@ -4,12 +4,12 @@
 
 #include <stdbool.h>
 
-#include "formats/model.h"
+#include "filters/nets/owl.h" /* OWL_VIDEO */
 #include "formats/tokenizer.h"
 
 /* A picture or a video stands in the ids as a run of OWL_MEDIA_TOKENS of its code; the rows that the network
  * makes of it go there. */
-enum { OWL_IMAGE = -1, OWL_VIDEO = -2, OWL_MEDIA_TOKENS = 65 };
+enum { OWL_IMAGE = -1, OWL_MEDIA_TOKENS = 65 };
 enum { OWL_SCORES = 6 }; /* 0 to 5 */
 
 /* The folder's tokenizer.model; a random: preset's is the one among the examples. NULL with the reason in
