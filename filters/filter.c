@@ -148,6 +148,7 @@ static const struct option_spec compute_options[] = {
     {.name = "dtype", .kind = OPT_CHOICE, .dest = &filter.dtype, .choices = "bf16|f32", .setting = true},
     {.name = "model", .letter = 'm', .kind = OPT_TEXT, .dest = &filter.model},
     {.name = "threads", .kind = OPT_INT, .dest = &filter.threads, .low = 0, .high = 1024},
+    {.name = "profile", .kind = OPT_FLAG, .dest = &filter.profile},
     {0}};
 static const struct option_spec seed_options[] = {
     {.name = "seed", .kind = OPT_INT, .dest = &filter.seed, .high = 9.2e18, .setting = true}, {0}};
@@ -161,7 +162,8 @@ static const struct option_spec common_options[] = {
 static const char compute_help[] =
     "      --device NAME    cpu | cuda | cuda:N                       [cuda if there is one, else cpu]\n"
     "      --dtype TYPE     bf16 | f32: of computation and output     [cuda: bf16; cpu: f32, bf16 written]\n"
-    "      --threads N      CPU threads; changes no bit               [all]\n";
+    "      --threads N      CPU threads; changes no bit               [all]\n"
+    "      --profile        tell at the end where the time went       [off]\n";
 static const char seed_help[] = "      --seed N         of the random numbers                     [42]\n";
 static const char keep_help[] = "      --keep           pass the consumed tensors on, too         [off]\n";
 static const char common_help[] = "      --strict         stop at the first record that fails       [off]\n"

@@ -49,7 +49,7 @@ struct option_spec {
 };
 
 enum filter_flags {
-    FILTER_COMPUTE = 1,      /* takes --device --dtype --model --seed --threads */
+    FILTER_COMPUTE = 1,      /* takes --device --dtype --model --threads --profile */
     FILTER_FRAMES_OUT = 2,   /* stdout carries frames: refuse a terminal */
     FILTER_TEXT_OUT = 4,     /* stdout carries text lines */
     FILTER_ARGUMENTS = 8,    /* operands allowed: filter.argc, filter.argv */
@@ -66,6 +66,7 @@ extern struct filter_state {
     const char *model;  /* or NULL */
     int64_t seed;       /* 42 */
     int64_t threads;    /* 0: all */
+    bool profile;       /* tell where the time went */
     bool strict, keep, log_json;
     int argc; /* operands */
     char **argv;

@@ -81,7 +81,7 @@ static void encode_negative(const struct model *m)
     if (!prompt_encode(&p, &negative_embeds, negative, strlen(negative), &tokens, err, sizeof err))
         die("the negative prompt: %s", err);
     prompt_close(&p);
-    kern_close(k);
+    compute_close(k);
 }
 
 struct generator {
@@ -230,6 +230,6 @@ int main(int argc, char **argv)
     close_adapters();
     dit_close(s.dit);
     model_close(m);
-    kern_close(k);
+    compute_close(k);
     return filter_finish();
 }

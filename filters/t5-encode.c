@@ -69,7 +69,7 @@ int main(int argc, char **argv)
     }
     frame_free(&f);
     prompt_close(&p);
-    kern_close(k);
+    compute_close(k);
     model_close(m);
     return filter_finish();
 }

@@ -256,6 +256,6 @@ int main(int argc, char **argv)
     if (run.metrics) run_close(&run);
     store_close(val_store);
     trainer_close(&t);
-    kern_close(k);
+    compute_close(k);
     return filter_finish();
 }

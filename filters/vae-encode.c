@@ -91,7 +91,7 @@ int main(int argc, char **argv)
     }
     frame_free(&f);
     vae_close(v);
-    kern_close(k);
+    compute_close(k);
     model_close(m);
     return filter_finish();
 }

@@ -20,7 +20,9 @@
     OP(unpatchify) OP(causal_conv3d_forward) OP(conv2d_forward) OP(halve_time_forward) OP(upsample_forward)  \
     OP(channels_last) OP(channels_second) OP(pixels_to_unit) OP(unit_to_pixels) OP(copy_window)              \
     OP(blend_edge) OP(mse_forward_backward) OP(sum_squares) OP(adamw_step)           \
-    OP(temporal_attention_forward) OP(temporal_attention_backward) OP(gdn_cssm_forward) OP(gdn_cssm_backward)
+    OP(temporal_attention_forward) OP(temporal_attention_backward) OP(gdn_cssm_forward)                      \
+    OP(gdn_cssm_backward) OP(linear_quick_gelu_forward) OP(rope_forward) OP(silu_mul_forward)                \
+    OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward)
 /* clang-format on */
 
 struct backend {
@@ -35,6 +37,7 @@ struct backend {
     void (*download)(struct kern *k, struct tensor *host, const struct tensor *src);
     void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
     void (*zero)(struct kern *k, struct tensor *t);
+    void (*wait)(struct kern *k); /* until all that was asked for is done */
 #define OP(name) __typeof__(name) *name;
     KERNEL_OPS(OP)
 #undef OP
@@ -48,11 +51,16 @@ struct kern {
     int threads;
     char error[256]; /* empty: fine */
     bool planning;
+    struct kern_profile *profile; /* NULL: nobody wants to know */
     char *stack; /* scratch: base, size, top, and the highest top seen */
     size_t size, used, peak;
     size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */
     struct kern_block *blocks;     /* long-lived allocations */
 };
+
+/* Around an operation that is to be timed; kernels.c does it. */
+void kern_profile_begin(struct kern *k);
+void kern_profile_end(struct kern *k, const char *operation);
 
 extern const struct backend cpu_backend;
 

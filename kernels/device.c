@@ -94,6 +94,11 @@ void kern_compute_in(struct kern *k, enum dtype d)
     if (d == DT_F32 || (d == DT_BF16 && k->backend->bf16)) k->compute = d;
 }
 
+void kern_wait(struct kern *k)
+{
+    if (kern_ok(k)) k->backend->wait(k);
+}
+
 bool kern_ok(const struct kern *k)
 {
     return !k->error[0];

@@ -8,14 +8,19 @@
 /* While planning there is nothing to compute. */
 #define RUN(op, ...)                                                                                         \
     do {                                                                                                     \
-        if (!k->planning) k->backend->op(k, __VA_ARGS__);                                                    \
+        if (k->planning) break;                                                                              \
+        kern_profile_begin(k);                                                                               \
+        k->backend->op(k, __VA_ARGS__);                                                                      \
+        kern_profile_end(k, #op);                                                                            \
     } while (0)
 
 /* For operations that take scratch: they are called while planning too, so that it is counted. */
 #define RUN_WITH_SCRATCH(op, ...)                                                                            \
     do {                                                                                                     \
         size_t mark = kern_mark(k);                                                                          \
+        kern_profile_begin(k);                                                                               \
         k->backend->op(k, __VA_ARGS__);                                                                      \
+        kern_profile_end(k, #op);                                                                            \
         kern_release(k, mark);                                                                               \
     } while (0)
 
@@ -120,6 +125,15 @@ void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tens
     RUN(linear_gelu_backward, dpre, dy, w, pre);
 }
 
+void linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                               const struct tensor *w, const struct tensor *b)
+{
+    if (!want(x, X, 2, -1, -1) || !want(w, X, 2, -1, x->shape[1]) || !want(b, X, 1, w->shape[0]) ||
+        !want(y, X, 2, x->shape[0], w->shape[0]))
+        return;
+    RUN(linear_quick_gelu_forward, y, x, w, b);
+}
+
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table, const struct tensor *ids)
 {
     if (!want(table, X, 2, -1, -1) || !want(ids, DT_I32, 1, -1) ||
@@ -194,6 +208,21 @@ void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tenso
         !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
     RUN(qk_norm_rope_backward, dx, dy, x, w, cos, sin, first, eps);
+}
+
+void rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cos,
+                  const struct tensor *sin, int64_t first)
+{
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) ||
+        !want(cos, DT_F32, 2, -1, -1) || !want(sin, DT_F32, 2, cos->shape[0], cos->shape[1]) ||
+        !check(cos->shape[1] > 0 && x->shape[1] % (2 * cos->shape[1]) == 0,
+               "rows of %lld are no whole heads of %lld", (long long)x->shape[1],
+               2 * (long long)cos->shape[1]) ||
+        !check(first >= 0 && x->shape[0] <= cos->shape[0] && first <= cos->shape[0] - x->shape[0],
+               "%lld rows from position %lld of %lld", (long long)x->shape[0], (long long)first,
+               (long long)cos->shape[0]))
+        return;
+    RUN(rope_forward, y, x, cos, sin, first);
 }
 
 /* x and y [T,H,W,C] alike and C in whole groups, for both group norms */
@@ -414,6 +443,13 @@ void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, 
     RUN(gelu_mul_forward, y, a, b);
 }
 
+void silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)
+{
+    if (!want_count(a, X, -1) || !want_count(b, X, tensor_count(a)) || !want_count(y, X, tensor_count(a)))
+        return;
+    RUN(silu_mul_forward, y, a, b);
+}
+
 /* ---- between latents and tokens --------------------------------------------------------------------- */
 
 static bool patch_shapes(struct kern *k, const char *op, const struct tensor *tokens,
@@ -436,6 +472,40 @@ void patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patc
 void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int patch)
 {
     if (patch_shapes(k, __func__, y, x, patch)) RUN(unpatchify, x, y, patch);
+}
+
+/* ---- a vision tower over frames ------------------------------------------------------------------------ */
+
+void pixel_patches(struct kern *k, struct tensor *y, const struct tensor *u8, int patch, const float mean[3],
+                   const float std[3])
+{
+    if (!want(u8, DT_U8, 4, -1, -1, -1, 3)) return;
+    int64_t T = u8->shape[0], H = u8->shape[1], W = u8->shape[2];
+    if (!check(patch > 0 && H % patch == 0 && W % patch == 0, "frames of %lldx%lld in patches of %d",
+               (long long)W, (long long)H, patch) ||
+        !want(y, X, 2, T * (H / patch) * (W / patch), (int64_t)3 * patch * patch))
+        return;
+    RUN(pixel_patches, y, u8, patch, mean, std);
+}
+
+void class_tokens_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cls,
+                          const struct tensor *pos)
+{
+    if (!want(x, X, 2, -1, -1) || !want(cls, X, 1, x->shape[1]) || !want(pos, X, 2, -1, x->shape[1])) return;
+    int64_t rows = x->shape[0], n = pos->shape[0] - 1;
+    if (!check(n > 0 && rows % n == 0, "%lld tokens in frames of %lld", (long long)rows, (long long)n) ||
+        !want(y, X, 2, rows / n * (n + 1), x->shape[1]))
+        return;
+    RUN(class_tokens_forward, y, x, cls, pos);
+}
+
+void time_conv_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                  const struct tensor *w, const struct tensor *b)
+{
+    if (!want(x, X, 3, -1, -1, -1) || !want(w, X, 2, x->shape[2], 3) || !want(b, X, 1, x->shape[2]) ||
+        !want(y, X, 3, x->shape[0], x->shape[1], x->shape[2]))
+        return;
+    RUN(time_conv_quick_gelu_forward, y, x, w, b);
 }
 
 /* ---- convolution and resampling --------------------------------------------------------------------- */

@@ -32,6 +32,18 @@ const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */
 enum dtype kern_compute(const struct kern *k);
 void kern_compute_in(struct kern *k, enum dtype d);
 
+void kern_wait(struct kern *k); /* until everything asked for is done: for clocks, not for correctness */
+
+/* Time by operation from here on: each is then waited for, so that its own time can be told. */
+void kern_profile_start(struct kern *k);
+struct kern_profile_line {
+    const char *operation;
+    double seconds;
+    int64_t calls;
+};
+/* The lines so far, the longest first; *count of them. They belong to the device. NULL when not started. */
+const struct kern_profile_line *kern_profile(struct kern *k, int *count);
+
 bool kern_ok(const struct kern *k);
 const char *kern_error(const struct kern *k);
 void kern_clear(struct kern *k); /* forget the error: the next record may be fine */
@@ -87,6 +99,11 @@ void linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre, c
 void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
                           const struct tensor *w, const struct tensor *pre);
 
+/* y = quick_gelu(x wᵀ + b)            quick_gelu(u) = u σ(1.702 u), as CLIP has it
+ * x [n,in]  w [out,in]  b [out]  y [n,out] */
+void linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                               const struct tensor *w, const struct tensor *b);
+
 /* y[i,:] = table[ids[i],:]            table [vocab,width]  ids I32 [n], each < vocab (the caller checks) */
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table,
                        const struct tensor *ids);
@@ -115,6 +132,12 @@ void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor 
 void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
                            const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
                            int64_t first, float eps);
+
+/* Rotation of the pairs (i, i + d/2) of each head, as LLaMA has it; row r is at position first + r:
+ * yᵢ = xᵢ cosᵢ - xᵢ₊d/₂ sinᵢ, yᵢ₊d/₂ = xᵢ₊d/₂ cosᵢ + xᵢ sinᵢ
+ * x, y [rows,heads*d]                 cos, sin F32 [positions,d/2]     y may be x */
+void rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cos,
+                  const struct tensor *sin, int64_t first);
 
 /* y = silu(GroupNorm(x) w + b), silu(u) = u / (1 + e^-u)    x, y [T,H,W,C]  w, b [C]
  * Statistics over (T,H,W,C/groups). y may be x. */
@@ -210,6 +233,8 @@ void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, d
 void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x); /* y may be x */
 /* y = gelu(a) b */
 void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b);
+/* y = silu(a) b                       y may be a or b */
+void silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b);
 
 /* ---- between latents and tokens --------------------------------------------------------------------- */
 
@@ -217,6 +242,21 @@ void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, 
  * Each undoes the other, and is the other's backward pass. */
 void patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patch);
 void unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int patch);
+
+/* ---- a vision tower over frames ------------------------------------------------------------------------ */
+
+/* y[(t,i,j), (c,p,q)] = (u8[t, P i + p, P j + q, c] / 255 - mean[c]) / std[c]
+ * u8 U8 [T,H,W,3]                     y [T (H/P) (W/P), 3 P P] */
+void pixel_patches(struct kern *k, struct tensor *y, const struct tensor *u8, int patch, const float mean[3],
+                   const float std[3]);
+/* y[t,0] = cls + pos[0], y[t,1+i] = x[t,i] + pos[1+i]
+ * y [T (1+n),width]  x [T n,width]  cls [width]  pos [1+n,width] */
+void class_tokens_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cls,
+                          const struct tensor *pos);
+/* y = quick_gelu(b + w₀ x[t-1] + w₁ x[t] + w₂ x[t+1]), channel by channel, zero outside of 0 .. T-1
+ * x, y [T,n,width]                    w [width,3]  b [width] */
+void time_conv_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                  const struct tensor *w, const struct tensor *b);
 
 /* ---- convolution and resampling, channels last ------------------------------------------------------ */
 

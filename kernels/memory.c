@@ -22,6 +22,7 @@ void kern_close(struct kern *k)
     }
     if (k->stack) k->backend->free(k, k->stack);
     k->backend->close(k);
+    free(k->profile);
     free(k);
 }
 

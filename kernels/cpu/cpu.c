@@ -80,6 +80,11 @@ static void cpu_zero(struct kern *k, struct tensor *t)
     if (t->data) memset(t->data, 0, tensor_bytes(t));
 }
 
+static void cpu_wait(struct kern *k)
+{
+    (void)k;
+}
+
 const struct backend cpu_backend = {.name = "cpu",
                                     .open = cpu_open,
                                     .close = cpu_close,
@@ -90,6 +95,7 @@ const struct backend cpu_backend = {.name = "cpu",
                                     .download = cpu_convert,
                                     .copy = cpu_copy,
                                     .zero = cpu_zero,
+                                    .wait = cpu_wait,
 #define OP(name) .name = cpu_##name,
                                     KERNEL_OPS(OP)
 #undef OP

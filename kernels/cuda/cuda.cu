@@ -184,6 +184,11 @@ static void cuda_zero(struct kern *k, struct tensor *t)
     if (t->data) cuda_good(k, "zero", cudaMemsetAsync(t->data, 0, tensor_bytes(t), stream_of(k)));
 }
 
+static void cuda_wait(struct kern *k)
+{
+    cuda_good(k, "wait", cudaStreamSynchronize(stream_of(k)));
+}
+
 /* For tests: lets operations work on the host's own memory, and waits until they are done. */
 extern "C" bool cuda_test_register(void *memory, size_t bytes)
 {
@@ -208,6 +213,7 @@ static struct backend table(void)
     b.download = cuda_download;
     b.copy = cuda_copy;
     b.zero = cuda_zero;
+    b.wait = cuda_wait;
 #define OP(name) b.name = cuda_##name;
     KERNEL_OPS(OP)
 #undef OP

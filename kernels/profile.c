@@ -1,0 +1,63 @@
+/* Where a device's time goes, operation by operation. */
+#include "kernels/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_OPERATIONS = 128 };
+
+struct kern_profile {
+    struct kern_profile_line line[MAX_OPERATIONS];
+    int count;
+    double since;
+};
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void kern_profile_start(struct kern *k)
+{
+    if (!k->profile) k->profile = calloc(1, sizeof *k->profile);
+    if (!k->profile) kern_fail(k, "out of memory");
+}
+
+void kern_profile_begin(struct kern *k)
+{
+    if (!k->profile || k->planning) return;
+    k->backend->wait(k);
+    k->profile->since = now();
+}
+
+/* Operations are few and their names constants, so that a name's address finds its line. */
+void kern_profile_end(struct kern *k, const char *operation)
+{
+    struct kern_profile *p = k->profile;
+    int i = 0;
+    if (!p || k->planning) return;
+    k->backend->wait(k);
+    while (i < p->count && p->line[i].operation != operation) i++;
+    if (i == MAX_OPERATIONS) return;
+    if (i == p->count) p->line[p->count++].operation = operation;
+    p->line[i].seconds += now() - p->since;
+    p->line[i].calls++;
+}
+
+static int longest_first(const void *a, const void *b)
+{
+    double x = ((const struct kern_profile_line *)a)->seconds,
+           y = ((const struct kern_profile_line *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+const struct kern_profile_line *kern_profile(struct kern *k, int *count)
+{
+    *count = k->profile ? k->profile->count : 0;
+    if (!k->profile) return NULL;
+    qsort(k->profile->line, (size_t)*count, sizeof *k->profile->line, longest_first);
+    return k->profile->line;
+}
