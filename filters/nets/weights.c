@@ -283,6 +283,18 @@ static bool load_files(struct loading *l, const struct model *m, const char *par
     return good;
 }
 
+/* tensor_convert by all threads, for whole matrices */
+static void convert(struct tensor *dst, const struct tensor *src)
+{
+    const int64_t n = tensor_count(src), step = 1 << 20;
+#pragma omp parallel for schedule(static) if (n > step)
+    for (int64_t i = 0; i < n; i += step) {
+        struct tensor d = tensor_rows(dst, i, n - i < step ? n - i : step),
+                      s = tensor_rows(src, i, n - i < step ? n - i : step);
+        tensor_convert(&d, &s);
+    }
+}
+
 static bool make_up(struct loading *l, const struct param *p, uint64_t seed, char *err, size_t errlen)
 {
     const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1, n = tensor_count(&p->shape);
@@ -296,7 +308,11 @@ static bool make_up(struct loading *l, const struct param *p, uint64_t seed, cha
     if (!values) return fail(err, errlen, "no memory for the %lld values of %s", (long long)n, p->name);
     weights_random(p, seed, values);
     if (p->channels_last) turn(turned, values, rows, &p->shape);
-    bool good = fill_slot(l, p, 0, rows, DT_F32, p->channels_last ? turned : values);
+    struct tensor made = tensor_of(DT_F32, p->channels_last ? turned : values, 1, n), ready = made;
+    ready.dtype = l->dtype;
+    ready.data = made.data == values ? turned : values;
+    convert(&ready, &made);
+    bool good = fill_slot(l, p, 0, rows, l->dtype, ready.data);
     free(values);
     return good || fail(err, errlen, "%s", kern_error(l->k));
 }

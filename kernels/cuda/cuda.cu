@@ -35,6 +35,8 @@ static void cuda_close(struct kern *k)
     if (c->blas) cublasLtDestroy(c->blas);
     cudaFree(c->workspace);
     cudaFreeHost(c->staging);
+    for (int i = 0; i < PIECES; i++)
+        if (c->sent[i]) cudaEventDestroy(c->sent[i]);
     cudaFreeHost(c->sums);
     if (c->stream) cudaStreamDestroy(c->stream);
     free(c);
@@ -64,6 +66,15 @@ static bool can_run(struct kern *k, const struct cudaDeviceProp *p)
     return false;
 }
 
+static bool make_events(struct kern *k)
+{
+    struct cuda *c = cuda_of(k);
+    for (int i = 0; i < PIECES; i++)
+        if (!cuda_good(k, k->device, cudaEventCreateWithFlags(&c->sent[i], cudaEventDisableTiming)))
+            return false;
+    return true;
+}
+
 static bool cuda_open(struct kern *k, int index)
 {
     struct cudaDeviceProp p;
@@ -85,7 +96,7 @@ static bool cuda_open(struct kern *k, int index)
         cuda_good(k, k->device, cudaMalloc(&c->workspace, WORKSPACE)) &&
         cuda_good(k, k->device, cudaMallocHost((void **)&c->staging, STAGING)) &&
         cuda_good(k, k->device, cudaMallocHost((void **)&c->sums, SUMS * sizeof *c->sums)) &&
-        cublas_good(k, k->device, cublasLtCreate(&c->blas)))
+        make_events(k) && cublas_good(k, k->device, cublasLtCreate(&c->blas)))
         return true;
     cuda_close(k);
     return false;
@@ -116,21 +127,24 @@ static size_t cuda_available(struct kern *k)
     return available;
 }
 
-/* Piece by piece through pinned memory, converted on the host. */
+/* Piece by piece through pinned memory, converted on the host; a piece is filled while the one before it is
+ * on its way. */
 static void cuda_upload(struct kern *k, struct tensor *dst, const struct tensor *host)
 {
     struct cuda *c = cuda_of(k);
-    const int64_t n = tensor_count(dst), step = (int64_t)(c->staging_size / dtype_size(dst->dtype));
     const size_t from = dtype_size(host->dtype), to = dtype_size(dst->dtype);
+    const int64_t n = tensor_count(dst), step = (int64_t)(c->staging_size / PIECES / to);
     for (int64_t i = 0; i < n; i += step) {
+        const int p = c->piece = (c->piece + 1) % PIECES;
         const int64_t count[] = {1, n - i < step ? n - i : step};
         struct tensor src = tensor_make(host->dtype, (char *)host->data + (size_t)i * from, count);
-        struct tensor piece = tensor_make(dst->dtype, c->staging, count);
-        if (!cuda_good(k, "upload", cudaStreamSynchronize(c->stream))) return;
+        struct tensor piece = tensor_make(dst->dtype, c->staging + p * (c->staging_size / PIECES), count);
+        if (!cuda_good(k, "upload", cudaEventSynchronize(c->sent[p]))) return;
         tensor_convert(&piece, &src);
         if (!cuda_good(k, "upload",
-                       cudaMemcpyAsync((char *)dst->data + (size_t)i * to, c->staging, (size_t)count[1] * to,
-                                       cudaMemcpyHostToDevice, c->stream)))
+                       cudaMemcpyAsync((char *)dst->data + (size_t)i * to, piece.data, (size_t)count[1] * to,
+                                       cudaMemcpyHostToDevice, c->stream)) ||
+            !cuda_good(k, "upload", cudaEventRecord(c->sent[p], c->stream)))
             return;
     }
 }

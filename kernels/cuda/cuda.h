@@ -25,6 +25,8 @@ struct matmul_plans;
 struct cuda_attention_plans;
 struct cuda_convolution_plans;
 
+enum { PIECES = 4 };
+
 struct cuda {
     int index, processors; /* multiprocessors of the device */
     cudaStream_t stream;
@@ -34,8 +36,10 @@ struct cuda {
     struct cuda_attention_plans *attentions;      /* attention.cu */
     void *workspace;                              /* for cuBLASLt and cuDNN, one call at a time */
     size_t workspace_size;
-    char *staging; /* pinned: values on their way between host and device */
+    char *staging; /* pinned: values on their way between host and device, in PIECES */
     size_t staging_size;
+    int piece; /* the last one sent */
+    cudaEvent_t sent[PIECES];
     double *sums; /* pinned: results that the host sees */
 };
 
