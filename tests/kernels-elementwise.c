@@ -118,16 +118,23 @@ static void test_activations(int64_t n)
 {
     fresh();
     struct tensor a = given(1, n), b = given(1, n), y = result(DT_F32, 1, n);
-    double *silu_of = wide_array(n), *product = wide_array(n);
+    double *silu_of = wide_array(n), *product = wide_array(n), *gated = wide_array(n);
     for (int64_t i = 0; i < n; i++) {
         ((float *)a.data)[i] *= n > 1 ? 10 : 1; /* alone, a value of e^-50 would be measured against itself */
         silu_of[i] = silu(tensor_get(&a, i));
         product[i] = gelu(tensor_get(&a, i)) * tensor_get(&b, i);
+        gated[i] = silu_of[i] * tensor_get(&b, i);
     }
     RUN("silu_forward", silu_forward(k, &y, &a));
     near(&y, silu_of, TOLERANCE, "silu_forward");
     RUN("gelu_mul_forward", gelu_mul_forward(k, &y, &a, &b));
     near(&y, product, TOLERANCE, "gelu_mul_forward");
+    RUN("silu_mul_forward", silu_mul_forward(k, &y, &a, &b));
+    near(&y, gated, TOLERANCE, "silu_mul_forward");
+    settle(1);
+    updated(&b);
+    RUN("silu_mul_forward in place", silu_mul_forward(k, &b, &a, &b));
+    near(&b, gated, TOLERANCE, "silu_mul_forward in place");
     settle(1);
     updated(&a);
     RUN("silu_forward in place", silu_forward(k, &a, &a));

@@ -73,6 +73,12 @@ CALL(add, "y F32 3 4, x F32 3 4", t[0], t[1])
 CALL(axpby, "y F32 3 4, x F32 3 4", t[0], 2, t[1], 3)
 CALL(silu_forward, "y F32 3 4, x F32 3 4", t[0], t[1])
 CALL(gelu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
+CALL(silu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
+CALL(linear_quick_gelu_forward, "y F32 3 5, x F32 3 4, w F32 5 4, b F32 5", t[0], t[1], t[2], t[3])
+CALL(rope_forward, "y F32 3 8, x F32 3 8, cos F32 5 2, sin F32 5 2", t[0], t[1], t[2], t[3], 1)
+CALL(pixel_patches, "y F32 12 12, u8 U8 2 4 6 3", t[0], t[1], 2, (float[3]){0}, (float[3]){1, 1, 1})
+CALL(class_tokens_forward, "y F32 6 4, x F32 4 4, cls F32 4, pos F32 3 4", t[0], t[1], t[2], t[3])
+CALL(time_conv_quick_gelu_forward, "y F32 3 2 4, x F32 3 2 4, w F32 4 3, b F32 4", t[0], t[1], t[2], t[3])
 CALL(patchify, "y F32 4 12, x F32 2 3 2 4", t[0], t[1], 2)
 CALL(unpatchify, "x F32 2 3 2 4, y F32 4 12", t[0], t[1], 2)
 CALL(causal_conv3d_forward,
@@ -296,6 +302,18 @@ static void test_scalars(void)
             spatial_norm_silu_forward(k, &out, &video, &gain, &gain, &z, &z, 2, 1e-6f));
     REFUSES("patches of 3", patchify(k, &y, &video, 3));
     REFUSES("patches of 0", patchify(k, &y, &video, 0));
+    struct tensor pixels = buffer_shape(DT_U8, (int64_t[]){4, 1, 2, 4, 3});
+    REFUSES("frames of 4x2 in patches of 4", pixel_patches(k, &y, &pixels, 4, (float[3]){0}, (float[3]){0}));
+    REFUSES("patches of -2", pixel_patches(k, &y, &pixels, -2, (float[3]){0}, (float[3]){0}));
+    struct tensor angles = given(2, 4, 2), wide_angles = given(2, 4, 3), no_angles = given(2, 4, 0);
+    REFUSES("no whole heads of 6", rope_forward(k, &y, &x, &wide_angles, &wide_angles, 0));
+    REFUSES("no whole heads of 0", rope_forward(k, &y, &x, &no_angles, &no_angles, 0));
+    REFUSES("3 rows from position 2 of 4", rope_forward(k, &y, &x, &angles, &angles, 2));
+    REFUSES("3 rows from position -1 of 4", rope_forward(k, &y, &x, &angles, &angles, -1));
+    REFUSES("from position 9223372036854775807", rope_forward(k, &y, &x, &angles, &angles, INT64_MAX));
+    struct tensor alone = given(2, 1, 8);
+    struct tensor eight = given(1, 8);
+    REFUSES("tokens in frames of 0", class_tokens_forward(k, &y, &x, &eight, &alone));
     struct tensor kernel = given(4, 4, 3, 3, 4);
     REFUSES("stride 3", conv2d_forward(k, &out, &video, &kernel, &gain, 3));
     REFUSES("copy_window: ", copy_window(k, &out, 0, 0, &video, 1, 0, 2, 1));

@@ -30,6 +30,11 @@ HOT static void gelu_mul_run(float *y, const float *a, const float *b, int64_t n
     for (int64_t i = 0; i < n; i++) y[i] = vgelu(a[i]) * b[i];
 }
 
+HOT static void silu_mul_run(float *y, const float *a, const float *b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = vsilu(a[i]) * b[i];
+}
+
 void cpu_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
                            const struct tensor *gate)
 {
@@ -76,4 +81,12 @@ void cpu_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor 
     PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE)
         gelu_mul_run(f32(y) + i, f32(a) + i, f32(b) + i, min64(TILE, n - i));
+}
+
+void cpu_silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)
+{
+    int64_t n = tensor_count(a);
+    PARALLEL_FOR(k, n)
+    for (int64_t i = 0; i < n; i += TILE)
+        silu_mul_run(f32(y) + i, f32(a) + i, f32(b) + i, min64(TILE, n - i));
 }

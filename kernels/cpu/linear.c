@@ -37,6 +37,16 @@ static void add_bias_and_gelu(const struct gemm *g, int64_t row, int64_t rows, i
     apply_gelu(g, row, rows, col, cols);
 }
 
+HOT static void add_bias_and_quick_gelu(const struct gemm *g, int64_t row, int64_t rows, int64_t col,
+                                        int64_t cols)
+{
+    for (int64_t r = row; r < row + rows; r++) {
+        float *restrict y = (float *)g->c + r * g->n + col;
+        const float *restrict b = g->bias + col;
+        for (int64_t i = 0; i < cols; i++) y[i] = vquick_gelu(y[i] + b[i]);
+    }
+}
+
 HOT static void times_gelu_slope(const struct gemm *g, int64_t row, int64_t rows, int64_t col, int64_t cols)
 {
     for (int64_t r = row; r < row + rows; r++) {
@@ -81,5 +91,14 @@ void cpu_linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct 
     struct gemm g = product(dpre, dy, w, false);
     g.pre = pre->data;
     g.finish = times_gelu_slope;
+    cpu_gemm(k, &g);
+}
+
+void cpu_linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                   const struct tensor *w, const struct tensor *b)
+{
+    struct gemm g = product(y, x, w, true);
+    g.bias = b->data;
+    g.finish = add_bias_and_quick_gelu;
     cpu_gemm(k, &g);
 }

@@ -74,6 +74,11 @@ static inline float vsilu(float x)
     return x / (1.0f + vexp(-x));
 }
 
+static inline float vquick_gelu(float x)
+{
+    return x / (1.0f + vexp(-1.702f * x));
+}
+
 /* u/2 (1 + tanh t) = u / (1 + e^-2t), t = √(2/π) (u + 0.044715 u³): exact to a few ulp also where tanh t is
  * near -1. */
 static inline float vgelu(float u)
