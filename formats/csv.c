@@ -238,3 +238,14 @@ bool csv_number(const char *field, double *value)
     *value = v;
     return true;
 }
+
+void csv_put(FILE *f, const char *field)
+{
+    bool quoted = strpbrk(field, ",\"\r\n") != NULL;
+    if (quoted) putc('"', f);
+    for (; *field; field++) {
+        if (*field == '"') putc('"', f);
+        putc(*field, f);
+    }
+    if (quoted) putc('"', f);
+}

@@ -1,4 +1,5 @@
-/* csv - tables as spreadsheets and data sets write them: RFC 4180 with a header row, read as a stream.
+/* csv - tables as spreadsheets and data sets write them: RFC 4180 with a header row, read as a stream; and a
+ * field to write.
  *
  * Quoted fields may hold commas, doubled quotes and line ends. Spaces belong to the field. LF, CR LF and CR
  * end a line; empty lines and a byte order mark at the start are skipped. What RFC 4180 does not allow is an
@@ -10,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum { CSV_MAX_ROW = 16 << 20 }; /* bytes; a larger row is most likely a quote that is never closed */
 
@@ -40,5 +42,9 @@ int csv_column(const struct csv *c, const char *name);
 
 /* A plain finite decimal number and nothing else; false leaves *value alone. */
 bool csv_number(const char *field, double *value);
+
+/* Writes a field: in quotes, its own doubled, when it holds a comma, a quote or a line end, and only then. A
+ * write that fails is for the caller to notice. */
+void csv_put(FILE *f, const char *field);
 
 #endif

@@ -1,0 +1,45 @@
+/* graded - what grade leaves: JSON lines that a later run takes up, and the CSV of VideoPhy-2's own driver.
+ *
+ * A line is an object with `key`, `grade` (an object: how it was made), a score from 0 to 5 under the name of
+ * each task, and what its record said. Tasks are "sa", "pc" and "rule". */
+#ifndef FORMATS_GRADED_H
+#define FORMATS_GRADED_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* The lines of the file at path by their keys, a new object; none when there is no such file. Each must have
+ * been made as `how` says and have a score for each of the tasks (ending with a NULL). What stands behind the
+ * last line end is a line that was not finished: *whole is how many bytes come before it, *half how many it
+ * has. NULL with the reason, which starts with the path, in err. */
+json_t *graded_read(const char *path, const json_t *how, const char *const *tasks, int64_t *whole,
+                    int64_t *half, char *err, size_t errlen);
+
+/* One task's scores as upstream's driver writes them with pandas: rows are numbered in a column without a
+ * name, then come the columns of its examples, and the score as a float:
+ *
+ *   ,caption,videopath,score                        sa, pc
+ *   0,"A pot, a lid.",pot.mp4,4.0
+ *   ,videopath,rule,score                           rule
+ *
+ * videopath is a line's `path`, or its key when it has none; a text that it does not have is empty. */
+struct graded_csv {
+    char path[4096];
+    const char *task;
+    FILE *f;
+    char *text;
+    size_t size;
+    int64_t rows;
+};
+
+/* several: of FILE.csv, FILE.TASK.csv is written. That this can be done is tried here; nothing is there
+ * before the commit. false: reason in err. */
+bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, bool several, char *err,
+                     size_t errlen);
+void graded_csv_add(struct graded_csv *c, const json_t *line);
+bool graded_csv_commit(struct graded_csv *c, char *err, size_t errlen);
+
+#endif
