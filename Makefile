@@ -105,6 +105,13 @@ check: all $(TESTS_C)
 soak: all $(TESTS_C)
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SOAK=1 prove -v $(filter tests/soak%,$(TESTS_SH))
 
+$(BUILD)/tests/gpu-%: $(BUILD)/tests/gpu/%.c.o $(BUILD)/libsluice.a
+	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+
+GPU_PROGRAMS := $(patsubst tests/gpu/%.c,$(BUILD)/tests/gpu-%,$(wildcard tests/gpu/*.c))
+bench-gpu: all $(GPU_PROGRAMS)
+	@BUILD="$(CURDIR)/$(BUILD)" tests/bench-gpu $(S)
+
 bench: all $(BUILD)/tests/kernels-products
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench
 
@@ -121,6 +128,6 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all cuda deps demo demo-adapters test check soak bench install format clean
+.PHONY: all cuda deps demo demo-adapters test check soak bench bench-gpu install format clean
 .PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o $(BUILD)/%.cu.o
 .DELETE_ON_ERROR:

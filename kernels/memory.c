@@ -22,7 +22,7 @@ void kern_close(struct kern *k)
     }
     if (k->stack) k->backend->free(k, k->stack);
     k->backend->close(k);
-    free(k->profile);
+    kern_profile_stop(k);
     free(k);
 }
 

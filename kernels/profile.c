@@ -22,8 +22,15 @@ static double now(void)
 
 void kern_profile_start(struct kern *k)
 {
-    if (!k->profile) k->profile = calloc(1, sizeof *k->profile);
+    kern_profile_stop(k);
+    k->profile = calloc(1, sizeof *k->profile);
     if (!k->profile) kern_fail(k, "out of memory");
+}
+
+void kern_profile_stop(struct kern *k)
+{
+    free(k->profile);
+    k->profile = NULL;
 }
 
 void kern_profile_begin(struct kern *k)
