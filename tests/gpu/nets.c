@@ -1,6 +1,6 @@
 /* The networks at full size on one GPU, random weights: median times of what peers.py times for PyTorch.
  *
- *   nets SECTION...     dit train t5 vae
+ *   nets SECTION...     dit train t5 vae clip
  *
  * One JSON line a figure on stdout: {"name": .., "ms": .., "runs": ..} and what else is known of it. */
 #include <math.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "filters/nets/sampler.h"
 #include "filters/nets/t5.h"
 #include "filters/nets/trainer.h"
 #include "filters/nets/vae.h"
@@ -98,8 +99,7 @@ struct forward {
 static bool run_forward(void *context)
 {
     struct forward *f = context;
-    for (int i = 0; i < f->videos; i++)
-        dit_forward(f->dit, &f->grid, &f->out, &f->x, &f->text, 500, NULL);
+    for (int i = 0; i < f->videos; i++) dit_forward(f->dit, &f->grid, &f->out, &f->x, &f->text, 500, NULL);
     return true;
 }
 
@@ -293,12 +293,73 @@ static void section_t5(void)
     kern_close(k);
 }
 
+/* ---- one clip, from ids to pixels ---- */
+
+struct whole {
+    struct prompts text;
+    struct sampler sampler;
+    struct clip clip;
+    struct tensor negative;
+};
+
+static bool draw(void *context, int64_t index, struct tensor *to)
+{
+    struct rng r = rng_make(42, context, "bench", (uint64_t)index);
+    rng_normal(&r, to->data, (size_t)tensor_count(to));
+    return true;
+}
+
+static bool run_clip(void *context)
+{
+    struct whole *w = context;
+    struct noise_source source = {.draw = draw, .context = "clip"};
+    return t5_encode(w->text.t5, &w->text.embeds, &w->text.ids) &&
+           t5_encode(w->text.t5, &w->negative, &w->text.ids) &&
+           sampler_run(&w->sampler, &w->clip.latents, &w->text.embeds, &w->negative, NULL, &source, err,
+                       sizeof err) &&
+           vae_decode(w->clip.vae, &w->clip.video, &w->clip.latents, false);
+}
+
+static void section_clip(void)
+{
+    open_device();
+    struct model *m = model("random:cogvideox-5b");
+    json_t *config = model_config(m, "scheduler", err, sizeof err);
+    struct whole w = {
+        .text = {.t5 = t5_open(k, m, 226, err, sizeof err),
+                 .ids = tensor_of(DT_I32, calloc(226, 4), 1, (int64_t)226),
+                 .embeds = host(DT_BF16, "embeds", 2, 226, 4096)},
+        .negative = host(DT_BF16, "negative", 2, 226, 4096),
+        .sampler = {.dit = dit_open(k, m, false, err, sizeof err), .guidance = 6, .noise_dtype = DT_F32},
+        .clip = {.vae = vae_open(k, m, false, true, err, sizeof err),
+                 .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
+                 .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)}};
+    if (!w.text.t5 || !w.sampler.dit || !w.clip.vae || !config ||
+        !scheduler_init(&w.sampler.scheduler, "dpm", 50, config, err, sizeof err))
+        stop("clip", err);
+    run_clip(&w); /* once, in which libraries find their ways */
+    double from = now();
+    if (!run_clip(&w)) stop("clip", err);
+    printf("{\"name\": \"clip\", \"ms\": %.0f, \"gib\": %.1f, \"tflops\": %.0f}\n", now() - from,
+           (double)(free_at_first - k->backend->available(k)) / (1 << 30), 33200e3 / (now() - from));
+    json_decref(config);
+    vae_close(w.clip.vae);
+    dit_close(w.sampler.dit);
+    t5_close(w.text.t5);
+    model_close(m);
+    kern_close(k);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
         void (*run)(void);
-    } sections[] = {{"dit", section_dit}, {"train", section_train}, {"vae", section_vae}, {"t5", section_t5}};
+    } sections[] = {{"dit", section_dit},
+                    {"train", section_train},
+                    {"vae", section_vae},
+                    {"t5", section_t5},
+                    {"clip", section_clip}};
     for (int i = 1; i < argc; i++)
         for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
             if (!strcmp(argv[i], sections[s].name)) sections[s].run();
