@@ -3,6 +3,7 @@
  * rounding over a few layers: 1e-4 is a hundred times what was seen. */
 #include "filters/nets/dit.h"
 #include "tests/cases.h"
+#include "tests/device.h"
 
 static struct kern *k;
 static char err[1024];
@@ -20,7 +21,7 @@ static struct tensor answer(struct dit *d, const struct tensor *latents, const s
         struct tensor x = kern_tensor(k, DT_F32, 4, latents->shape[0], latents->shape[1], latents->shape[2],
                                       latents->shape[3]),
                       y = x;
-        struct tensor t = kern_tensor(k, DT_F32, 2, text->shape[0], text->shape[1]);
+        struct tensor t = kern_tensor(k, kern_compute(k), 2, text->shape[0], text->shape[1]);
         kern_upload(k, &x, latents);
         kern_upload(k, &t, text);
         dit_forward(d, &g, &y, &x, &t, timestep, NULL);
@@ -46,8 +47,8 @@ static void compare(const char *name)
         struct tensor t = cases_tensor(&c, "%zu.timestep", i), want = cases_tensor(&c, "%zu.out", i);
         struct tensor got = answer(d, &latents, &text, *(float *)t.data);
         double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
-        ok(kern_ok(k) && rel <= 1e-4, "%s [%lld,%lld,%lld,%lld] at %g: relative L2 %.2g", name,
-           (long long)latents.shape[0], (long long)latents.shape[1], (long long)latents.shape[2],
+        ok(kern_ok(k) && rel <= tolerance(k, 1e-4, 3e-2), "%s [%lld,%lld,%lld,%lld] at %g: relative L2 %.2g",
+           name, (long long)latents.shape[0], (long long)latents.shape[1], (long long)latents.shape[2],
            (long long)latents.shape[3], *(float *)t.data, rel);
         if (!kern_ok(k)) printf("# %s\n", kern_error(k)), kern_clear(k);
         free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
@@ -87,7 +88,7 @@ static void refused(const char *change, const char *word)
 
 int main(void)
 {
-    k = kern_open("cpu", 0, err, sizeof err);
+    k = test_device(0);
     compare("rope");
     compare("rope226");
     compare("sincos");

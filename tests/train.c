@@ -4,6 +4,7 @@
  * over what was seen. */
 #include "filters/nets/trainer.h"
 #include "tests/cases.h"
+#include "tests/device.h"
 
 static struct kern *k;
 static struct cases c;
@@ -79,13 +80,13 @@ static void gradients(json_t *line)
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
         t.recompute = (enum dit_recompute)r;
         double loss = trainer_loss(&t, &e, true, err, sizeof err), want = number_of(line, "loss");
-        double worst = worst_tensor(a, &a->grads, name), norm = trainer_norm(&t),
-               reference = number_of(line, "grad_norm");
+        double slack = tolerance(k, 1e-4, 5e-2), worst = worst_tensor(a, &a->grads, name),
+               norm = trainer_norm(&t), reference = number_of(line, "grad_norm");
         if (r == RECOMPUTE_NONE) {
-            ok(fabs(loss - want) <= 1e-4 * want, "%s %s s=%g alpha %g: loss %.6f, off by %.1g", name,
+            ok(fabs(loss - want) <= slack * want, "%s %s s=%g alpha %g: loss %.6f, off by %.1g", name,
                text_of(line, "objective"), e.s, a->alpha, loss, fabs(loss - want) / want);
-            ok(worst <= 1e-4, "%s: worst gradient tensor %.2g", name, worst);
-            ok(fabs(norm - reference) <= 1e-4 * reference, "%s: gradient norm %.6g", name, norm);
+            ok(worst <= slack, "%s: worst gradient tensor %.2g", name, worst);
+            ok(fabs(norm - reference) <= slack * reference, "%s: gradient norm %.6g", name, norm);
             first = malloc((size_t)a->size * sizeof *first);
         }
         float *now = malloc((size_t)a->size * sizeof *now);
@@ -131,9 +132,9 @@ static void steps(json_t *line)
         free_example(&e);
     }
     struct adapter *a = t.dit->adapter[0];
-    double worst = worst_tensor(a, &a->values, name);
-    ok(worst <= 1e-4, "%s: after five steps the worst tensor is off by %.2g", name, worst);
-    ok(worst_loss <= 1e-4 && worst_norm <= 1e-4, "%s: losses off by %.1g, norms by %.1g", name, worst_loss,
+    double slack = tolerance(k, 1e-4, 5e-2), worst = worst_tensor(a, &a->values, name);
+    ok(worst <= slack, "%s: after five steps the worst tensor is off by %.2g", name, worst);
+    ok(worst_loss <= slack && worst_norm <= slack, "%s: losses off by %.1g, norms by %.1g", name, worst_loss,
        worst_norm);
     ok(worst_rate <= 1e-15, "%s: learning rates off by %.1g", name, worst_rate);
     trainer_close(&t);
@@ -151,7 +152,7 @@ static struct tensor answer(struct dit *d, const struct tensor *latents, const s
         if (!dit_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
         struct tensor x = kern_tensor(k, DT_F32, 4, got.shape[0], got.shape[1], got.shape[2], got.shape[3]),
                       y = x;
-        struct tensor e = kern_tensor(k, DT_F32, 2, text->shape[0], text->shape[1]);
+        struct tensor e = kern_tensor(k, kern_compute(k), 2, text->shape[0], text->shape[1]);
         kern_upload(k, &x, latents);
         kern_upload(k, &e, text);
         dit_forward(d, &g, &y, &x, &e, timestep, NULL);
@@ -194,7 +195,7 @@ static void loaded(json_t *line)
                   t = cases_tensor(&c, "load.timestep");
     struct tensor want = cases_tensor(&c, "%s.out", name), got = answer(d, &latents, &text, *(float *)t.data);
     double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
-    ok(rel <= 1e-4, "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name,
+    ok(rel <= tolerance(k, 1e-4, 3e-2), "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name,
        adapter ? adapter : "no adapter", number_of(line, "weight"), rel);
     free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
     close_with(d);
@@ -223,7 +224,7 @@ static int write_case(char **argv)
 
 int main(int argc, char **argv)
 {
-    k = kern_open("cpu", 0, err, sizeof err);
+    k = test_device(0);
     if (argc == 5 && !strcmp(argv[1], "case")) return write_case(argv);
     c = cases_open("train");
     for (size_t i = 0; i < json_array_size(c.list); i++) {
