@@ -225,21 +225,11 @@ static void backward(struct kern *k, struct operation *o)
         temporal_attention_backward(k, &dz, o->grad + 1, &dy, &z, o->in + 1, s->r / s->d);
 }
 
-static struct tensor random_tensor(enum dtype d, const int64_t *shape)
+/* Everything drawn: also gates and biases, and a kernel without symmetry. Doubles everywhere, or activations
+ * of the compute dtype and weights in F32. */
+static void make(struct operation *o, bool doubles, bool spectral, struct shape s)
 {
-    struct tensor t = buffer_shape(d, shape);
-    for (int64_t i = 0; i < tensor_count(&t); i++) {
-        if (d == DT_F64)
-            ((double *)t.data)[i] = random_unit();
-        else
-            ((float *)t.data)[i] = (float)random_unit();
-    }
-    return t;
-}
-
-/* Everything drawn: also gates and biases, and a kernel without symmetry. */
-static void make(struct operation *o, enum dtype dtype, bool spectral, struct shape s)
-{
+    const enum dtype active = doubles ? DT_F64 : X, weight = doubles ? DT_F64 : DT_F32;
     int64_t r = s.r, F = s.W / 2 + 1;
     const int64_t shapes[MAX_INPUTS][6] = {{4, s.T, s.H, s.W, r},
                                            {2, 3 * r, r},
@@ -259,22 +249,19 @@ static void make(struct operation *o, enum dtype dtype, bool spectral, struct sh
     fresh();
     *o = (struct operation){.s = s, .spectral = spectral, .inputs = spectral ? MAX_INPUTS : 4};
     for (int i = 0; i < o->inputs; i++) {
-        o->in[i] = random_tensor(dtype, i && !spectral ? (const int64_t[]){2, r, r} : shapes[i]);
+        o->in[i] = given_shape(i ? weight : active, i && !spectral ? (const int64_t[]){2, r, r} : shapes[i]);
         o->array[i] = o->in[i].data;
     }
     /* One token's spectrum at unit energy is nothing but signs: smaller numbers, where the eps counts, are no
      * cliff. */
     for (int i = 1 + GDN_QKV; spectral && s.H * s.W == 1 && i <= 1 + GDN_QKV_BIAS; i++)
-        for (int64_t j = 0; j < tensor_count(&o->in[i]); j++) {
-            if (dtype == DT_F64)
-                o->array[i][j] *= 1e-3;
-            else
-                ((float *)o->in[i].data)[j] *= 1e-3f;
-        }
-    o->slope = random_tensor(dtype, shapes[0]);
-    o->out = result_shape(dtype, shapes[0]);
+        for (int64_t j = 0; j < tensor_count(&o->in[i]); j++)
+            set(&o->in[i], j, 1e-3 * tensor_get(&o->in[i], j));
+    o->slope = given_shape(active, shapes[0]);
+    o->out = result_shape(active, shapes[0]);
     for (int i = 0; i < o->inputs; i++) {
-        o->grad[i] = buffer_shape(dtype, i && !spectral ? (const int64_t[]){2, r, r} : shapes[i]);
+        o->grad[i] =
+            buffer_shape(i ? weight : active, i && !spectral ? (const int64_t[]){2, r, r} : shapes[i]);
         memset(o->grad[i].data, 0, tensor_bytes(&o->grad[i]));
         updated(&o->grad[i]);
     }
@@ -333,7 +320,7 @@ static void test_double(bool spectral, struct shape s, int directions)
 {
     struct operation o;
     char name[96];
-    make(&o, DT_F64, spectral, s);
+    make(&o, true, spectral, s);
     describe(name, sizeof name, &o);
     double *expected = wide_array(tensor_count(&o.out));
     (spectral ? plain_gdn : plain_attention)(expected, o.array, &s);
@@ -342,13 +329,13 @@ static void test_double(bool spectral, struct shape s, int directions)
     check_directions(&o, directions, name);
 }
 
-/* The float build may differ from the double one by rounding only. */
+/* The float build, and any other device's, may differ from the CPU's double one by rounding only. */
 static void test_float(bool spectral, struct shape s)
 {
     struct operation o;
     char name[96], what[128];
     double *in[MAX_INPUTS + 1], *grad[MAX_INPUTS], *out, *before[MAX_INPUTS];
-    make(&o, DT_F32, spectral, s);
+    make(&o, false, spectral, s);
     describe(name, sizeof name, &o);
     RUN(name, forward(k, &o); backward(k, &o));
     for (int i = 0; i < o.inputs; i++)
@@ -362,12 +349,12 @@ static void test_float(bool spectral, struct shape s)
     }
     w.slope.dtype = w.out.dtype = DT_F64;
     w.slope.data = in[o.inputs], w.out.data = out;
-    kern_plan_begin(kerns[0]);
-    backward(kerns[0], &w);
-    kern_reserve(kerns[0], kern_plan_end(kerns[0]));
-    forward(kerns[0], &w);
-    backward(kerns[0], &w);
-    if (!kern_ok(kerns[0])) printf("Bail out! %s\n", kern_error(kerns[0])), exit(1);
+    kern_plan_begin(host);
+    backward(host, &w);
+    kern_reserve(host, kern_plan_end(host));
+    forward(host, &w);
+    backward(host, &w);
+    if (!kern_ok(host)) bail(kern_error(host));
     snprintf(what, sizeof what, "%s in float", name);
     near(&o.out, out, 5e-5, what);
     for (int i = 0; i < o.inputs; i++) {
@@ -381,7 +368,7 @@ static void test_long(void)
 {
     struct operation o;
     struct shape s = {512, 3, 4, 4, 4, 0};
-    make(&o, DT_F64, true, s);
+    make(&o, true, true, s);
     for (int64_t i = 0; i < tensor_count(&o.in[1 + GDN_KERNEL]); i++)
         o.array[1 + GDN_KERNEL][i] *= 1e6; /* as near 1 as |Phat| comes */
     double *expected = wide_array(tensor_count(&o.out));
@@ -400,7 +387,7 @@ static void test_long(void)
 static void test_zero_kernel(void)
 {
     struct operation o;
-    make(&o, DT_F64, true, (struct shape){3, 4, 5, 4, 4, 0});
+    make(&o, true, true, (struct shape){3, 4, 5, 4, 4, 0});
     memset(o.in[1 + GDN_KERNEL].data, 0, tensor_bytes(&o.in[1 + GDN_KERNEL]));
     RUN("a kernel of zeros", forward(k, &o); backward(k, &o));
     double at[2 * 4 * 3], v[2 * 4 * 3], along = 0, h = 1e-6;
@@ -417,27 +404,32 @@ int main(void)
                      steps[] = {1, 2, 13};
     static const struct shape heads[] = {
         {0, 0, 0, 8, 4, 0}, {0, 0, 0, 8, 8, 1}, {0, 0, 0, 6, 3, 0}, {0, 0, 0, 8, 4, 1}, {0, 0, 0, 5, 1, 0}};
-    kernels_open();
-    for (int g = 0; g < 7; g++)
-        for (int t = 0; t < 3; t++)
-            for (int i = 0; i < 5; i++) {
-                bool large = grids[g][0] == 30;
-                if (large ? i != (t + 3) % 5 && i != 0 : g > 3 && t != 1) continue;
-                struct shape s = {
-                    steps[t],     grids[g][0], grids[g][1], large ? 4 : heads[i].r, large ? 4 : heads[i].d,
-                    heads[i].rope};
-                test_double(true, s, 8);
-                test_float(true, s);
+    while (next_mode()) {
+        for (int g = 0; g < 7; g++)
+            for (int t = 0; t < 3; t++)
+                for (int i = 0; i < 5; i++) {
+                    bool large = grids[g][0] == 30;
+                    if (large ? i != (t + 3) % 5 && i != 0 : g > 3 && t != 1) continue;
+                    struct shape s = {steps[t],
+                                      grids[g][0],
+                                      grids[g][1],
+                                      large ? 4 : heads[i].r,
+                                      large ? 4 : heads[i].d,
+                                      heads[i].rope};
+                    if (mode == modes) test_double(true, s, 8);
+                    test_float(true, s);
+                }
+        test_float(true, (struct shape){13, 30, 45, 16, 4, 1}); /* the full size */
+        for (int g = 0; g < 4; g++)
+            for (int t = 0; t < 3; t++) {
+                struct shape s = {steps[t], grids[g][0], grids[g][1], 16, 8, 0};
+                if (mode == modes) test_double(false, s, 8);
+                test_float(false, s);
             }
-    test_float(true, (struct shape){13, 30, 45, 16, 4, 1}); /* the full size */
-    for (int g = 0; g < 4; g++)
-        for (int t = 0; t < 3; t++) {
-            struct shape s = {steps[t], grids[g][0], grids[g][1], 16, 8, 0};
-            test_double(false, s, 8);
-            test_float(false, s);
-        }
-    test_double(false, (struct shape){4, 3, 2, 6, 3, 0}, 8);
-    test_long();
-    test_zero_kernel();
-    return kernels_close();
+        if (mode != modes) continue; /* doubles are for the CPU */
+        test_double(false, (struct shape){4, 3, 2, 6, 3, 0}, 8);
+        test_long();
+        test_zero_kernel();
+    }
+    return done();
 }

@@ -54,8 +54,8 @@ static void test_causal_conv(const int64_t size[4], const int64_t *chunks)
     struct tensor x = given(4, T, H, W, C), w = given(5, O, 3, 3, 3, C), b = given(1, O),
                   residual = given(4, T, H, W, O);
     double *expected = causal_conv(&x, &w, &b), *history_expected = wide_array(2 * H * W * C);
-    struct tensor history = result(DT_F32, 4, 2, H, W, C), y = result(DT_F32, 4, T, H, W, O),
-                  room = result(DT_F32, 4, 2 + longest, H, W, C);
+    struct tensor history = result(X, 4, 2, H, W, C), y = result(X, 4, T, H, W, O),
+                  room = result(X, 4, 2 + longest, H, W, C);
     for (int64_t i = 0; i < 2 * H * W * C; i++) {
         int64_t frame = T - 2 + i / (H * W * C);
         history_expected[i] = tensor_get(&x, (frame > 0 ? frame : 0) * H * W * C + i % (H * W * C));
@@ -67,9 +67,9 @@ static void test_causal_conv(const int64_t size[4], const int64_t *chunks)
     near(&history, history_expected, 0, "its history");
     for (int64_t i = 0; i < T * H * W * O; i++) expected[i] += tensor_get(&residual, i);
     RUN(what, convolve_chunks(k, &y, &x, &room, &history, &w, &b, &residual, chunks));
-    near(&y, expected, TOLERANCE, "with a residual");
+    near(&y, expected, TOLERANCE + roundings(1), "with a residual"); /* of the sum, before it is added */
     RUN(what, (kern_copy(k, &y, &residual), convolve_chunks(k, &y, &x, &room, &history, &w, &b, &y, chunks)));
-    near(&y, expected, TOLERANCE, "with a residual in its own place");
+    near(&y, expected, TOLERANCE + roundings(1), "with a residual in its own place");
 }
 
 static void test_conv2d(int64_t T, int64_t H, int64_t W, int64_t C, int64_t O, int stride)
@@ -78,7 +78,7 @@ static void test_conv2d(int64_t T, int64_t H, int64_t W, int64_t C, int64_t O, i
     char what[100];
     fresh();
     struct tensor x = given(4, T, H, W, C), w = given(4, O, 3, 3, C), b = given(1, O),
-                  y = result(DT_F32, 4, T, h, width, O);
+                  y = result(X, 4, T, h, width, O);
     double *expected = wide_array(T * h * width * O);
     for (int64_t n = 0; n < T * h * width * O; n++) {
         int64_t o = n % O, j = n / O % width, i = n / O / width % h, t = n / O / width / h;
@@ -100,7 +100,7 @@ static void test_halve_time(int64_t T, int64_t size)
 {
     int64_t half = (T + 1) / 2;
     fresh();
-    struct tensor x = given(4, T, 1, size, 3), y = result(DT_F32, 4, half, 1, size, 3);
+    struct tensor x = given(4, T, 1, size, 3), y = result(X, 4, half, 1, size, 3);
     double *in = wide(&x), *expected = wide_array(half * size * 3);
     for (int64_t t = 0; t < half; t++)
         for (int64_t i = 0; i < size * 3; i++) {
@@ -116,7 +116,7 @@ static void test_upsample(int64_t T, int64_t H, int64_t W, bool time)
     int64_t C = 3, frames = !time ? T : T % 2 ? 2 * T - 1 : 2 * T, n = frames * 4 * H * W * C;
     char what[100];
     fresh();
-    struct tensor x = given(4, T, H, W, C), y = result(DT_F32, 4, frames, 2 * H, 2 * W, C);
+    struct tensor x = given(4, T, H, W, C), y = result(X, 4, frames, 2 * H, 2 * W, C);
     double *in = wide(&x), *expected = wide_array(n);
     for (int64_t i = 0; i < n; i++) {
         int64_t c = i % C, q = i / C % (2 * W), p = i / C / (2 * W) % (2 * H), t = i / C / (4 * W * H);
@@ -163,36 +163,37 @@ static void test_blend(int64_t extent, int64_t along, bool vertical)
 
 int main(void)
 {
-    kernels_open();
-    test_causal_conv((int64_t[]){1, 1, 1, 1}, (int64_t[]){1, 0});
-    test_causal_conv((int64_t[]){3, 2, 4, 5}, (int64_t[]){1, 1, 1, 0});
-    test_causal_conv((int64_t[]){5, 7, 3, 6}, (int64_t[]){3, 2, 1, 2, 0});
-    test_causal_conv((int64_t[]){12, 17, 5, 9},
-                     (int64_t[]){5, 4, 0}); /* pixels over several tiles, and an odd rest */
-    test_causal_conv((int64_t[]){9, 11, 40, 33}, (int64_t[]){2, 3, 0});
-    test_causal_conv((int64_t[]){48, 40, 24, 32}, (int64_t[]){3, 2, 0}); /* many tiles, side by side */
-    test_conv2d(1, 1, 1, 1, 1, 1);
-    test_conv2d(3, 5, 1, 4, 3, 1);
-    test_conv2d(2, 16, 19, 7, 5, 1);
-    test_conv2d(2, 30, 34, 12, 17, 1);
-    test_conv2d(1, 2, 2, 1, 1, 2);
-    test_conv2d(2, 6, 10, 3, 4, 2);
-    test_conv2d(3, 31, 34, 6, 5, 2); /* an odd height: the last row needs no zeros */
-    test_conv2d(3, 61, 66, 12, 9, 2);
-    for (int64_t T = 1; T <= 5; T++) {
-        test_halve_time(T, 11);
-        test_upsample(T, 3, 5, false);
-        test_upsample(T, 1, 2, true);
+    while (next_mode()) {
+        test_causal_conv((int64_t[]){1, 1, 1, 1}, (int64_t[]){1, 0});
+        test_causal_conv((int64_t[]){3, 2, 4, 5}, (int64_t[]){1, 1, 1, 0});
+        test_causal_conv((int64_t[]){5, 7, 3, 6}, (int64_t[]){3, 2, 1, 2, 0});
+        test_causal_conv((int64_t[]){12, 17, 5, 9},
+                         (int64_t[]){5, 4, 0}); /* pixels over several tiles, and an odd rest */
+        test_causal_conv((int64_t[]){9, 11, 40, 33}, (int64_t[]){2, 3, 0});
+        test_causal_conv((int64_t[]){48, 40, 24, 32}, (int64_t[]){3, 2, 0}); /* many tiles, side by side */
+        test_conv2d(1, 1, 1, 1, 1, 1);
+        test_conv2d(3, 5, 1, 4, 3, 1);
+        test_conv2d(2, 16, 19, 7, 5, 1);
+        test_conv2d(2, 30, 34, 12, 17, 1);
+        test_conv2d(1, 2, 2, 1, 1, 2);
+        test_conv2d(2, 6, 10, 3, 4, 2);
+        test_conv2d(3, 31, 34, 6, 5, 2); /* an odd height: the last row needs no zeros */
+        test_conv2d(3, 61, 66, 12, 9, 2);
+        for (int64_t T = 1; T <= 5; T++) {
+            test_halve_time(T, 11);
+            test_upsample(T, 3, 5, false);
+            test_upsample(T, 1, 2, true);
+        }
+        test_halve_time(9, 7000);
+        test_upsample(3, 40, 60, true);
+        test_copy_window(0, 0);
+        test_copy_window(4, 5);
+        test_copy_window(100, 120);
+        for (int vertical = 0; vertical < 2; vertical++) {
+            test_blend(1, 1, vertical);
+            test_blend(4, 7, vertical);
+            test_blend(40, 300, vertical);
+        }
     }
-    test_halve_time(9, 7000);
-    test_upsample(3, 40, 60, true);
-    test_copy_window(0, 0);
-    test_copy_window(4, 5);
-    test_copy_window(100, 120);
-    for (int vertical = 0; vertical < 2; vertical++) {
-        test_blend(1, 1, vertical);
-        test_blend(4, 7, vertical);
-        test_blend(40, 300, vertical);
-    }
-    return kernels_close();
+    return done();
 }

@@ -272,8 +272,8 @@ static void test_scalars(void)
     fresh();
     struct tensor x = given(2, 3, 8), y = given(2, 3, 8), w = given(1, 3), w4 = given(1, 4),
                   table = given(2, 3, 3);
-    struct tensor video = given_shape(odd), out = given_shape(odd), z = given_shape(one), gain = given(1, 4),
-                  none = given(1, 0);
+    struct tensor video = given_shape(X, odd), out = given_shape(X, odd), z = given_shape(X, one),
+                  gain = given(1, 4), none = given(1, 0);
 #define REFUSES(word, call)                                                                                  \
     do {                                                                                                     \
         kern_clear(k);                                                                                       \

@@ -14,16 +14,17 @@ static double gelu(double u)
  * 1100. */
 static const double TOLERANCE = 2e-6;
 
-static void test_matmul(int64_t m, int64_t n, int64_t depth, bool ta, bool tb, double alpha, double beta)
+static void test_matmul_in(enum dtype in, enum dtype out, int64_t m, int64_t n, int64_t depth, bool ta,
+                           bool tb, double alpha, double beta)
 {
     char what[100];
     fresh();
-    struct tensor a = ta ? given(2, depth, m) : given(2, m, depth),
-                  b = tb ? given(2, n, depth) : given(2, depth, n);
-    struct tensor c = given(2, m, n);
+    struct tensor a = ta ? given_in(in, 2, depth, m) : given_in(in, 2, m, depth),
+                  b = tb ? given_in(in, 2, n, depth) : given_in(in, 2, depth, n);
+    struct tensor c = given_in(out, 2, m, n);
     double *expected = wide(&c);
     if (beta == 0) { /* then c is not even read */
-        c = result(DT_F32, 2, m, n);
+        c = result(out, 2, m, n);
     } else {
         updated(&c);
     }
@@ -35,10 +36,19 @@ static void test_matmul(int64_t m, int64_t n, int64_t depth, bool ta, bool tb, d
                      tensor_get(&b, tb ? j * depth + p : p * n + j);
             expected[i * n + j] = alpha * s + (beta ? beta * expected[i * n + j] : 0);
         }
-    snprintf(what, sizeof what, "matmul %dx%dx%d%s%s alpha %g beta %g", (int)m, (int)n, (int)depth,
-             ta ? " ta" : "", tb ? " tb" : "", alpha, beta);
+    snprintf(what, sizeof what, "matmul %s to %s %dx%dx%d%s%s alpha %g beta %g", dtype_name(in),
+             dtype_name(out), (int)m, (int)n, (int)depth, ta ? " ta" : "", tb ? " tb" : "", alpha, beta);
     RUN(what, matmul(k, &c, &a, ta, &b, tb, alpha, beta));
     near(&c, expected, TOLERANCE, what);
+}
+
+/* Of the compute dtype, and with it sums in F32, and all in F32: where X is F32 these are one. */
+static void test_matmul(int64_t m, int64_t n, int64_t depth, bool ta, bool tb, double alpha, double beta)
+{
+    test_matmul_in(X, X, m, n, depth, ta, tb, alpha, beta);
+    if (X == DT_F32) return;
+    test_matmul_in(X, DT_F32, m, n, depth, ta, tb, alpha, beta);
+    test_matmul_in(DT_F32, DT_F32, m, n, depth, ta, tb, alpha, beta);
 }
 
 static void test_matmul_f64(int64_t m, int64_t n, int64_t depth, bool ta, bool tb)
@@ -106,13 +116,13 @@ static void test_linear(int64_t n, int64_t in, int64_t out, bool bias)
 {
     struct layer l = layer(n, in, out, bias);
     double *expected = wide_array(n * out);
-    struct tensor y = result(DT_F32, 2, n, out), *b = bias ? &l.b : NULL;
+    struct tensor y = result(X, 2, n, out), *b = bias ? &l.b : NULL;
     linear(expected, l.in, &l.s);
     RUN("linear_forward", linear_forward(k, &y, &l.x, &l.w, b));
     near(&y, expected, TOLERANCE, "linear_forward");
 
     l = layer(n, in, out, bias);
-    struct tensor dx = result(DT_F32, 2, n, in);
+    struct tensor dx = result(X, 2, n, in);
     RUN("linear_backward", linear_backward(k, &dx, &l.dy, &l.w, false));
     gradient_near(&dx, linear, &l.s, l.in, 0, l.slope, n * out, TOLERANCE, "linear_backward");
 
@@ -133,15 +143,15 @@ static void test_linear_gelu(int64_t n, int64_t in, int64_t out, bool bias)
         struct layer l = layer(n, in, out, bias);
         double *expected = wide_array(n * out);
         linear(expected, l.in, &l.s);
-        struct tensor y = result(DT_F32, 2, n, out), pre = {0}, *b = bias ? &l.b : NULL;
-        if (keep) pre = result(DT_F32, 2, n, out);
+        struct tensor y = result(X, 2, n, out), pre = {0}, *b = bias ? &l.b : NULL;
+        if (keep) pre = result(X, 2, n, out);
         RUN("linear_gelu_forward", linear_gelu_forward(k, &y, keep ? &pre : NULL, &l.x, &l.w, b));
         if (keep) near(&pre, expected, TOLERANCE, "linear_gelu_forward keeps what came before gelu");
         for (int64_t i = 0; i < n * out; i++) expected[i] = gelu(expected[i]);
         near(&y, expected, TOLERANCE, "linear_gelu_forward");
     }
     struct layer l = layer(n, in, out, bias);
-    struct tensor dpre = result(DT_F32, 2, n, in);
+    struct tensor dpre = result(X, 2, n, in);
     RUN("linear_gelu_backward", linear_gelu_backward(k, &dpre, &l.dy, &l.w, &l.x));
     gradient_near(&dpre, gelu_linear, &l.s, l.in, 0, l.slope, n * out, TOLERANCE, "linear_gelu_backward");
 }
@@ -150,7 +160,7 @@ static void test_embedding(int64_t n, int64_t vocab, int64_t width)
 {
     fresh();
     struct tensor table = given(2, vocab, width), ids = buffer_shape(DT_I32, (int64_t[]){1, n});
-    struct tensor y = result(DT_F32, 2, n, width);
+    struct tensor y = result(X, 2, n, width);
     double *expected = wide_array(n * width);
     for (int64_t i = 0; i < n; i++) {
         int32_t id = ((int32_t *)ids.data)[i] = (int32_t)(i * 7 % vocab);
@@ -166,14 +176,14 @@ static void test_empty(void)
     fresh();
     struct tensor a = given(2, 3, 0), b = given(2, 0, 5), c = given(2, 3, 5);
     double *expected = wide(&c);
-    for (int i = 0; i < 15; i++) expected[i] *= 0.5;
+    for (int i = 0; i < 15; i++) expected[i] *= 0.5; /* exact in BF16, too */
     updated(&c);
     RUN("matmul over nothing", matmul(k, &c, &a, false, &b, false, 1, 0.5));
     near(&c, expected, 0, "matmul over nothing scales");
 
     fresh();
     a = given(2, 3, 0), b = given(2, 5, 0);
-    c = result(DT_F32, 2, 3, 5);
+    c = result(X, 2, 3, 5);
     RUN("linear over nothing", linear_forward(k, &c, &a, &b, NULL));
     near(&c, wide_array(15), 0, "linear over nothing is 0");
 
@@ -200,6 +210,7 @@ static int bench(void)
     } cases[] = {{"projection", 1024, 512, 512}, {"ffn-up", 1024, 2048, 512},  {"ffn-down", 1024, 512, 2048},
                  {"t5", 226, 4096, 4096},        {"square", 2048, 2048, 2048}, {"odd", 1000, 777, 555},
                  {"wide", 1024, 3072, 3072}};
+    kernels_open();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int m = cases[i].m, n = cases[i].n, depth = cases[i].k;
         double ours = 1e9, direct = 1e9;
@@ -221,23 +232,24 @@ static int bench(void)
 
 int main(int argc, char **argv)
 {
-    kernels_open();
     if (argc > 1 && !strcmp(argv[1], "bench")) return bench();
-    for (int t = 0; t < 4; t++) {
-        bool ta = t & 1, tb = t & 2;
-        test_matmul(1, 1, 1, ta, tb, 1, 0);
-        test_matmul(3, 5, 7, ta, tb, 0.5, 2);
-        test_matmul(513, 530, 19, ta, tb, 1, 0);
-        test_matmul(33, 1041, 1100, ta, tb, -1, 1);
-        test_matmul_f64(13, 600, 17, ta, tb);
+    while (next_mode()) {
+        for (int t = 0; t < 4; t++) {
+            bool ta = t & 1, tb = t & 2;
+            test_matmul(1, 1, 1, ta, tb, 1, 0);
+            test_matmul(3, 5, 7, ta, tb, 0.5, 2);
+            test_matmul(513, 530, 19, ta, tb, 1, 0);
+            test_matmul(33, 1041, 1100, ta, tb, -1, 1);
+            if (mode == modes) test_matmul_f64(13, 600, 17, ta, tb); /* no device but the CPU has doubles */
+        }
+        static const int64_t layers[][3] = {{1, 1, 1}, {1, 64, 700}, {7, 5, 3}, {9, 31, 17}, {600, 33, 120}};
+        for (int i = 0; i < 5; i++) {
+            test_linear(layers[i][0], layers[i][1], layers[i][2], i % 2);
+            test_linear_gelu(layers[i][0], layers[i][1], layers[i][2], i % 2);
+        }
+        test_embedding(1, 1, 1);
+        test_embedding(19, 11, 37);
+        test_empty();
     }
-    static const int64_t layers[][3] = {{1, 1, 1}, {1, 64, 700}, {7, 5, 3}, {9, 31, 17}, {600, 33, 120}};
-    for (int i = 0; i < 5; i++) {
-        test_linear(layers[i][0], layers[i][1], layers[i][2], i % 2);
-        test_linear_gelu(layers[i][0], layers[i][1], layers[i][2], i % 2);
-    }
-    test_embedding(1, 1, 1);
-    test_embedding(19, 11, 37);
-    test_empty();
-    return kernels_close();
+    return done();
 }

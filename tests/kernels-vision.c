@@ -17,7 +17,7 @@ static void test_pixel_patches(int64_t T, int64_t H, int64_t W, int P)
     int64_t rows = H / P, cols = W / P, width = 3 * P * P;
     fresh();
     struct tensor u8 = buffer_shape(DT_U8, (int64_t[]){4, T, H, W, 3}),
-                  y = result(DT_F32, 2, T * rows * cols, width);
+                  y = result(X, 2, T * rows * cols, width);
     double *expected = wide_array(T * rows * cols * width);
     for (int64_t i = 0; i < T * H * W * 3; i++) ((uint8_t *)u8.data)[i] = (uint8_t)(i * 37 + i / 251);
     for (int64_t t = 0; t < T; t++)
@@ -38,7 +38,7 @@ static void test_pixel_values(void)
     static const double expected[] = {-1.792263, -1.752097, -1.480220, 0.061738, 0.153889, 0.325729,
                                       0.076336,  0.168897,  0.339949,  1.930336, 2.074884, 2.145897};
     fresh();
-    struct tensor u8 = buffer_shape(DT_U8, (int64_t[]){4, 1, 2, 2, 3}), y = result(DT_F32, 2, 4, 3);
+    struct tensor u8 = buffer_shape(DT_U8, (int64_t[]){4, 1, 2, 2, 3}), y = result(X, 2, 4, 3);
     memcpy(u8.data, (const uint8_t[]){0, 0, 0, 127, 127, 127, 128, 128, 128, 255, 255, 255}, 12);
     RUN("pixel_patches of one pixel", pixel_patches(k, &y, &u8, 1, mean, std));
     near(&y, expected, 3e-7, "the values of 0, 127, 128 and 255 in red, green and blue");
@@ -48,7 +48,7 @@ static void test_class_tokens(int64_t T, int64_t n, int64_t width)
 {
     fresh();
     struct tensor x = given(2, T * n, width), cls = given(1, width), pos = given(2, n + 1, width),
-                  y = result(DT_F32, 2, T * (n + 1), width);
+                  y = result(X, 2, T * (n + 1), width);
     double *expected = wide_array(T * (n + 1) * width);
     for (int64_t t = 0; t < T; t++)
         for (int64_t i = 0; i <= n; i++)
@@ -64,7 +64,7 @@ static void test_time_conv(int64_t T, int64_t n, int64_t width)
 {
     fresh();
     struct tensor x = given(3, T, n, width), w = given(2, width, 3), b = given(1, width),
-                  y = result(DT_F32, 3, T, n, width);
+                  y = result(X, 3, T, n, width);
     double *expected = wide_array(T * n * width);
     for (int64_t t = 0; t < T; t++)
         for (int64_t i = 0; i < n * width; i++) {
@@ -83,8 +83,7 @@ static void test_time_conv(int64_t T, int64_t n, int64_t width)
 static void test_linear_quick_gelu(int64_t n, int64_t in, int64_t out)
 {
     fresh();
-    struct tensor x = given(2, n, in), w = given(2, out, in), b = given(1, out),
-                  y = result(DT_F32, 2, n, out);
+    struct tensor x = given(2, n, in), w = given(2, out, in), b = given(1, out), y = result(X, 2, n, out);
     double *expected = wide_array(n * out);
     for (int64_t i = 0; i < n; i++)
         for (int64_t o = 0; o < out; o++) {
@@ -100,8 +99,8 @@ static void test_rope(int64_t rows, int64_t heads, int64_t half, int64_t first, 
 {
     int64_t width = heads * 2 * half;
     fresh();
-    struct tensor x = given(2, rows, width), cos = given(2, positions, half), sin = given(2, positions, half),
-                  y = result(DT_F32, 2, rows, width);
+    struct tensor x = given(2, rows, width), cos = given_in(DT_F32, 2, positions, half),
+                  sin = given_in(DT_F32, 2, positions, half), y = result(X, 2, rows, width);
     double *expected = wide_array(rows * width);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < width; i++) { /* the other of the pair, and the sign with which it comes in */
@@ -120,22 +119,23 @@ static void test_rope(int64_t rows, int64_t heads, int64_t half, int64_t first, 
 
 int main(void)
 {
-    kernels_open();
-    test_pixel_values();
-    test_pixel_patches(1, 1, 1, 1);
-    test_pixel_patches(3, 6, 9, 3);
-    test_pixel_patches(2, 140, 126, 14);
-    test_class_tokens(1, 1, 1);
-    test_class_tokens(3, 5, 7);
-    test_class_tokens(4, 64, 300);
-    test_time_conv(1, 3, 5);
-    test_time_conv(2, 3, 5);
-    test_time_conv(7, 20, 600);
-    test_linear_quick_gelu(1, 1, 1);
-    test_linear_quick_gelu(9, 31, 17);
-    test_linear_quick_gelu(600, 33, 120);
-    test_rope(1, 1, 1, 0, 1);
-    test_rope(3, 5, 4, 2, 7);
-    test_rope(130, 8, 64, 40, 256);
-    return kernels_close();
+    while (next_mode()) {
+        test_pixel_values();
+        test_pixel_patches(1, 1, 1, 1);
+        test_pixel_patches(3, 6, 9, 3);
+        test_pixel_patches(2, 140, 126, 14);
+        test_class_tokens(1, 1, 1);
+        test_class_tokens(3, 5, 7);
+        test_class_tokens(4, 64, 300);
+        test_time_conv(1, 3, 5);
+        test_time_conv(2, 3, 5);
+        test_time_conv(7, 20, 600);
+        test_linear_quick_gelu(1, 1, 1);
+        test_linear_quick_gelu(9, 31, 17);
+        test_linear_quick_gelu(600, 33, 120);
+        test_rope(1, 1, 1, 0, 1);
+        test_rope(3, 5, 4, 2, 7);
+        test_rope(130, 8, 64, 40, 256);
+    }
+    return done();
 }

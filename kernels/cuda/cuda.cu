@@ -29,9 +29,9 @@ static void cuda_close(struct kern *k)
     struct cuda *c = cuda_of(k);
     if (!c) return;
     if (c->stream) cudaStreamSynchronize(c->stream);
-    cuda_products_close(c);
-    cuda_convolutions_close(c);
-    cuda_attentions_close(c);
+    if (cuda_products_close) cuda_products_close(c);
+    if (cuda_convolutions_close) cuda_convolutions_close(c);
+    if (cuda_attentions_close) cuda_attentions_close(c);
     if (c->blas) cublasLtDestroy(c->blas);
     cudaFree(c->workspace);
     cudaFreeHost(c->staging);
@@ -179,9 +179,9 @@ static void cuda_copy(struct kern *k, struct tensor *dst, const struct tensor *s
     const int64_t n = tensor_count(src);
     const unsigned blocks = (unsigned)(ceil_div(n, 1024) < 4096 ? ceil_div(n, 1024) : 4096);
     if (dst->dtype == src->dtype) {
-        cuda_good(k, "copy",
-                  cudaMemcpyAsync(dst->data, src->data, tensor_bytes(src), cudaMemcpyDeviceToDevice,
-                                  stream_of(k)));
+        cuda_good(
+            k, "copy",
+            cudaMemcpyAsync(dst->data, src->data, tensor_bytes(src), cudaMemcpyDeviceToDevice, stream_of(k)));
     } else if (dst->dtype == DT_BF16 && src->dtype == DT_F32) {
         convert<<<blocks, 256, 0, stream_of(k)>>>((bf16 *)dst->data, (const float *)src->data, n);
         cuda_good(k, "copy", cudaGetLastError());
@@ -189,7 +189,8 @@ static void cuda_copy(struct kern *k, struct tensor *dst, const struct tensor *s
         convert<<<blocks, 256, 0, stream_of(k)>>>((float *)dst->data, (const bf16 *)src->data, n);
         cuda_good(k, "copy", cudaGetLastError());
     } else {
-        kern_fail(k, "copy: %s to %s is not for %s", dtype_name(src->dtype), dtype_name(dst->dtype), k->device);
+        kern_fail(k, "copy: %s to %s is not for %s", dtype_name(src->dtype), dtype_name(dst->dtype),
+                  k->device);
     }
 }
 
@@ -203,14 +204,12 @@ static void cuda_wait(struct kern *k)
     cuda_good(k, "wait", cudaStreamSynchronize(stream_of(k)));
 }
 
-/* For tests: lets operations work on the host's own memory, and waits until they are done. */
-extern "C" bool cuda_test_register(void *memory, size_t bytes)
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+/* For tests: lets operations work on the host's own memory. */
+EXPORTED bool cuda_test_register(void *memory, size_t bytes)
 {
     return cudaHostRegister(memory, bytes, cudaHostRegisterMapped) == cudaSuccess;
-}
-extern "C" bool cuda_test_wait(void)
-{
-    return cudaDeviceSynchronize() == cudaSuccess;
 }
 
 static struct backend table(void)
@@ -234,4 +233,4 @@ static struct backend table(void)
     return b;
 }
 
-extern "C" __attribute__((visibility("default"))) const struct backend cuda_backend = table();
+EXPORTED const struct backend cuda_backend = table();

@@ -68,9 +68,9 @@ static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
 }
 
 /* Freed with the device; these belong to the files that make them. */
-void cuda_products_close(struct cuda *c);
-void cuda_convolutions_close(struct cuda *c);
-void cuda_attentions_close(struct cuda *c);
+void cuda_products_close(struct cuda *c) __attribute__((weak));
+void cuda_convolutions_close(struct cuda *c) __attribute__((weak));
+void cuda_attentions_close(struct cuda *c) __attribute__((weak));
 
 /* ---- values ----------------------------------------------------------------------------------------- */
 
