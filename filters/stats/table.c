@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/columns.h"
 #include "formats/error.h"
 #include "formats/safetensors.h"
 
@@ -124,9 +125,6 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
 
 /* ---- printing ------------------------------------------------------------------------------------------ */
 
-enum { RUN, ADAPTER, PARAMETERS, SPEED, STOP, BEST, AT, GAIN, COLUMNS };
-typedef char cells[COLUMNS][256];
-
 /* standard:rank=16,alpha=16, as --adapter takes it; and its targets, when not all are. */
 static void put_adapter(char *to, size_t size, const json_t *a)
 {
@@ -153,56 +151,34 @@ static void put_count(char *to, size_t size, int64_t n)
                  digits[i]);
 }
 
-static void put_row(cells c, const json_t *row)
+/* The number as it is written, or - when there is none. */
+__attribute__((format(printf, 1, 0))) static json_t *known(const char *fmt, const json_t *number)
 {
-    json_int_t steps = json_integer_value(json_object_get(row, "steps"));
-    json_t *best = json_object_get(row, "best_val_loss"), *at = json_object_get(row, "best_step");
-    snprintf(c[RUN], sizeof c[RUN], "%s", json_string_value(json_object_get(row, "run")));
-    put_adapter(c[ADAPTER], sizeof c[ADAPTER], json_object_get(row, "adapter"));
-    put_count(c[PARAMETERS], sizeof c[PARAMETERS], json_integer_value(json_object_get(row, "parameters")));
-    json_t *speed = json_object_get(row, "step_s");
-    snprintf(c[SPEED], sizeof c[SPEED], json_is_null(speed) ? "-" : "%.3g", json_number_value(speed));
-    snprintf(c[STOP], sizeof c[STOP], json_is_true(json_object_get(row, "finished")) ? "%lld" : "%lld so far",
-             (long long)steps);
-    snprintf(c[BEST], sizeof c[BEST], json_is_null(best) ? "-" : "%.4f", json_number_value(best));
-    json_t *gain = json_object_get(row, "gain"), *se = json_object_get(row, "gain_se");
-    snprintf(c[GAIN], sizeof c[GAIN], json_is_null(gain) ? "-" : "%.4f ± %.4f", json_number_value(gain),
-             json_number_value(se));
-    snprintf(c[AT], sizeof c[AT], json_is_null(at) ? "-" : "%lld", (long long)json_integer_value(at));
+    return json_is_number(number) ? json_sprintf(fmt, json_number_value(number)) : json_string("-");
 }
 
-/* Characters, of which UTF-8's continuation bytes are none; for control characters a ?. */
-static int tidy(char *text)
+static json_t *cells(const json_t *row)
 {
-    int n = 0;
-    for (; *text; text++) {
-        if ((unsigned char)*text < ' ' || *text == 127) *text = '?';
-        n += (*text & 0xc0) != 0x80;
-    }
-    return n;
+    char adapter[512], parameters[64];
+    json_t *at = json_object_get(row, "best_step"), *gain = json_object_get(row, "gain");
+    put_adapter(adapter, sizeof adapter, json_object_get(row, "adapter"));
+    put_count(parameters, sizeof parameters, json_integer_value(json_object_get(row, "parameters")));
+    return json_pack("[O, s, s, o, o, o, o, o]", json_object_get(row, "run"), adapter, parameters,
+                     known("%.3g", json_object_get(row, "step_s")),
+                     json_sprintf(json_is_true(json_object_get(row, "finished")) ? "%lld" : "%lld so far",
+                                  (long long)json_integer_value(json_object_get(row, "steps"))),
+                     known("%.4f", json_object_get(row, "best_val_loss")), known("%.0f", at),
+                     json_is_null(gain) ? json_string("-")
+                                        : json_sprintf("%.4f ± %.4f", json_number_value(gain),
+                                                       json_number_value(json_object_get(row, "gain_se"))));
 }
 
 void table_print(FILE *out, const json_t *rows)
 {
-    static const char *const heading[COLUMNS] = {"run",     "adapter",       "parameters", "s/step",
-                                                 "stopped", "best val loss", "at step",    "lower by"};
-    size_t n = json_array_size(rows) + 1;
-    int wide[COLUMNS] = {0};
-    cells *line = calloc(n, sizeof *line);
-    if (!line) return;
-    for (int c = 0; c < COLUMNS; c++) snprintf(line[0][c], sizeof line[0][c], "%s", heading[c]);
-    for (size_t i = 1; i < n; i++) put_row(line[i], json_array_get(rows, i - 1));
-    for (size_t i = 0; i < n; i++)
-        for (int c = 0; c < COLUMNS; c++) {
-            int w = tidy(line[i][c]);
-            if (w > wide[c]) wide[c] = w;
-        }
-    for (size_t i = 0; i < n; i++)
-        for (int c = 0; c < COLUMNS; c++) {
-            int fill = wide[c] - tidy(line[i][c]);
-            bool left = c < PARAMETERS; /* text to the left, numbers to the right */
-            fprintf(out, "%*s%s%*s%s", left ? 0 : fill, "", line[i][c], left ? fill : 0, "",
-                    c + 1 < COLUMNS ? "  " : "\n");
-        }
-    free(line);
+    json_t *lines = json_pack("[[s, s, s, s, s, s, s, s]]", "run", "adapter", "parameters", "s/step",
+                              "stopped", "best val loss", "at step", "lower by");
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        json_array_append_new(lines, cells(json_array_get(rows, i)));
+    columns_print(out, lines, 2);
+    json_decref(lines);
 }

@@ -1,0 +1,28 @@
+/* comparison - runs against one of them, the base: what `compare` says. */
+#ifndef STATS_COMPARISON_H
+#define STATS_COMPARISON_H
+
+#include "filters/stats/pairing.h"
+
+#include <stdio.h>
+
+/* A new object; NULL when out of memory:
+ *
+ *   {"n": prompts, "base": name, "seed", "resamples", "left_out": unpaired prompts, "variants": {name:
+ *     {"scores": of the n prompts, more when they have repeats, "joint_pct", "sa_mean", "pc_mean",
+ *      "sa_ge4_pct", "pc_ge4_pct", "ci": {"joint_pct": [low, high], "sa_mean": .., "pc_mean": ..},
+ *      and of all but the base "vs_base":
+ *        {"joint": {"b", "c", "p_exact", "chi2", "p_chi2", "p_holm", "delta_pp", "ci_low_pp", "ci_high_pp",
+ *                   "detectable_pp": or null},
+ *         "sa": {"delta", "ci_low", "ci_high"}, "pc": {..}, and where both have expected scores
+ *         "sa_expected": {..}, "pc_expected": {..}}}}}
+ *
+ * b counts the prompts on which only the base has both scores at 4 or more, c those on which only the variant
+ * has; with repeats, those where the one has it more often than the other, so that the test is a sign test
+ * over prompts. p_holm is p_exact corrected for the number of variants. Intervals are bootstrap()'s. */
+json_t *comparison_make(const struct pairing *p, int64_t resamples, uint64_t seed);
+
+/* The same for people: a table of the runs, and one of the differences. */
+void comparison_print(FILE *out, const json_t *comparison);
+
+#endif

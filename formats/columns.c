@@ -1,0 +1,39 @@
+#include "formats/columns.h"
+
+enum { MAX_COLUMNS = 32 };
+
+static const char *cell(const json_t *rows, size_t row, size_t column)
+{
+    const char *text = json_string_value(json_array_get(json_array_get(rows, row), column));
+    return text ? text : "";
+}
+
+/* Characters, of which UTF-8's continuation bytes are none. */
+static int width(const char *text)
+{
+    int n = 0;
+    for (; *text; text++) n += (*text & 0xc0) != 0x80;
+    return n;
+}
+
+static void put(FILE *out, const char *text)
+{
+    for (; *text; text++) putc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, out);
+}
+
+void columns_print(FILE *out, const json_t *rows, size_t left)
+{
+    size_t n = json_array_size(rows), columns = json_array_size(json_array_get(rows, 0));
+    int wide[MAX_COLUMNS] = {0};
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < columns; c++)
+            if (width(cell(rows, i, c)) > wide[c]) wide[c] = width(cell(rows, i, c));
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < columns; c++) {
+            int fill = wide[c] - width(cell(rows, i, c));
+            if (c >= left) fprintf(out, "%*s", fill, "");
+            put(out, cell(rows, i, c));
+            if (c < left) fprintf(out, "%*s", fill, "");
+            fputs(c + 1 < columns ? "  " : "\n", out);
+        }
+}

@@ -1,0 +1,13 @@
+/* columns - rows of text under a heading, aligned for people. */
+#ifndef FORMATS_COLUMNS_H
+#define FORMATS_COLUMNS_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+/* rows: lists of texts, all of one length, the heading first. The first `left` columns are set to the left,
+ * the others, numbers, to the right. Control characters become a ?, so that a text can neither end a line nor
+ * move a cursor. */
+void columns_print(FILE *out, const json_t *rows, size_t left);
+
+#endif

@@ -1,0 +1,56 @@
+/* scores - what videos were given by a grader, run by run, in the forms in which that is found:
+ *
+ *   FILE                 JSON lines of `grade`: key, sa and pc from 0 to 5; where they are, sa_expected,
+ *                        pc_expected, prompt_id, seed, path, caption, action, sample. The run is called by
+ *                        the file's name without folder and ending.
+ *   NAME=FILE            the same under another name
+ *   FILE                 a CSV with the columns variant (the run), prompt_id or key, sa, pc; where they are,
+ *                        both of the former, sa_expected, pc_expected, seed, path, caption, action
+ *   NAME=SA.csv,PC.csv   the grader's own form, `,caption,videopath,score`, joined on videopath; the key is
+ *                        that file's name without folder and ending, or the path where these are not unique
+ *   FILE                 published results: one JSON object with `prompts`, and in `variants`, by name, the
+ *                        lists sa_per_prompt and pc_per_prompt. joint_per_prompt must agree with them where
+ *                        it is; stored percentages and means are not looked at.
+ *
+ * What a file is shows in its first bytes. A bare NaN, which Python writes and JSON does not know, is null.
+ *
+ * A score belongs to a prompt: its prompt_id, or its key when it has none. Several scores of one prompt are
+ * repeats; they differ in key, or in `seed` (or sample.seed). The same key and seed again is an error. */
+#ifndef FORMATS_SCORES_H
+#define FORMATS_SCORES_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct score {
+    char *prompt, *key;
+    char *path; /* of the video, or NULL */
+    int sa, pc;
+    double sa_expected, pc_expected; /* NaN: not known */
+};
+struct variant {
+    char *name, *source; /* source: the operand it is from */
+    struct score *score;
+    size_t count;
+    json_t *about; /* an object: label, params_M, step_s of published results; fps and what is an object
+                      (sample) in the first of JSON lines */
+    json_t *seen;  /* keys and seeds */
+};
+struct scores {
+    struct variant *variant;
+    int count;
+    json_t *prompts; /* by prompt: caption and action, as far as any input knows them */
+    json_t *about;   /* other fields of published results, as they were; else NULL */
+};
+
+/* Adds what the operand names to s, which starts as {0}. A name that is a file's as a whole is that file;
+ * otherwise the first = ends NAME, and the first comma after it SA.csv. false with the reason, which names
+ * file and line, in err: s is then only to be freed. */
+bool scores_read(struct scores *s, const char *operand, char *err, size_t errlen);
+void scores_free(struct scores *s);
+
+struct variant *scores_find(const struct scores *s, const char *name); /* or NULL */
+
+#endif
