@@ -14,12 +14,12 @@
 # SAN=address,undefined       sanitized, in a build folder of its own: make SAN=address,undefined test
 # CC=clang CXX=clang++        another compiler
 
-FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 plot \
+FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 compare plot \
            show tensor-gen tensor-eq model-init
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
-                  libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
+                  libavcodec-dev libavformat-dev libavutil-dev libswscale-dev zlib1g-dev
 TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
 
 PREFIX  ?= /usr/local
@@ -29,7 +29,7 @@ BIN     := $(if $(SAN),$(BUILD)/bin,bin)
 
 CFLAGS  ?= -O3 -g
 LIBS    := $(if $(shell pkg-config --exists msgpack-c && echo y),msgpack-c,msgpack) jansson sentencepiece \
-           libavformat libavcodec libavutil libswscale
+           libavformat libavcodec libavutil libswscale zlib
 OPENBLAS := $(if $(shell pkg-config --exists openblas && echo y),openblas,blas)
 FLAGS   := -I. -D_GNU_SOURCE -MMD -MP -fopenmp -ffp-contract=off -fno-math-errno -Wall -Wextra $(if $(DEV),-Werror) \
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
