@@ -110,7 +110,7 @@ void graded_csv_add(struct graded_csv *c, const json_t *line)
     fprintf(c->f, "%lld,", (long long)c->rows++);
     csv_put(c->f, is_rule(c) ? path : text_of(line, "caption", ""));
     putc(',', c->f);
-    csv_put(c->f, is_rule(c) ? text_of(line, "rule", "") : path);
+    csv_put(c->f, is_rule(c) ? text_of(line, "rule_asked", "") : path);
     fprintf(c->f, ",%lld.0\n", (long long)json_integer_value(json_object_get(line, c->task)));
 }
 

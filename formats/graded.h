@@ -1,7 +1,8 @@
 /* graded - what grade leaves: JSON lines that a later run takes up, and the CSV of VideoPhy-2's own driver.
  *
  * A line is an object with `key`, `grade` (an object: how it was made), a score from 0 to 5 under the name of
- * each task, and what its record said. Tasks are "sa", "pc" and "rule". */
+ * each task, and what its record said. Tasks are "sa", "pc" and "rule"; the rule whose place its score takes
+ * is called `rule_asked`. */
 #ifndef FORMATS_GRADED_H
 #define FORMATS_GRADED_H
 

@@ -1,0 +1,218 @@
+/* grade - what the VideoPhy-2 grader says of videos.
+ *
+ *   stdin   JSON lines with `path`, or records with video U8 [F,H,W,3]; and `caption` (sa), `rule` (rule)
+ *   stdout  JSON lines: what came in, and for each task T its score T, T_text, T_probs, T_expected,
+ * T_fallback
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <stdlib.h>
+
+#include "filters/compute.h"
+#include "filters/filter.h"
+#include "filters/nets/grader.h"
+#include "formats/graded.h"
+
+static const char help[] =
+    "grade - score videos with the VideoPhy-2 grader\n"
+    "usage: grade -m DIR [options] <videos >graded.jsonl\n"
+    "  -m, --model DIR      the grader's folder, or random:PRESET                  required\n"
+    "      --task LIST      of sa (does it show the caption, 1 to 5), pc (is it physical, 1 to 5), rule (does it\n"
+    "                       follow the rule, 0 no, 1 yes, 2 cannot be told), with commas between     [sa,pc]\n"
+    "      --frames N       of a video that are looked at, at least 2                                [32]\n"
+    "      --max-new-tokens N   of an answer, at most                                                [256]\n"
+    "      --rope HOW       bf16 | exact: rotary frequencies rounded, as for the published scores    [bf16]\n"
+    "      --logits HOW     rounded | exact: to BF16 before the largest is taken, likewise           [rounded]\n"
+    "      --lora FILE      a LoRA checkpoint to merge into the decoder                              [none]\n"
+    "      --csv FILE       at the end, the scores as upstream writes them, in the input's order; of several\n"
+    "                       tasks FILE.csv becomes FILE.TASK.csv                                     [none]\n"
+    "      --done FILE      lines of an earlier run: what they hold is not graded again. It may be what stdout\n"
+    "                       is appended to; a line that was cut off there is removed                 [none]\n"
+    "COMMON\n"
+    "stdin   JSON lines with `path`, or records with video U8 [F,H,W,3], RGB; each with `caption` for sa, `rule`\n"
+    "        for rule. Frames are spread over the video and stretched to the network's square\n"
+    "stdout  JSON lines: the record's fields, and for each task T: T (0 to 5), T_text (the answer), T_probs (of\n"
+    "        the digits 0 to 5 where the answer's first one stands), T_expected (their mean), T_fallback (the\n"
+    "        answer meant nothing, and counts 0); no digit: T_probs and T_expected are null. `rule_asked` keeps\n"
+    "        the rule, whose place its score takes; `grade` says how it was graded\n"
+    "exit    0 every video graded, 1 something failed, a duplicate key included, 2 wrong usage\n"
+    "e.g.    grade -m videophy_2_auto --task sa,pc --done k1.jsonl <videos.jsonl >>k1.jsonl\n"
+    "see also: encode-mp4, compare\n";
+
+enum { TASKS = 3 };
+static const char *task_list = "sa,pc", *rope = "bf16", *logits = "rounded", *csv, *done_path;
+static const char *task[TASKS + 1]; /* those of the list, then NULL */
+static struct grader_settings set = {.frames = 32, .max_new = 256};
+
+static const struct option_spec options[] = {
+    {.name = "task", .kind = OPT_TEXT, .dest = &task_list},
+    {.name = "frames", .kind = OPT_INT, .dest = &set.frames, .low = 2, .high = 4096, .setting = true},
+    {.name = "max-new-tokens",
+     .kind = OPT_INT,
+     .dest = &set.max_new,
+     .low = 1,
+     .high = 2048,
+     .setting = true},
+    {.name = "rope", .kind = OPT_CHOICE, .dest = &rope, .choices = "bf16|exact", .setting = true},
+    {.name = "logits", .kind = OPT_CHOICE, .dest = &logits, .choices = "rounded|exact", .setting = true},
+    {.name = "lora", .kind = OPT_TEXT, .dest = &set.lora, .setting = true},
+    {.name = "csv", .kind = OPT_TEXT, .dest = &csv},
+    {.name = "done", .kind = OPT_TEXT, .dest = &done_path},
+    {0}};
+
+static struct grader *grader;
+static json_t *how, *done, *seen; /* provenance; lines of --done, and all keys of the input, by key */
+static struct graded_csv table[TASKS];
+static char err[1024];
+
+static void settle_tasks(void)
+{
+    static const char *const known[TASKS] = {"sa", "pc", "rule"};
+    const char *at = task_list;
+    for (int n = 0;; n++) {
+        size_t length = strcspn(at, ",");
+        int k = 0;
+        while (k < TASKS && (strlen(known[k]) != length || strncmp(known[k], at, length))) k++;
+        if (k == TASKS) usage_error("--task is a list of sa, pc and rule, not `%s`", task_list);
+        for (int i = 0; i < n; i++)
+            if (task[i] == known[k]) usage_error("--task names %s twice", known[k]);
+        task[n] = known[k];
+        if (!at[length]) return;
+        at += length + 1;
+    }
+}
+
+/* What was done before. When stdout goes on behind it, a line that was cut off is cut away. */
+static void take_up(void)
+{
+    int64_t whole, half;
+    struct stat out, earlier;
+    if (!(done = graded_read(done_path, how, task, &whole, &half, err, sizeof err))) die("%s", err);
+    say(done_path, "%zu done before", json_object_size(done));
+    if (half)
+        say(done_path, "its last line was cut off after %lld bytes and does not count", (long long)half);
+    bool same = half && !fstat(1, &out) && !stat(done_path, &earlier) && S_ISREG(out.st_mode) &&
+                out.st_dev == earlier.st_dev && out.st_ino == earlier.st_ino;
+    if (same && ftruncate(1, whole)) die("%s: %s", done_path, strerror(errno));
+}
+
+/* The field that a task asks about, or NULL. */
+static const char *field_of(const char *task)
+{
+    return !strcmp(task, "sa") ? "caption" : !strcmp(task, "rule") ? "rule" : NULL;
+}
+
+static bool look(struct frame *f)
+{
+    const struct tensor *video = frame_find(f, "video");
+    const char *path = frame_text(f, "path"), *field, *text;
+    for (int i = 0; task[i]; i++)
+        if ((field = field_of(task[i])) && (!(text = frame_text(f, field)) || !*text))
+            return snprintf(err, sizeof err, "no `%s`, which %s asks about", field, task[i]), false;
+    if (video) return grader_look(grader, video, err, sizeof err);
+    if (path && *path) return grader_look_file(grader, path, err, sizeof err);
+    return snprintf(err, sizeof err, "neither a video nor a `path` to one"), false;
+}
+
+static void put(json_t *line, const char *task, const char *what, json_t *value)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%s%s", task, what);
+    if (json_object_set_new(line, name, value)) die("out of memory");
+}
+
+static bool ask(struct frame *f, const char *task, json_t *line)
+{
+    struct verdict v;
+    const char *field = field_of(task), *text = field ? frame_text(f, field) : NULL;
+    if (!grader_ask(grader, task, text, &v, err, sizeof err)) return false;
+    json_t *probs = v.digit ? json_array() : json_null();
+    for (int d = 0; v.digit && d < OWL_SCORES; d++) json_array_append_new(probs, json_real(v.p[d]));
+    if (!strcmp(task, "rule")) put(line, task, "_asked", json_string(text));
+    put(line, task, "", json_integer(v.score));
+    put(line, task, "_text", json_string(v.text));
+    put(line, task, "_probs", probs);
+    put(line, task, "_expected", v.digit ? json_real(v.expected) : json_null());
+    put(line, task, "_fallback", json_boolean(v.fallback));
+    free(v.text);
+    return true;
+}
+
+/* The record's line; NULL with the reason in err. */
+static json_t *grade(struct frame *f)
+{
+    bool good = look(f);
+    json_t *line = good ? filter_record_json(f) : NULL;
+    for (int i = 0; good && task[i]; i++) good = ask(f, task[i], line);
+    if (good) put(line, "grade", "", json_incref(how));
+    if (good) return line;
+    json_decref(line);
+    return NULL;
+}
+
+/* An earlier run's line, when it is of the same video and what was asked about it; else NULL and why in err.
+ */
+static json_t *taken_up(struct frame *f, json_t *line)
+{
+    static const char *const same[] = {"path", "caption", "rule"};
+    for (int i = 0; i < 3; i++) {
+        json_t *now = json_object_get(frame_meta(f), same[i]), *then = json_object_get(line, same[i]);
+        if (i == 2 && json_object_get(line, "rule_asked")) then = json_object_get(line, "rule_asked");
+        if (now != then && !json_equal(now, then))
+            return snprintf(err, sizeof err, "%s has it with another `%s`", done_path, same[i]), NULL;
+    }
+    return json_incref(line);
+}
+
+static void take(struct frame *f)
+{
+    json_t *before = json_object_get(done, frame_key(f));
+    if (json_object_get(seen, frame_key(f))) {
+        filter_fail(f, "duplicate key: the first one counts");
+        return;
+    }
+    if (json_object_set_new(seen, frame_key(f), json_true())) die("out of memory");
+    json_t *line = before ? taken_up(f, before) : grade(f);
+    if (!line) {
+        filter_fail(f, "%s", err);
+        return;
+    }
+    for (int i = 0; csv && task[i]; i++) graded_csv_add(&table[i], line);
+    if (before)
+        json_decref(line);
+    else
+        filter_emit_line(line);
+}
+
+int main(int argc, char **argv)
+{
+    struct frame f = FRAME_INIT;
+    filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
+    settle_tasks();
+    for (int i = 0; csv && task[i]; i++)
+        if (!graded_csv_open(&table[i], csv, task[i], task[1] != NULL, err, sizeof err)) die("--csv %s", err);
+    set.threads = (int)filter.threads;
+    set.exact_rope = !strcmp(rope, "exact"), set.exact_logits = !strcmp(logits, "exact");
+
+    struct model *m = model_open(filter.model, err, sizeof err);
+    if (!m) die("%s", err);
+    struct kern *k = compute_open();
+    if (!(grader = grader_open(k, m, &set, err, sizeof err))) die("%s: %s", filter.model, err);
+    how = json_pack("{s:s, s:s}", "version", SLUICE_VERSION, "model", grader_id(grader));
+    json_object_update(how, filter.settings);
+    seen = json_object();
+    if (done_path) take_up();
+
+    while (filter_next(&f)) take(&f);
+    for (int i = 0; csv && task[i]; i++)
+        if (!graded_csv_commit(&table[i], err, sizeof err)) die("--csv %s", err);
+
+    frame_free(&f);
+    json_decref(how), json_decref(done), json_decref(seen);
+    grader_close(grader);
+    kern_close(k);
+    model_close(m);
+    return filter_finish();
+}
