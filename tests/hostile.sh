@@ -26,6 +26,7 @@ row() {
     train-step) input=training arguments="$compute --adapter standard --state run" out=text ;;
     sample)     input=embeds arguments="$compute --frames 5 --size 48x32 --steps 2" ;;
     encode-mp4) input=video arguments='-o videos' out=text ;;
+    compare)    input=scores arguments='--base base --format json base=/dev/stdin' out=text ;;
     plot)       input=metrics arguments='--format svg' out=text ;;
     show)       input=training out=text ;;
     tensor-gen) arguments='--name x --shape 2,3' ;;
@@ -55,6 +56,7 @@ make_inputs() {
     mv clip/*.mp4 clip.mp4
     pack -o store <training
     for i in 1 2 3 4; do printf '{"step":%d,"loss":0.%d,"grad_norm":1,"lr":1e-4,"s":0.5,"key":"k"}\n' $i $i; done >metrics
+    seq 400 | sed 's/.*/{"key":"&","caption":"a kettle, take &, boils","sa":4,"pc":3}/' >scores
 }
 
 # ---- running -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,74 @@
+/* compare - are the runs better than the base, and is it more than chance? */
+#include <string.h>
+
+#include "filters/filter.h"
+#include "filters/stats/comparison.h"
+#include "filters/stats/results.h"
+#include "formats/atomic.h"
+
+static const char help[] =
+    "compare - scores of runs against those of a base, prompt by prompt\n"
+    "usage: compare --base NAME [options] FILE... >table\n"
+    "      --base NAME      the run to compare with                   required\n"
+    "      --format FORMAT  table | json                              [table]\n"
+    "      --resamples N    of the bootstrap                          [5000]\n"
+    "      --intersect      leave out what not all runs have; average repeats as they are  [an error]\n"
+    "      --results FILE   also write the scores as published results; without a FILE, read these\n"
+    "COMMON\n"
+    "input   FILE: JSON lines of `grade`, a run that is called by the file's name (NAME=FILE: by that name);\n"
+    "        a CSV with the columns variant, prompt_id or key, sa, pc; or published results.\n"
+    "        NAME=SA.csv,PC.csv: the grader's own form, `,caption,videopath,score`. Pipes will do: NAME=/dev/stdin\n"
+    "        Runs are paired by prompt: prompt_id, else key. Scores of one prompt that differ in key or seed are\n"
+    "        averaged first; a key that comes again with the same seed is an error.\n"
+    "stdout  Joint (SA >= 4 and PC >= 4), SA and PC of each run, and how they differ from the base's: 95 % intervals\n"
+    "        of a bootstrap over prompts; for Joint b, c (only the base, only the run has it), McNemar's test, exact and\n"
+    "        as chi-square with continuity correction, Holm's correction over the runs, and from which difference\n"
+    "        on, with so many prompts and disagreements, 80 % of experiments would show one\n"
+    "exit    0 compared, 1 something failed, 2 wrong usage\n"
+    "e.g.    compare --base base base.jsonl k1.jsonl k5.jsonl           see also: grade, plot, report\n";
+
+int main(int argc, char **argv)
+{
+    const char *base = NULL, *format = "table", *results = NULL;
+    int64_t resamples = 5000;
+    bool intersect = false;
+    char err[512];
+    const struct option_spec options[] = {
+        {.name = "base", .kind = OPT_TEXT, .dest = &base},
+        {.name = "format", .kind = OPT_CHOICE, .dest = &format, .choices = "table|json"},
+        {.name = "resamples", .kind = OPT_INT, .dest = &resamples, .low = 100, .high = 1e6},
+        {.name = "intersect", .kind = OPT_FLAG, .dest = &intersect},
+        {.name = "results", .kind = OPT_TEXT, .dest = &results},
+        {0}};
+    filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS | FILTER_SEED);
+    if (!base) usage_error("--base is required");
+    if (!filter.argc && !results) usage_error("no scores to compare: name a file");
+
+    struct scores scores = {0};
+    struct pairing pairing;
+    if (!filter.argc && !scores_read(&scores, results, err, sizeof err)) die("%s", err);
+    for (int i = 0; i < filter.argc; i++)
+        if (!scores_read(&scores, filter.argv[i], err, sizeof err)) die("%s", err);
+    if (!pairing_make(&pairing, &scores, base, intersect, err, sizeof err)) die("%s", err);
+    if (pairing.left_out) say(NULL, "%zu unpaired prompts left out", pairing.left_out);
+
+    if (filter.argc && results) {
+        struct atomic_file file;
+        json_t *published = results_make(&pairing, err, sizeof err);
+        if (!published || !atomic_open(&file, results, err, sizeof err)) die("%s: %s", results, err);
+        json_dumpf(published, file.f,
+                   JSON_INDENT(1) | JSON_REAL_PRECISION(15)); /* what cannot be written sticks to the file */
+        if (!atomic_commit(&file, err, sizeof err)) die("%s", err);
+        json_decref(published);
+    }
+    json_t *comparison = comparison_make(&pairing, resamples, (uint64_t)filter.seed);
+    if (!comparison) die("out of memory");
+    if (!strcmp(format, "json"))
+        filter_emit_line(comparison);
+    else
+        comparison_print(stdout, comparison), json_decref(comparison);
+    filter.done = scores.count;
+    pairing_free(&pairing);
+    scores_free(&scores);
+    return filter_finish();
+}
