@@ -111,6 +111,12 @@ bool model_file(const struct model *m, const char *relative, char *path, size_t 
     return fail(err, errlen, "%s/%s: no such file", m->folder, relative);
 }
 
+static bool part_folder(const struct model *m, const char *part, char *path, size_t size, char *err,
+                        size_t errlen)
+{
+    return make_path(path, size, err, errlen, "%s%s%s", m->folder, *part ? "/" : "", part);
+}
+
 /* A whole JSON file, an object of at most `max` bytes. */
 static json_t *read_json(const char *path, long long max, char *err, size_t errlen)
 {
@@ -137,9 +143,11 @@ static json_t *read_json(const char *path, long long max, char *err, size_t errl
 
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen)
 {
-    char path[PATH_MAX];
+    char folder[PATH_MAX], path[PATH_MAX];
     const char *name = strcmp(part, "scheduler") ? "config.json" : "scheduler_config.json";
-    if (!make_path(path, sizeof path, err, errlen, "%s/%s/%s", m->folder, part, name)) return NULL;
+    if (!part_folder(m, part, folder, sizeof folder, err, errlen) ||
+        !make_path(path, sizeof path, err, errlen, "%s/%s", folder, name))
+        return NULL;
     return read_json(path, 1 << 20, err, errlen);
 }
 
@@ -300,7 +308,7 @@ static bool open_weights(struct model_weights *w, const struct model *m, const c
     char folder[PATH_MAX], path[PATH_MAX], found[PATH_MAX] = "";
     bool sharded = false;
     if (m->random) return fail(err, errlen, "%s: a preset has no weight files", m->folder);
-    if (!make_path(folder, sizeof folder, err, errlen, "%s/%s", m->folder, part)) return false;
+    if (!part_folder(m, part, folder, sizeof folder, err, errlen)) return false;
     for (int i = 0; i < 4; i++) {
         if (!make_path(path, sizeof path, err, errlen, "%s/%s%s", folder, names[i / 2],
                        i % 2 ? ".index.json" : ""))
@@ -320,6 +328,15 @@ struct model_weights *model_weights_open(const struct model *m, const char *part
     struct model_weights *w = calloc(1, sizeof *w);
     if (!w) fail(err, errlen, "out of memory");
     if (w && open_weights(w, m, part, err, errlen)) return w;
+    model_weights_close(w);
+    return NULL;
+}
+
+struct model_weights *model_weights_open_file(const char *path, char *err, size_t errlen)
+{
+    struct model_weights *w = calloc(1, sizeof *w);
+    if (!w) fail(err, errlen, "out of memory");
+    if (w && add_shard(w, path, err, errlen) && list_tensors(w, err, errlen)) return w;
     model_weights_close(w);
     return NULL;
 }

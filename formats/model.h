@@ -5,7 +5,8 @@
  *   random:PRESET[:SEED]  configs from the preset folder (a model folder without weights), weights made up in
  * memory from the seed (default 0). PRESET is a name below examples/presets, or a path holding '/'.
  *
- * Parts: transformer, vae, text_encoder, tokenizer, scheduler. */
+ * Parts: transformer, vae, text_encoder, tokenizer, scheduler; "" is the folder itself, for a model whose
+ * config and weights lie at its top, as the grader's do. */
 #ifndef FORMATS_MODEL_H
 #define FORMATS_MODEL_H
 
@@ -45,6 +46,8 @@ struct model_weights {
  * candidates side by side are refused, and so are pickles (.bin, .pt): they are programs, and are never
  * executed. */
 struct model_weights *model_weights_open(const struct model *m, const char *part, char *err, size_t errlen);
+/* One file by itself. */
+struct model_weights *model_weights_open_file(const char *path, char *err, size_t errlen);
 void model_weights_close(struct model_weights *w);
 const struct model_tensor *model_weights_find(const struct model_weights *w, const char *name);
 

@@ -1,5 +1,6 @@
 #include "filters/nets/weights.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -73,7 +74,7 @@ static bool wanted(const struct param **order, int count, const char *const *ali
 {
     struct param key, *p = &key;
     for (; alias && *alias; alias++)
-        if (!strcmp(*alias, name)) return true;
+        if (!fnmatch(*alias, name, 0)) return true;
     if (snprintf(key.name, sizeof key.name, "%s", name) >= (int)sizeof key.name) return false;
     return bsearch(&p, order, (size_t)count, sizeof *order, by_name);
 }
@@ -177,14 +178,21 @@ static bool make_slot(struct loading *l, const struct param *p)
     return kern_ok(l->k);
 }
 
-/* The slot's rows from `from` on become these, converted if need be. */
+/* The slot's rows from `from` on become these, converted if need be: run by run where q, k and v of each head
+ * are to be parted. */
 static bool fill_slot(struct loading *l, const struct param *p, int64_t from, int64_t rows, enum dtype d,
                       void *data)
 {
     int64_t all = p->shape.rank ? p->shape.shape[0] : 1, width = tensor_count(&p->shape) / all;
-    struct tensor flat = tensor_as(p->slot, 2, all, width), dst = tensor_rows(&flat, from, rows);
-    struct tensor src = tensor_of(d, data, 2, rows, width);
-    kern_upload(l->k, &dst, &src);
+    int64_t heads = p->qkv_heads, run = heads ? all / (3 * heads) : all;
+    struct tensor flat = tensor_as(p->slot, 2, all, width), src = tensor_of(d, data, 2, rows, width);
+    for (int64_t row = from, n; row < from + rows; row += n) {
+        int64_t third = row / run % 3, head = row / run / 3, left = from + rows - row;
+        n = run - row % run < left ? run - row % run : left;
+        struct tensor to = tensor_rows(&flat, (third * heads + head) * run + row % run, n),
+                      part = tensor_rows(&src, row - from, n);
+        kern_upload(l->k, &to, &part);
+    }
     return kern_ok(l->k);
 }
 
@@ -272,11 +280,19 @@ static bool load_tensor(struct loading *l, const struct param *p, const struct m
     return true;
 }
 
-static bool load_files(struct loading *l, const struct model *m, const char *part, const struct param **order,
-                       int count, const char *const *alias, char *err, size_t errlen)
+/* What a message calls them. */
+static const char *source(const struct model *m, const char *part, const char *path)
 {
-    struct model_weights *w = model_weights_open(m, part, err, errlen);
-    bool good = w && check(w, part, order, count, alias, err, errlen);
+    return path ? path : *part ? part : m->folder;
+}
+
+static bool load_files(struct loading *l, const struct model *m, const char *part, const char *path,
+                       const struct param **order, int count, const char *const *alias, char *err,
+                       size_t errlen)
+{
+    struct model_weights *w =
+        path ? model_weights_open_file(path, err, errlen) : model_weights_open(m, part, err, errlen);
+    bool good = w && check(w, source(m, part, path), order, count, alias, err, errlen);
     for (int i = 0; good && i < count; i++)
         good = load_tensor(l, order[i], model_weights_find(w, order[i]->name), err, errlen);
     model_weights_close(w);
@@ -338,23 +354,36 @@ static bool room_for(struct loading *l, const struct params *list, const char *p
     return kern_room(l->k, what, bytes) || fail(err, errlen, "%s", kern_error(l->k));
 }
 
-bool weights_load(struct kern *k, const struct params *list, const struct model *m, const char *part,
-                  const char *const *alias, char id[17], char *err, size_t errlen)
+static bool load(struct kern *k, const struct params *list, const struct model *m, const char *part,
+                 const char *path, const char *const *alias, char id[17], char *err, size_t errlen)
 {
     struct loading l;
+    const char *name = source(m, part, path);
     const struct param **order = sorted(list);
     bool good =
-        (order && !list->failed) || fail(err, errlen, "%s: no memory for the list of its weights", part);
+        (order && !list->failed) || fail(err, errlen, "%s: no memory for the list of its weights", name);
     good = loading_start(&l, k, list, err, errlen) && good;
-    good = good && add_config(&l, m, part, err, errlen) && room_for(&l, list, part, err, errlen);
-    if (good && m->random)
+    good = good && add_config(&l, m, part, err, errlen) && room_for(&l, list, name, err, errlen);
+    if (good && m->random && !path)
         for (int i = 0; good && i < list->count; i++) good = make_up(&l, order[i], m->seed, err, errlen);
     else if (good)
-        good = load_files(&l, m, part, order, list->count, alias, err, errlen);
+        good = load_files(&l, m, part, path, order, list->count, alias, err, errlen);
     if (good && id) snprintf(id, 17, "%016llx", (unsigned long long)l.hash);
     loading_end(&l);
     free(order);
     return good;
+}
+
+bool weights_load(struct kern *k, const struct params *list, const struct model *m, const char *part,
+                  const char *const *alias, char id[17], char *err, size_t errlen)
+{
+    return load(k, list, m, part, NULL, alias, id, err, errlen);
+}
+
+bool weights_load_file(struct kern *k, const struct params *list, const struct model *m, const char *part,
+                       const char *path, const char *const *alias, char id[17], char *err, size_t errlen)
+{
+    return load(k, list, m, part, path, alias, id, err, errlen);
 }
 
 bool weights_check(const struct params *list, const struct model *m, const char *part,
@@ -364,7 +393,7 @@ bool weights_check(const struct params *list, const struct model *m, const char 
     const struct param **order = sorted(list);
     struct model_weights *w = model_weights_open(m, part, err, errlen);
     bool good = w && (order || fail(err, errlen, "out of memory")) &&
-                check(w, part, order, list->count, alias, err, errlen);
+                check(w, source(m, part, NULL), order, list->count, alias, err, errlen);
     model_weights_close(w);
     free(order);
     return good;
