@@ -1,0 +1,30 @@
+/* attention - the ways of attention on this device; attention.cu chooses among them. */
+#ifndef KERNELS_CUDA_ATTENTION_H
+#define KERNELS_CUDA_ATTENTION_H
+
+#include "kernels/cuda/cuda.h"
+
+/* The shapes and scalars of attention_forward in kernels.h. */
+struct attention_shape {
+    int heads, d;
+    int64_t batch, queries, keys; /* rows of one sequence */
+    float scale;
+    bool causal;
+};
+
+static inline struct attention_shape attention_shape(const struct tensor *q, const struct tensor *kk,
+                                                     const struct attention *a)
+{
+    const int64_t batch = a->batch ? a->batch : 1;
+    return {
+        a->heads, (int)(q->shape[1] / a->heads), batch, q->shape[0] / batch, kk->shape[0] / batch, a->scale,
+        a->causal};
+}
+
+/* mma.sync, BF16, heads of 64 or 128, rows that begin at 16 bytes: anything else that attention_forward has.
+ */
+void attention_forward_mma(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
+                           const struct attention_shape *s);
+
+#endif

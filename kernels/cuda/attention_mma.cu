@@ -1,0 +1,218 @@
+/* attention_forward on the tensor cores of any device since Ampere: BF16, heads of 64 or 128, with bias,
+ * causal, many sequences, ragged ends. Used where the work is small or not of the plain kind: T5, ViT, LLaMA.
+ */
+#include "kernels/cuda/attention.h"
+
+enum {
+    THREADS = 128, /* 4 warps of 16 queries */
+    QUERIES = 64,
+    KEYS = 64, /* of a step, in two buffers */
+};
+
+static const float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+
+/* Rows of D values in shared memory lie in pieces of 16 bytes; within a row they are exchanged by its number,
+ * so that eight rows' same pieces lie in different banks. */
+template <int D> __device__ static bf16 *piece(bf16 *tile, int row, int c)
+{
+    return tile + row * D + ((c ^ (row & 7)) * 8);
+}
+
+__device__ static unsigned shared_address(const void *p)
+{
+    return (unsigned)__cvta_generic_to_shared(p);
+}
+
+/* 64 rows from `first` on; zeros past the end. */
+template <int D>
+__device__ static void load_tile(bf16 *tile, const bf16 *rows, int64_t first, int64_t end, int64_t stride)
+{
+    for (int i = threadIdx.x; i < 64 * D / 8; i += THREADS) {
+        const int r = i / (D / 8), c = i % (D / 8);
+        const bool there = first + r < end;
+        const bf16 *from = there ? rows + (first + r) * stride + c * 8 : rows;
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(piece<D>(tile, r, c))),
+            "l"(from), "r"(there ? 16 : 0)
+            : "memory");
+    }
+}
+
+__device__ static void load_matrices(unsigned r[4], const bf16 *at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(at)));
+}
+__device__ static void load_matrices_transposed(unsigned r[4], const bf16 *at)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(at)));
+}
+
+/* c [16,8] += a [16,16] b [16,8] */
+__device__ static void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1)
+{
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ static unsigned pair(float low, float high)
+{
+    unsigned r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+
+__device__ static float power_of_2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Over the four threads that share a row. */
+__device__ static float row_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffff, x, 2));
+}
+__device__ static float row_sum(float x)
+{
+    x += __shfl_xor_sync(0xffffffff, x, 1);
+    return x + __shfl_xor_sync(0xffffffff, x, 2);
+}
+
+/* A block has 64 queries of a head; scores and softmax in units of log 2. */
+template <int D>
+__global__ static void __launch_bounds__(THREADS)
+    forward(bf16 *o, float *lse, const bf16 *q, const bf16 *kk, const bf16 *v, const float *bias,
+            struct attention_shape s)
+{
+    extern __shared__ __align__(128) bf16 shared[];
+    bf16 *const qs = shared, *const ks = qs + QUERIES * D, *const vs = ks + 2 * KEYS * D;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int64_t tiles = (s.queries + QUERIES - 1) / QUERIES, first = blockIdx.x % tiles * QUERIES,
+                  h = blockIdx.x / tiles % s.heads, b = blockIdx.x / tiles / s.heads,
+                  stride = (int64_t)s.heads * D, history = s.keys - s.queries;
+    q += b * s.queries * stride + h * D;
+    o += b * s.queries * stride + h * D;
+    kk += b * s.keys * stride + h * D;
+    v += b * s.keys * stride + h * D;
+    const int64_t end = s.causal ? min(s.keys, first + QUERIES + history) : s.keys;
+    const int steps = (int)((end + KEYS - 1) / KEYS);
+    const int64_t row[2] = {first + warp * 16 + lane / 4, first + warp * 16 + lane / 4 + 8};
+    const float unit = s.scale * LOG2E;
+
+    load_tile<D>(qs, q, first, s.queries, stride);
+    load_tile<D>(ks, kk, 0, s.keys, stride);
+    load_tile<D>(vs, v, 0, s.keys, stride);
+    asm volatile("cp.async.commit_group;");
+    unsigned qf[D / 16][4];
+    float acc[D / 8][4] = {}, max[2] = {-1e30f, -1e30f}, sum[2] = {};
+    for (int n = 0; n < steps; n++) {
+        const bf16 *const kt = ks + n % 2 * KEYS * D, *const vt = vs + n % 2 * KEYS * D;
+        if (n + 1 < steps) {
+            load_tile<D>(ks + (n + 1) % 2 * KEYS * D, kk, (n + 1) * KEYS, s.keys, stride);
+            load_tile<D>(vs + (n + 1) % 2 * KEYS * D, v, (n + 1) * KEYS, s.keys, stride);
+        }
+        asm volatile("cp.async.commit_group;\ncp.async.wait_group 1;" ::: "memory");
+        __syncthreads();
+        if (n == 0)
+#pragma unroll
+            for (int c = 0; c < D / 16; c++)
+                load_matrices(qf[c], piece<D>(qs, warp * 16 + lane % 16, 2 * c + lane / 16));
+        float p[KEYS / 8][4] = {};
+#pragma unroll
+        for (int c = 0; c < D / 16; c++)
+#pragma unroll
+            for (int j = 0; j < KEYS / 16; j++) {
+                unsigned kf[4];
+                load_matrices(kf,
+                              piece<D>((bf16 *)kt, j * 16 + lane / 16 * 8 + lane % 8, 2 * c + lane / 8 % 2));
+                multiply(p[2 * j], qf[c], kf[0], kf[1]);
+                multiply(p[2 * j + 1], qf[c], kf[2], kf[3]);
+            }
+        const int64_t key = (int64_t)n * KEYS + lane % 4 * 2;
+        const bool partial = (n + 1) * KEYS > s.keys || (s.causal && (n + 1) * KEYS > first + 1 + history);
+        float shrink[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int64_t seen = s.causal ? min(s.keys, row[i] + 1 + history) : s.keys;
+            float highest = max[i];
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    float *const x = &p[j][2 * i + e];
+                    const int64_t at = key + j * 8 + e;
+                    *x *= unit;
+                    if (bias && row[i] < s.queries && at < seen)
+                        *x += bias[(h * s.queries + row[i]) * s.keys + at] * LOG2E;
+                    if (partial && at >= seen) *x = -INFINITY;
+                    highest = fmaxf(highest, *x);
+                }
+            highest = row_max(highest);
+            shrink[i] = power_of_2(max[i] - highest);
+            max[i] = highest;
+            float total = 0;
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) total += p[j][2 * i + e] = power_of_2(p[j][2 * i + e] - highest);
+            sum[i] = sum[i] * shrink[i] + total;
+        }
+#pragma unroll
+        for (int j = 0; j < D / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[j][i] *= shrink[i / 2];
+#pragma unroll
+        for (int c = 0; c < KEYS / 16; c++) {
+            const unsigned pf[4] = {pair(p[2 * c][0], p[2 * c][1]), pair(p[2 * c][2], p[2 * c][3]),
+                                    pair(p[2 * c + 1][0], p[2 * c + 1][1]),
+                                    pair(p[2 * c + 1][2], p[2 * c + 1][3])};
+#pragma unroll
+            for (int j = 0; j < D / 16; j++) {
+                unsigned vf[4];
+                load_matrices_transposed(vf, piece<D>((bf16 *)vt, c * 16 + lane % 16, 2 * j + lane / 16));
+                multiply(acc[2 * j], pf, vf[0], vf[1]);
+                multiply(acc[2 * j + 1], pf, vf[2], vf[3]);
+            }
+        }
+        __syncthreads();
+    }
+    for (int i = 0; i < 2; i++) {
+        const float total = row_sum(sum[i]), part = 1 / total;
+        if (row[i] >= s.queries) continue;
+        if (lse && lane % 4 == 0) lse[(h * s.batch + b) * s.queries + row[i]] = (max[i] + log2f(total)) * LN2;
+#pragma unroll
+        for (int j = 0; j < D / 8; j++)
+            *(unsigned *)&o[row[i] * stride + j * 8 + lane % 4 * 2] =
+                pair(acc[j][2 * i] * part, acc[j][2 * i + 1] * part);
+    }
+}
+
+template <int D>
+static void launch(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                   const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
+                   const struct attention_shape *s)
+{
+    const int bytes = (QUERIES + 4 * KEYS) * D * (int)sizeof(bf16);
+    const unsigned blocks = (unsigned)(ceil_div(s->queries, QUERIES) * s->heads * s->batch);
+    cudaFuncSetAttribute(forward<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    forward<D><<<blocks, THREADS, bytes, stream_of(k)>>>(
+        (bf16 *)o->data, lse ? (float *)lse->data : NULL, (const bf16 *)q->data, (const bf16 *)kk->data,
+        (const bf16 *)v->data, bias ? (const float *)bias->data : NULL, *s);
+    cuda_good(k, "attention_forward", cudaGetLastError());
+}
+
+void attention_forward_mma(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
+                           const struct attention_shape *s)
+{
+    (s->d == 64 ? launch<64> : launch<128>)(k, o, lse, q, kk, v, bias, s);
+}
