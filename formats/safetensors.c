@@ -298,8 +298,28 @@ static bool put(struct atomic_file *a, const void *data, size_t n, char *err, si
     return n == 0 || fwrite(data, 1, n, a->f) == n || fail(err, errlen, "%s", strerror(errno));
 }
 
-bool safetensors_write(const char *path, const struct safetensors_item *items, int count, json_t *metadata,
-                       char *err, size_t errlen)
+/* The data, in order; what load() brings goes through a buffer of the largest item's size. */
+static bool put_items(struct atomic_file *a, const struct safetensors_item **order, int count,
+                      const struct safetensors_item *items, safetensors_load *load, void *context, char *err,
+                      size_t errlen)
+{
+    char why[512];
+    size_t largest = 0;
+    for (int i = 0; i < count; i++)
+        if (tensor_bytes(&order[i]->t) > largest) largest = tensor_bytes(&order[i]->t);
+    void *buffer = load ? malloc(largest + 1) : NULL;
+    bool good = !load || buffer || fail(err, errlen, "%s: no memory for %zu bytes", a->path, largest);
+    for (int i = 0; good && i < count; i++) {
+        if (load && !(good = load(context, (int)(order[i] - items), buffer, err, errlen))) break;
+        good = put(a, load ? buffer : order[i]->t.data, tensor_bytes(&order[i]->t), why, sizeof why) ||
+               fail(err, errlen, "%s: %s", a->path, why);
+    }
+    free(buffer);
+    return good;
+}
+
+bool safetensors_write_each(const char *path, const struct safetensors_item *items, int count,
+                            json_t *metadata, safetensors_load *load, void *context, char *err, size_t errlen)
 {
     struct atomic_file a = {0};
     char why[1024];
@@ -313,14 +333,19 @@ bool safetensors_write(const char *path, const struct safetensors_item *items, i
     bool good = text != NULL;
     if (!good) fail(err, errlen, "%s: %s", path, why);
     if (good && (good = atomic_open(&a, path, err, errlen))) {
-        good = put(&a, &n, sizeof n, why, sizeof why) && put(&a, text, n, why, sizeof why);
-        for (int i = 0; good && i < count; i++)
-            good = put(&a, order[i]->t.data, tensor_bytes(&order[i]->t), why, sizeof why);
-        if (!good) fail(err, errlen, "%s: %s", path, why);
-        good = good && atomic_commit(&a, err, errlen);
+        good = (put(&a, &n, sizeof n, why, sizeof why) && put(&a, text, n, why, sizeof why)) ||
+               fail(err, errlen, "%s: %s", path, why);
+        good = good && put_items(&a, order, count, items, load, context, err, errlen) &&
+               atomic_commit(&a, err, errlen);
     }
     atomic_abort(&a);
     free(text);
     free(order);
     return good;
+}
+
+bool safetensors_write(const char *path, const struct safetensors_item *items, int count, json_t *metadata,
+                       char *err, size_t errlen)
+{
+    return safetensors_write_each(path, items, count, metadata, NULL, NULL, err, errlen);
 }

@@ -49,5 +49,11 @@ struct safetensors_item {
 };
 bool safetensors_write(const char *path, const struct safetensors_item *items, int count, json_t *metadata,
                        char *err, size_t errlen);
+/* The same of tensors that need not be in memory together: load() brings item i's bytes when it is its turn,
+ * or says why it cannot, which is then the reason in err. The items' own data are not looked at. */
+typedef bool safetensors_load(void *context, int i, void *data, char *err, size_t errlen);
+bool safetensors_write_each(const char *path, const struct safetensors_item *items, int count,
+                            json_t *metadata, safetensors_load *load, void *context, char *err,
+                            size_t errlen);
 
 #endif
