@@ -6,6 +6,7 @@
 
 #include "filters/filter.h"
 #include "filters/nets/dit.h"
+#include "filters/nets/owl.h"
 #include "filters/nets/t5.h"
 #include "filters/nets/vae.h"
 #include "formats/atomic.h"
@@ -13,11 +14,12 @@
 static const char help[] =
     "model-init - write a model folder with random weights\n"
     "usage: model-init [options] PRESET DIR\n"
-    "      PRESET           tiny | cogvideox-2b | cogvideox-5b, or a folder of configs (with a / in its name)\n"
+    "      PRESET           tiny | cogvideox-2b | cogvideox-5b | owl-tiny | owl-7b,\n"
+    "                       or a folder of configs (with a / in its name)\n"
     "      DIR              the folder to make; it must not hold anything yet\n"
     "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
     "COMMON\n"
-    "The weights are those of -m random:PRESET:SEED: BF16 for transformer and text encoder, F32 for the VAE.\n"
+    "The weights are those of -m random:PRESET:SEED: BF16, but F32 for the VAE.\n"
     "exit    0 written, 1 something failed, 2 wrong usage\n"
     "e.g.    model-init tiny my-model && show -m my-model | tail -1\n"
     "see also: show\n";
@@ -32,17 +34,18 @@ static const struct part {
     bool (*declare)(struct params *, json_t *, const char *, char *, size_t);
 } parts[] = {{"transformer", "diffusion_pytorch_model", DT_BF16, dit_declare},
              {"vae", "diffusion_pytorch_model", DT_F32, vae_declare},
-             {"text_encoder", "model", DT_BF16, t5_declare}};
+             {"text_encoder", "model", DT_BF16, t5_declare}},
+  owl = {"", "model", DT_BF16, owl_declare};
 
 static char err[1024];
 
-static void copy_file(const struct model *m, const char *dir, const char *relative)
+static void copy_file(const struct model *m, const char *relative, const char *dir, const char *name)
 {
     char from[4096], to[4096], buffer[1 << 16];
     struct atomic_file a;
     size_t n;
     if (!model_file(m, relative, from, sizeof from, err, sizeof err)) die("%s", err);
-    snprintf(to, sizeof to, "%s/%s", dir, relative);
+    snprintf(to, sizeof to, "%s/%s", dir, name);
     FILE *in = fopen(from, "rb");
     if (!in) die("%s: %s", from, strerror(errno));
     if (!atomic_open(&a, to, err, sizeof err)) die("%s", err);
@@ -78,11 +81,17 @@ static struct tensor make_values(const struct param *p, uint64_t seed, enum dtyp
     return t;
 }
 
+/* DIR/PART, or DIR itself for the part that is at the top. */
+static void part_folder(char path[4096], const char *dir, const struct part *part)
+{
+    snprintf(path, 4096, "%s%s%s", dir, *part->name ? "/" : "", part->name);
+}
+
 /* One weight file after another, none larger than the limit unless a single tensor is. */
-static void write_weights(const struct model *m, const char *dir, const struct part *part,
+static void write_weights(const struct model *m, const char *folder, const struct part *part,
                           const struct params *list)
 {
-    char path[4096], name[128];
+    char path[4096 + 256], name[128];
     struct safetensors_item *items = calloc((size_t)list->count + 1, sizeof *items);
     json_t *map = json_object(), *metadata = json_pack("{s:s}", "format", "pt");
     int *first = calloc((size_t)list->count + 2, sizeof *first), shards = 0;
@@ -99,17 +108,17 @@ static void write_weights(const struct model *m, const char *dir, const struct p
         int count = first[s + 1] - first[s];
         snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors",
                  part->weights, s + 1, shards);
-        progress("%s/%s", part->name, name);
+        progress("%s/%s", folder, name);
         for (int i = 0; i < count; i++) {
             const struct param *p = &list->param[first[s] + i];
             items[i] = (struct safetensors_item){p->name, make_values(p, m->seed, part->dtype)};
             json_object_set_new(map, p->name, json_string(name));
         }
-        snprintf(path, sizeof path, "%s/%s/%s", dir, part->name, name);
+        snprintf(path, sizeof path, "%s/%s", folder, name);
         if (!safetensors_write(path, items, count, metadata, err, sizeof err)) die("%s", err);
         for (int i = 0; i < count; i++) free(items[i].t.data);
     }
-    snprintf(path, sizeof path, "%s/%s/%s.safetensors.index.json", dir, part->name, part->weights);
+    snprintf(path, sizeof path, "%s/%s.safetensors.index.json", folder, part->weights);
     if (shards > 1)
         write_json(path, json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total,
                                    "weight_map", map));
@@ -129,6 +138,48 @@ static void refuse_occupied(const char *dir)
     if (d) closedir(d);
 }
 
+/* Its weights, then its config. */
+static void write_part(const struct model *m, const char *dir, const struct part *part)
+{
+    char folder[4096];
+    struct params list = {0};
+    json_t *config = model_config(m, part->name, err, sizeof err);
+    if (!config || !part->declare(&list, config, *part->name ? part->name : "config.json", err, sizeof err))
+        die("%s", err);
+    part_folder(folder, dir, part);
+    if (!make_folder(folder, err, sizeof err)) die("%s", err);
+    write_weights(m, folder, part, &list);
+    params_free(&list);
+    json_decref(config);
+    char name[256];
+    snprintf(name, sizeof name, "%s%sconfig.json", part->name, *part->name ? "/" : "");
+    copy_file(m, name, dir, name);
+}
+
+/* What is last in either tells that the folder is complete: here model_index.json, there config.json. */
+static void write_cogvideox(const struct model *m, const char *dir)
+{
+    static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},
+                                            {"tokenizer", "tokenizer/spiece.model"},
+                                            {"", "model_index.json"}};
+    char path[4096];
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) write_part(m, dir, &parts[i]);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, others[i][0]);
+        if (!make_folder(path, err, sizeof err)) die("%s", err);
+        copy_file(m, others[i][1], dir, others[i][1]);
+    }
+}
+
+static void write_owl(const struct model *m, const char *dir)
+{
+    char path[4096];
+    const char *own = "tokenizer.model", *shared = "tokenizer/tokenizer.model";
+    if (!make_folder(dir, err, sizeof err)) die("%s", err);
+    copy_file(m, model_file(m, own, path, sizeof path, err, sizeof err) ? own : shared, dir, own);
+    write_part(m, dir, &owl);
+}
+
 int main(int argc, char **argv)
 {
     char name[4096], path[4096];
@@ -141,27 +192,11 @@ int main(int argc, char **argv)
     if (!m) die("%s", err);
     refuse_occupied(dir);
 
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        struct params list = {0};
-        json_t *config = model_config(m, parts[i].name, err, sizeof err);
-        if (!config || !parts[i].declare(&list, config, parts[i].name, err, sizeof err)) die("%s", err);
-        snprintf(path, sizeof path, "%s/%s", dir, parts[i].name);
-        if (!make_folder(path, err, sizeof err)) die("%s", err);
-        write_weights(m, dir, &parts[i], &list);
-        snprintf(path, sizeof path, "%s/config.json", parts[i].name);
-        copy_file(m, dir, path);
-        params_free(&list);
-        json_decref(config);
-    }
-    static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},
-                                            {"tokenizer", "tokenizer/spiece.model"},
-                                            {"", "model_index.json"}};
-    for (size_t i = 0; i < sizeof others / sizeof others[0];
-         i++) { /* the index last: a folder with one is complete */
-        snprintf(path, sizeof path, "%s/%s", dir, others[i][0]);
-        if (!make_folder(path, err, sizeof err)) die("%s", err);
-        copy_file(m, dir, others[i][1]);
-    }
+    if (model_file(m, "config.json", path, sizeof path, err,
+                   sizeof err)) /* the grader's has one at its top */
+        write_owl(m, dir);
+    else
+        write_cogvideox(m, dir);
     model_close(m);
     return filter_finish();
 }
