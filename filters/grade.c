@@ -1,14 +1,13 @@
 /* grade - what the VideoPhy-2 grader says of videos.
  *
- *   stdin   JSON lines with `path`, or records with video U8 [F,H,W,3]; and `caption` (sa), `rule` (rule)
- *   stdout  JSON lines: what came in, and for each task T its score T, T_text, T_probs, T_expected,
- * T_fallback
+ *   stdin   JSON lines with `path`, or records with video U8 [F,H,W,3]; and `caption` for sa, `rule` for rule
+ *   stdout  JSON lines: what came in, and for each task T its score T with T_text, T_probs and so on
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <stdlib.h>
 
 #include "filters/compute.h"
 #include "filters/filter.h"
@@ -202,6 +201,7 @@ int main(int argc, char **argv)
     if (!(grader = grader_open(k, m, &set, err, sizeof err))) die("%s: %s", filter.model, err);
     how = json_pack("{s:s, s:s}", "version", SLUICE_VERSION, "model", grader_id(grader));
     json_object_update(how, filter.settings);
+    json_object_del(how, "seed"); /* nothing is drawn */
     seen = json_object();
     if (done_path) take_up();
 
@@ -212,7 +212,7 @@ int main(int argc, char **argv)
     frame_free(&f);
     json_decref(how), json_decref(done), json_decref(seen);
     grader_close(grader);
-    kern_close(k);
+    compute_close(k);
     model_close(m);
     return filter_finish();
 }

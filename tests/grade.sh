@@ -1,0 +1,276 @@
+#!/bin/sh
+# grade: videos from files and from records, what is asked and how it is told, the driver's CSV, taking up what was done.
+# shellcheck disable=SC1091,SC2016,SC2034,SC2154 # ok evaluates its text; lib.sh sets $shared
+. "${0%/*}/lib.sh"
+model=random:owl-tiny:4 # of this seed, some answers begin with a digit, and some hold none
+few='--frames 4 --max-new-tokens 4' side=56 # the preset's square
+
+# fields NAME <lines: that field of each, as JSON.
+fields() { perl -MJSON::PP -ne 'BEGIN { $j = JSON::PP->new->allow_nonref->canonical; $name = shift } print $j->encode($j->decode($_)->{$name}), "\n"' "$1"; }
+# shellcheck disable=SC2086 # $few is a list of words
+grader() { grade -m "$model" --device cpu --threads 1 $few "$@"; }
+
+tensor-gen --name video --dtype u8 --fill uniform --shape 6,32,48,3 --count 20 --key clip >videos.mp
+encode-mp4 -o videos <videos.mp >list.jsonl
+n=0
+while read -r line; do
+    n=$((n + 1))
+    echo "${line%\}},\"caption\":\"clip $n, with a \\\"quote\\\"\",\"rule\":\"rule $n holds\"}"
+done <list.jsonl >clips.jsonl
+grader --task sa,pc,rule <clips.jsonl >all.jsonl 2>all.err
+
+ok 'each video has its line, in order, with what came in and what was found' '
+    cat all.err
+    [ "$(wc -l <all.jsonl)" = 20 ]
+    for field in key path caption fps frames; do
+        fields $field <all.jsonl >a; fields $field <clips.jsonl >b; cmp a b
+    done
+    fields rule_asked <all.jsonl >a; fields rule <clips.jsonl >b; cmp a b
+    perl -MJSON::PP -ne "\$l = decode_json(\$_);
+        for \$t (qw(sa pc rule)) {
+            die qq(\$t: \$l->{\$t}) if \$l->{\$t} !~ /^[0-5]\$/;
+            die qq(\$t: no text) if !defined \$l->{qq(\${t}_text)};
+            die qq(\$t: fell back to \$l->{\$t}) if \$l->{qq(\${t}_fallback)} && \$l->{\$t};
+            \$p = \$l->{qq(\${t}_probs)} or next;
+            die qq(\$t: not six) if @\$p != 6;
+            \$sum = \$mean = 0;
+            \$sum += \$p->[\$_], \$mean += \$_ * \$p->[\$_] for 0 .. 5;
+            die qq(\$t: \$sum in all) if \$sum <= 0 || \$sum > 1.000001;
+            die qq(\$t: \$mean / \$sum) if abs(\$mean / \$sum - \$l->{qq(\${t}_expected)}) > 1e-9;
+            \$digits++ }
+        }{ die qq(\$digits of 60 with a digit) if \$digits < 1 || \$digits > 59" all.jsonl
+    fields grade <all.jsonl | sort -u >how
+    [ "$(wc -l <how)" = 1 ]
+    grep "\"frames\":4" how
+    grep "\"model\":\"[0-9a-f]\{16\}\"" how'
+
+ok 'not all videos look the same to it' '
+    for field in sa_text sa_probs pc_text pc_probs; do fields $field <all.jsonl | sort -u; done >seen
+    [ "$(wc -l <seen)" -gt 4 ]'
+
+ok 'what was asked before does not matter: in reverse, one at a time, one task at a time' '
+    tac clips.jsonl | grader --task sa,pc,rule | tac >reverse.jsonl
+    cmp all.jsonl reverse.jsonl
+    while read -r line; do echo "$line" | grader --task sa,pc,rule; done <clips.jsonl >single.jsonl
+    cmp all.jsonl single.jsonl
+    for task in sa pc rule; do
+        grader --task $task <clips.jsonl >$task.jsonl
+        for field in $task ${task}_text ${task}_probs; do
+            fields $field <$task.jsonl >a; fields $field <all.jsonl >b; cmp a b
+        done
+    done
+    fails 1 grep "\"pc" sa.jsonl
+    grader --task rule,sa <clips.jsonl >two.jsonl
+    for field in sa_text sa_probs rule_text rule_probs; do
+        fields $field <two.jsonl >a; fields $field <all.jsonl >b; cmp a b
+    done'
+
+ok 'video records: of any size, and of any number of frames' '
+    grader --task pc <videos.mp >records.jsonl
+    [ "$(wc -l <records.jsonl)" = 20 ]
+    fails 1 grep "\"path\"" records.jsonl
+    for shape in 1,1,1 1,300,7 33,20,20; do
+        tensor-gen --name video --dtype u8 --fill ramp --shape $shape,3 | grader --task pc >one.jsonl
+        grep "\"pc\":[0-5]" one.jsonl
+    done'
+
+ok 'frames are the same video in a file and in a record' '
+    need ffmpeg
+    ffmpeg -nostdin -v error -f lavfi -i testsrc2=s=${side}x$side:d=1:r=9 -pix_fmt rgb24 -c:v rawvideo -y rgb.nut
+    echo "{\"key\":\"x\",\"path\":\"rgb.nut\",\"caption\":\"a test\"}" >rgb.jsonl
+    decode --frames 9 --size ${side}x$side <rgb.jsonl >rgb.mp
+    grader <rgb.jsonl >file.jsonl
+    grader <rgb.mp >record.jsonl
+    for field in sa sa_text sa_probs pc pc_text pc_probs; do
+        fields $field <file.jsonl >a; fields $field <record.jsonl >b; cmp a b
+    done'
+
+ok 'its stdin may be a pipe of frames: decode | grade' '
+    head -n 2 clips.jsonl >two
+    decode --frames 6 --size 48x32 <two | grader --csv piped.csv >piped.jsonl
+    [ "$(wc -l <piped.jsonl)" = 2 ]
+    grep "^0,.*,videos/clip0.mp4,[0-5].0$" piped.sa.csv'
+
+ok 'real clips, with a table for each task' '
+    need shared
+    curate --no-filter --videos "$shared/data/clips" "$shared/data/clips/clips.csv" >real.jsonl
+    grade -m "$model" --device cpu --max-new-tokens 4 --csv real.csv <real.jsonl >real-out.jsonl
+    [ "$(wc -l <real-out.jsonl)" = 6 ]
+    for task in sa pc; do
+        head -n 1 real.$task.csv | grep -x ",caption,videopath,score"
+        [ "$(wc -l <real.$task.csv)" = 7 ]
+        sed "1d; s/.*,//; s/\.0$//" real.$task.csv >a; fields $task <real-out.jsonl >b; cmp a b
+        grep "^3,\"A large, heavy pot .* in place\.\",.*/pot\.mp4,[0-5]\.0$" real.$task.csv
+    done'
+
+ok 'one task: the table is the file itself; what was there is replaced' '
+    echo old >one.csv
+    head -n 3 clips.jsonl | grader --task rule --csv one.csv >out
+    [ "$(echo one*.csv)" = one.csv ]
+    head -n 1 one.csv | grep -x ",videopath,rule,score"
+    grep "^2,videos/clip2.mp4,rule 3 holds,[0-5]\.0$" one.csv
+    [ "$(wc -l <one.csv)" = 4 ]'
+
+# A run that is cut off somewhere and taken up leaves what one run leaves.
+ok 'taken up anywhere, appending: the same lines, the same tables' '
+    grader --csv whole.csv <clips.jsonl >whole.jsonl
+    size=$(wc -c <whole.jsonl)
+    for cut in 0 1 $((size / 3)) $((size - 1)) $size; do
+        head -c $cut whole.jsonl >part.jsonl
+        lines=$(wc -l <part.jsonl)
+        bytes=$((cut - $(head -n $lines whole.jsonl | wc -c)))
+        rm -f part.sa.csv part.pc.csv
+        grader --done part.jsonl --csv part.csv <clips.jsonl >>part.jsonl 2>err
+        cmp whole.jsonl part.jsonl
+        for task in sa pc; do cmp whole.$task.csv part.$task.csv; done
+        grep "^grade: part.jsonl: $lines done before" err
+        grep "^grade: part.jsonl: its last line was cut off after $bytes bytes" err || [ $bytes = 0 ]
+        grep -c "cut off" err >n || true
+        [ "$(cat n)" = $((bytes > 0)) ]
+    done
+    rm part.jsonl
+    grader --done part.jsonl <clips.jsonl >part.out 2>err
+    cmp whole.jsonl part.out'
+
+ok 'what is done is not looked at again; into another file goes only what is new' '
+    head -n 12 whole.jsonl >twelve.jsonl
+    printf "{\"key\":\"videos" >>twelve.jsonl
+    cp twelve.jsonl before
+    mkdir hidden
+    mv videos/clip0.mp4 videos/clip11.mp4 hidden
+    grader --done twelve.jsonl <clips.jsonl >rest.jsonl
+    mv hidden/* videos
+    cmp twelve.jsonl before
+    tail -n 8 whole.jsonl | cmp - rest.jsonl'
+
+ok 'lines of another run are refused, with what differs' '
+    head -n 2 clips.jsonl >two
+    grader --frames 3 <two >frames.jsonl
+    fails 1 grader --done frames.jsonl <clips.jsonl
+    grep "frames.jsonl: line 1: made with another .frames." err
+    grader -m random:owl-tiny:7 <two >other.jsonl
+    fails 1 grader --done other.jsonl <clips.jsonl
+    grep "other.jsonl: line 1: made with another .model." err
+    fails 1 grader --done pc.jsonl <clips.jsonl
+    grep "pc.jsonl: line 1: no score .sa." err
+    fails 1 grader --done clips.jsonl <clips.jsonl
+    grep "clips.jsonl: line 1: no line of grade" err
+    fails 1 grader --done . <clips.jsonl
+    grep "Is a directory" err
+    sed "1s/clip 1, /clip one, /; 2s,videos/clip1.mp4,videos/clip0.mp4," clips.jsonl >changed.jsonl
+    fails 1 grader --done whole.jsonl <changed.jsonl >changed.out
+    cat err
+    [ ! -s changed.out ]
+    grep "^grade: clip0: whole.jsonl has it with another .caption." err
+    grep "^grade: clip1: whole.jsonl has it with another .path." err
+    grep "2 failed, 0 done" err'
+
+ok 'what cannot be graded is named and counted, and the rest comes through' '
+    head -c 3000 videos/clip3.mp4 >cut.mp4
+    mkdir folder.mp4
+    good="\"path\":\"videos/clip0.mp4\""
+    {
+        echo "{\"key\":\"one\",$good,\"caption\":\"c\"}"
+        echo "{\"key\":\"missing\",\"path\":\"nowhere.mp4\",\"caption\":\"c\"}"
+        echo "{\"key\":\"cut\",\"path\":\"cut.mp4\",\"caption\":\"c\"}"
+        echo "{\"key\":\"folder\",\"path\":\"folder.mp4\",\"caption\":\"c\"}"
+        echo "{\"key\":\"pathless\",\"caption\":\"c\"}"
+        echo "{\"key\":\"mute\",$good}"
+        echo "{\"key\":\"empty\",$good,\"caption\":\"\"}"
+        echo "{\"key\":\"null\",$good,\"caption\":null}"
+        echo "{\"key\":\"number\",$good,\"caption\":4}"
+        echo "{\"key\":\"video\",$good,\"caption\":\"a <|video|> in it\"}"
+        echo "{\"key\":\"one\",$good,\"caption\":\"c\"}"
+        echo "no JSON at all"
+        echo "{\"key\":\"two\",$good,\"caption\":\"c\"}"
+    } >mixed.jsonl
+    fails 1 grader --csv mixed.csv <mixed.jsonl >mixed.out
+    cat err
+    fields key <mixed.out >keys
+    printf "\"one\"\n\"two\"\n" | cmp - keys
+    [ "$(wc -l <mixed.sa.csv)" = 3 ]
+    grep "^1,c,videos/clip0.mp4,[0-5]\.0$" mixed.sa.csv
+    grep -F "grade: missing: No such file or directory" err
+    grep -F "grade: cut: the file is cut short" err
+    grep -F "grade: folder: Is a directory" err
+    grep -F "grade: pathless: neither a video nor a \`path\` to one" err
+    for key in mute empty null number; do grep -F "grade: $key: no \`caption\`, which sa asks about" err; done
+    grep "^grade: video: .*<|video|>" err
+    grep -F "grade: one: duplicate key" err
+    grep "^grade: stdin: line 12: " err
+    grep -F "grade: 11 failed, 2 done" err
+    fails 1 grader --task rule <mixed.jsonl >out
+    grep -F "grade: one: no \`rule\`, which rule asks about" err
+    fails 1 grader --strict <mixed.jsonl >out
+    [ "$(grep -c "^grade: [a-z]*: " err)" = 1 ]
+    [ "$(wc -l <out)" = 1 ]'
+
+ok 'records that hold no video are refused' '
+    for shape in 0,8,8,3 2,0,8,3 2,8,8,1 2,8,8,4; do
+        tensor-gen --name video --dtype u8 --shape $shape >odd.mp
+        fails 1 grader --task pc <odd.mp >out
+        grep "^grade: gen: its video is not U8 \[F,H,W,3\]" err
+    done
+    for more in "--dtype f32 --shape 2,8,8,3" "--dtype u8 --shape 8,8,3"; do
+        tensor-gen --name video $more >odd.mp
+        fails 1 grader --task pc <odd.mp >out
+        grep "^grade: gen: its video is not U8 \[F,H,W,3\]" err
+    done
+    tensor-gen --name other --shape 2 >odd.mp
+    fails 1 grader --task pc <odd.mp >out
+    grep "neither a video nor" err'
+
+cat >captions <<'END'
+`touch harm` $(touch harm) ${HOME} $HOME
+a \"quoted\" text, with \"\"two\"\" quotes
+back\\slashes \\n and a line\nend, a tab\tand \u0001
+{caption} %s %n {} <s> </s> <unk>
+d\u00e9j\u00e0 vu, \u65e5\u672c\u8a9e, \ud83d\ude00
+NA
+; rm -rf harm | cat > harm
+END
+ok 'captions of all kinds harm nothing' '
+    n=0
+    while read -r text; do
+        n=$((n + 1))
+        printf "{\"key\":\"c%d\",\"path\":\"videos/clip0.mp4\",\"caption\":\"%s\"}\n" $n "$text"
+    done <captions >hostile.jsonl
+    grader --csv hostile.csv <hostile.jsonl >hostile.out
+    fields caption <hostile.out >a; fields caption <hostile.jsonl >b; cmp a b
+    [ "$(wc -l <hostile.out)" = 7 ]
+    [ ! -e harm ]
+    grep "^1,\"a \"\"quoted\"\" text, with \"\"\"\"two\"\"\"\" quotes\",videos/clip0.mp4,[0-5]\.0$" hostile.sa.csv'
+
+ok 'wrong usage says so' '
+    for task in "" , sa, sa,,pc sapc SA "sa pc" all; do
+        fails 2 grader --task "$task" <clips.jsonl
+        grep "task is a list of sa, pc and rule" err
+    done
+    fails 2 grader --task sa,pc,sa <clips.jsonl
+    grep "names sa twice" err
+    fails 2 grader --frames 1 <clips.jsonl
+    fails 2 grader --max-new-tokens 0 <clips.jsonl
+    fails 2 grader --rope f32 <clips.jsonl
+    fails 2 grader --logits no <clips.jsonl
+    fails 2 grade <clips.jsonl
+    grep "model is required" err
+    fails 1 grader --csv nowhere/x.csv <clips.jsonl
+    grep "nowhere/x.sa.csv: No such file" err
+    fails 1 grader --csv /dev/null --task pc <clips.jsonl
+    grep "not a regular file" err
+    fails 1 grader --lora nowhere.safetensors <clips.jsonl
+    grep nowhere.safetensors err
+    fails 1 grade -m nowhere <clips.jsonl'
+
+ok 'settings are told, and do something' '
+    head -n 1 clips.jsonl >first
+    grader --rope exact --logits exact <first >exact.jsonl
+    grep "\"rope\":\"exact\"" exact.jsonl
+    grep "\"logits\":\"exact\"" exact.jsonl
+    grader --max-new-tokens 1 <first >short.jsonl
+    grep "\"max-new-tokens\":1" short.jsonl
+    head -n 1 all.jsonl | fields pc_text | tr -d \" | head -c -1 >long
+    fields pc_text <short.jsonl | tr -d \" | head -c -1 >short
+    head -c "$(wc -c <short)" long | cmp - short'
+
+finish
