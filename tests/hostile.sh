@@ -26,6 +26,7 @@ row() {
     train-step) input=training arguments="$compute --adapter standard --state run" out=text ;;
     sample)     input=embeds arguments="$compute --frames 5 --size 48x32 --steps 2" ;;
     encode-mp4) input=video arguments='-o videos' out=text ;;
+    grade)      input=video arguments='-m random:owl-tiny --device cpu --threads 1 --task pc --frames 3 --max-new-tokens 2 --csv scores.csv' out=text ;;
     compare)    input=scores arguments='--base base --format json base=/dev/stdin' out=text ;;
     plot)       input=metrics arguments='--format svg' out=text ;;
     show)       input=training out=text ;;
