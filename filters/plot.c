@@ -1,4 +1,5 @@
-/* plot - training runs side by side: a picture of losses, learning rate and gradient norm, or a table. */
+/* plot - training runs side by side: a picture of losses, learning rate and gradient norm, or a table; and
+ * what compare says as a picture. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,18 +7,24 @@
 #include <unistd.h>
 
 #include "filters/filter.h"
+#include "filters/stats/charts.h"
+#include "filters/stats/comparison.h"
 #include "filters/stats/curves.h"
 #include "filters/stats/table.h"
 #include "formats/atomic.h"
 #include "formats/gnuplot.h"
 
 static const char help[] =
-    "plot - draw training runs: losses, learning rate and gradient norm; or list them\n"
+    "plot - draw training runs: losses, learning rate and gradient norm; or list them; or draw comparisons\n"
     "usage: plot [options] [RUN|FILE]... >picture\n"
+    "       plot --kind bars|forest [options] [FILE] >picture\n"
     "       plot --table [--json] RUN... >table\n"
     "  -o, --output FILE    where to                                   [stdout]\n"
     "      --format FORMAT  png | svg                                  [svg if FILE ends so, else png]\n"
-    "      --size WxH       in pixels                                  [1400x900]\n"
+    "      --size WxH       in pixels                                  [1400x900; of comparisons 1400 and by rows]\n"
+    "      --kind KIND      curves: of training runs; of `compare --format json`, bars: Joint, SA and PC of each\n"
+    "                       run, or forest: how they differ from the base; both with 95 % intervals, shaded\n"
+    "                       what 80 % of experiments would not have shown  [curves]\n"
     "      --table          text instead: adapter, trainable parameters, seconds a step, where a run stopped, the\n"
     "                       best validation loss, its step, and how much lower than the first it is, with\n"
     "                       the standard error over the triples that both were taken on\n"
@@ -36,14 +43,21 @@ static ssize_t read_stdin(void *cookie, char *buf, size_t n)
     return read_full(0, buf, n);
 }
 
+/* NULL: stdin */
+static FILE *open_input(const char *path)
+{
+    FILE *in = path ? fopen(path, "re") : fopencookie(NULL, "r", (cookie_io_functions_t){.read = read_stdin});
+    if (!in) die("%s: %s", path ? path : "stdin", strerror(errno));
+    return in;
+}
+
 static void read_run(struct run *run, const char *path)
 {
     char file[4096], err[512];
     struct stat st;
     bool is_folder = path && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
     snprintf(file, sizeof file, "%s%s", path ? path : "stdin", is_folder ? "/metrics.jsonl" : "");
-    FILE *in = path ? fopen(file, "re") : fopencookie(NULL, "r", (cookie_io_functions_t){.read = read_stdin});
-    if (!in) die("%s: %s", file, strerror(errno));
+    FILE *in = open_input(path ? file : NULL);
     if (!metrics_read(&run->m, in, file, err, sizeof err)) die("%s", err);
     fclose(in);
 }
@@ -65,25 +79,70 @@ static void list_runs(const struct run *run, int runs, bool json)
     json_decref(rows);
 }
 
+/* The script of all runs' curves. */
+static void draw_runs(FILE *script, bool svg, struct size size, struct run *run, int runs)
+{
+    int points = 0; /* runs that have any */
+    for (int i = 0; i < runs; i++) {
+        read_run(&run[i], filter.argv[i]);
+        points += run[i].m.steps + run[i].m.evaluations > 0;
+    }
+    if (!points) die("%s: no steps yet: there is nothing to draw", run[0].path);
+    if (!size.width) size = (struct size){1400, 900};
+    curves_script(script, svg, size.width, size.height, run, runs);
+    for (int i = 0; i < runs; i++) metrics_free(&run[i].m);
+}
+
+static void draw_comparison(FILE *script, bool svg, struct size size, enum chart chart, const char *path)
+{
+    char err[512];
+    json_error_t e;
+    FILE *in = open_input(path);
+    const char *name = path ? path : "stdin";
+    json_t *comparison = json_loadf(in, JSON_REJECT_DUPLICATES, &e);
+    if (!comparison) die("%s: line %d: %s", name, e.line, ferror(in) ? strerror(errno) : e.text);
+    if (!comparison_check(comparison, err, sizeof err)) die("%s: %s", name, err);
+    int rows = chart_rows(chart, comparison);
+    if (!rows) die("%s: nothing but the base: there is nothing to draw", name);
+    if (!size.width) size = (struct size){1400, chart_height(rows)};
+    chart_script(script, chart, svg, size.width, size.height, comparison);
+    json_decref(comparison);
+    fclose(in);
+}
+
+static void write_picture(FILE *script, const char *output)
+{
+    char err[512];
+    struct atomic_file file = {.f = stdout};
+    if (output && !atomic_open(&file, output, err, sizeof err)) die("%s", err);
+    if (!gnuplot_draw(script, file.f, err, sizeof err)) {
+        if (output) atomic_abort(&file);
+        die("%s: %s", output ? output : "stdout", err);
+    }
+    if (output && !atomic_commit(&file, err, sizeof err)) die("%s", err);
+}
+
 int main(int argc, char **argv)
 {
-    const char *output = NULL, *format = NULL;
+    const char *output = NULL, *format = NULL, *kind = "curves";
     struct size size = {0};
     bool table = false, json = false;
-    char err[512];
     const struct option_spec options[] = {
         {.name = "output", .letter = 'o', .kind = OPT_TEXT, .dest = &output},
         {.name = "format", .kind = OPT_CHOICE, .dest = &format, .choices = "png|svg"},
         {.name = "size", .kind = OPT_SIZE, .dest = &size},
+        {.name = "kind", .kind = OPT_CHOICE, .dest = &kind, .choices = "curves|bars|forest"},
         {.name = "table", .kind = OPT_FLAG, .dest = &table},
         {.name = "json", .kind = OPT_FLAG, .dest = &json},
         {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
+    bool curves = !strcmp(kind, "curves");
     if (json && !table) usage_error("--json is for --table");
     if (table && !filter.argc) usage_error("--table needs run folders");
-    if (table && (output || format || size.width)) usage_error("--table is text on stdout, not a picture");
+    if (table && (output || format || size.width || !curves))
+        usage_error("--table is text on stdout, not a picture");
+    if (!curves && filter.argc > 1) usage_error("one comparison at a time, not `%s` also", filter.argv[1]);
     if (!table && !output && isatty(1)) usage_error("a picture is not for a terminal: use -o FILE");
-    if (!size.width) size = (struct size){1400, 900};
     if (!format) {
         const char *dot = output ? strrchr(output, '.') : NULL;
         if (!dot || strchr(dot, '/')) dot = ".png";
@@ -92,34 +151,24 @@ int main(int argc, char **argv)
         format = dot + 1;
     }
 
-    int runs = filter.argc ? filter.argc : 1, points = 0; /* points: runs that have any */
+    bool svg = !strcmp(format, "svg");
+    int runs = filter.argc ? filter.argc : 1;
     struct run *run = calloc((size_t)runs, sizeof *run);
+    FILE *script = tmpfile();
     if (!run) die("out of memory");
+    if (!script) die("a temporary file: %s", strerror(errno));
     for (int i = 0; i < runs; i++) run[i].path = filter.argc ? filter.argv[i] : "stdin";
     name_runs(run, runs);
-    if (table) {
+    if (table)
         list_runs(run, runs, json);
-        free(run);
-        return filter_finish();
+    else if (curves)
+        draw_runs(script, svg, size, run, runs);
+    else
+        draw_comparison(script, svg, size, strcmp(kind, "bars") ? CHART_FOREST : CHART_BARS, filter.argv[0]);
+    if (!table) {
+        write_picture(script, output);
+        filter.done = runs;
     }
-    FILE *script = tmpfile();
-    if (!script) die("a temporary file: %s", strerror(errno));
-    for (int i = 0; i < runs; i++) {
-        read_run(&run[i], filter.argv[i]);
-        points += run[i].m.steps + run[i].m.evaluations > 0;
-    }
-    if (!points) die("%s: no steps yet: there is nothing to draw", run[0].path);
-    curves_script(script, !strcmp(format, "svg"), size.width, size.height, run, runs);
-
-    struct atomic_file file = {.f = stdout};
-    if (output && !atomic_open(&file, output, err, sizeof err)) die("%s", err);
-    if (!gnuplot_draw(script, file.f, err, sizeof err)) {
-        if (output) atomic_abort(&file);
-        die("%s: %s", output ? output : "stdout", err);
-    }
-    if (output && !atomic_commit(&file, err, sizeof err)) die("%s", err);
-    filter.done = runs;
-    for (int i = 0; i < runs; i++) metrics_free(&run[i].m);
     free(run);
     fclose(script);
     return filter_finish();

@@ -92,6 +92,68 @@ b"; cp -r runs/no_val again/
 b" >table; grep "^runs/no_val " table; grep "^again/no_val " table; grep "^a?b " table'
 ok 'a table is no picture' 'for o in "-o x.png" "--size 3x3" "--format png"; do fails 2 plot --table $o runs/no_val >out; done; fails 2 plot --json one >out; fails 2 plot --table <one/metrics.jsonl >out; [ ! -s out ]'
 
+# comparison NAME...: as compare would say it of these runs, the first the base
+comparison() {
+    printf '{"n":9,"base":"%s","variants":{' "$1"
+    i=0
+    for name in "$@"; do
+        [ "$i" = 0 ] || printf ,
+        printf '"%s":{"joint_pct":2%d.5,"sa_mean":3.25,"pc_mean":3.5,"sa_ge4_pct":30,"pc_ge4_pct":60,"ci":{"joint_pct":[20.5,30.5],"sa_mean":[3,3.5],"pc_mean":[3.25,3.75]}' "$name" $((i % 10))
+        [ "$i" = 0 ] || printf ',"vs_base":{"joint":{"b":1,"c":2,"p_exact":1,"chi2":0,"p_chi2":1,"p_holm":1,"delta_pp":%d.25,"ci_low_pp":-2.5,"ci_high_pp":9.5,"detectable_pp":3.5},"sa":{"delta":0.125,"ci_low":-0.25,"ci_high":0.5},"pc":{"delta":0,"ci_low":0,"ci_high":0}}' "$i"
+        printf '}'
+        i=$((i + 1))
+    done
+    echo '}}'
+}
+ok 'a comparison as bars, and as a forest, with the values beside them' '
+    need gnuplot; need ffprobe
+    comparison base k1 k5 >c.json
+    plot --kind bars -o a.svg c.json
+    for text in base k1 k5 20.50 21.50 22.50 3.250 3.500 "Joint %"; do grep ">$text<" a.svg; done
+    plot --kind forest -o b.svg <c.json
+    for text in k1 k5 "+1.25 \[-2.50, +9.50\]" "+2.25 \[-2.50, +9.50\]" "+0.125 \[-0.250, +0.500\]" "+0.000 \[+0.000, +0.000\]"; do grep ">$text<" b.svg; done
+    fails 1 grep ">base<" b.svg
+    plot --kind bars -o a.png c.json; png a.png 1400,248; plot --kind forest c.json >b.png; png b.png 1400,202
+    plot --kind forest --size 640x300 -o c.png c.json; png c.png 640,300; plot --kind forest c.json | cmp - b.png'
+ok 'what compare writes is what plot reads' '
+    need gnuplot
+    for i in 1 2 3 4 5 6; do echo "{\"key\":\"$i\",\"sa\":$((i % 5 + 1)),\"pc\":4}"; done >s.jsonl
+    sed "s/\"pc\":4/\"pc\":3/" s.jsonl >t.jsonl
+    compare --base s --format json s.jsonl t.jsonl u=s.jsonl >c.json; plot --kind bars -o a.svg c.json; plot --kind forest -o b.svg c.json
+    grep ">33.33<" a.svg; grep ">-33.33 " b.svg; grep ">u<" b.svg'
+ok 'a comparison without intervals of its own, of many runs, of long names' '
+    need gnuplot
+    comparison base k1 | sed "s/,\"ci\":{[^}]*}//g; s/,\"detectable_pp\":3.5/,\"detectable_pp\":null/" >c.json; plot --kind bars -o a.svg c.json; plot --kind forest -o b.svg c.json; grep ">21.50<" a.svg
+    comparison r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 r13 r14 >c.json; plot --kind forest -o a.svg c.json; grep ">r14<" a.svg
+    comparison base "a name of forty characters, so many are none" "éééééééééééééééééééééééééééééééééééééééé" >c.json; plot --kind bars -o a.svg c.json
+    grep ">a name of forty characters, so many …<" a.svg; grep ">éééééééééééééééééééééééééééééééééééé…<" a.svg'
+ok 'no name of a run means anything to gnuplot' '
+    need gnuplot
+    comparison "\$(touch hit)" "\`touch hit\`" "a\\\"; system \\\"touch hit\\\"; \\\"" "a'\''b" "@m" "a^{big}_x &{y}" "%s%n %d" "back\\\\slash" "a & <b>" "café ± 物理" "tab\\tline\\ntwo" "END" "" >c.json
+    for kind in bars forest; do
+        plot --kind $kind -o $kind.svg c.json; plot --kind $kind -o $kind.png c.json; [ ! -e hit ]
+        grep -F "a^{big}_x &amp;{y}" $kind.svg; grep -F "a &amp; &lt;b" $kind.svg; grep -F "@m" $kind.svg; grep -F "back\\slash" $kind.svg; grep -F "%s%n %d" $kind.svg
+        grep -F "a'\''b" $kind.svg; grep -F "tab?line?two" $kind.svg; grep -F "touch hit" $kind.svg; grep -F "café ± 物理" $kind.svg
+    done'
+ok 'what is no comparison is said to be none' '
+    comparison base k1 >good.json
+    while read -r change words; do
+        sed "$change" good.json >c.json; fails 1 plot --kind bars -o none.png c.json; grep "c.json: .*$words" err; [ ! -e none.png ]
+    done <<END
+s/"n":9,// no n
+s/"base":"base",// no base
+s/"base":"base"/"base":"k2"/ no variant of that name
+s/"pc_mean":3.5,// not a comparison: .base. has no pc_mean
+s/"delta_pp":1.25/"delta_pp":"1"/ .k1. has no delta_pp
+s/"vs_base".*/"v":1}}}/ .k1. has no b
+s/}}$// line 2:
+s/$/x/ line 1:
+s/"k1"/"base"/ duplicate object key
+END
+    fails 1 plot --kind bars one/metrics.jsonl >out; [ ! -s out ]; comparison base >c.json; fails 1 plot --kind forest c.json >out; grep "nothing but the base" err
+    plot --kind bars c.json >out; fails 1 plot --kind bars gone.json >out; grep "gone.json: No such file" err; fails 1 plot --kind bars . >out; grep "[.]: .*Is a directory" err
+    fails 2 plot --kind bars c.json good.json >out; fails 2 plot --table --kind bars runs/no_val >out; fails 2 plot --kind pie c.json >out; [ ! -s out ]'
+
 ok 'a bad line is named' '
     while read -r line; do
         printf "%s\n" "{\"step\":3,\"loss\":1}" "$line" >bad.jsonl

@@ -6,6 +6,7 @@
 
 #include "filters/stats/paired.h"
 #include "formats/columns.h"
+#include "formats/error.h"
 
 /* ---- computing ----------------------------------------------------------------------------------------- */
 
@@ -129,6 +130,43 @@ json_t *comparison_make(const struct pairing *p, int64_t resamples, uint64_t see
     json_decref(variants);
     free(ci);
     return all;
+}
+
+/* ---- from a file --------------------------------------------------------------------------------------- */
+
+/* All of a list of names, ending with a NULL, are numbers in o. */
+static bool has_numbers(const json_t *o, const char *const *field, const char *variant, char *err,
+                        size_t errlen)
+{
+    for (; *field; field++)
+        if (!json_is_number(json_object_get(o, *field)))
+            return fail(err, errlen, "not a comparison: `%s` has no %s", variant, *field);
+    return true;
+}
+
+static bool check_variant(const char *name, const json_t *v, bool is_base, char *err, size_t errlen)
+{
+    static const char *const own[] = {"joint_pct", "sa_mean", "pc_mean", "sa_ge4_pct", "pc_ge4_pct", NULL},
+                             *const joint[] = {"b",      "c",        "p_exact",   "chi2",       "p_chi2",
+                                               "p_holm", "delta_pp", "ci_low_pp", "ci_high_pp", NULL},
+                             *const means[] = {"delta", "ci_low", "ci_high", NULL};
+    json_t *vs = json_object_get(v, "vs_base");
+    return has_numbers(v, own, name, err, errlen) &&
+           (is_base || (has_numbers(json_object_get(vs, "joint"), joint, name, err, errlen) &&
+                        has_numbers(json_object_get(vs, "sa"), means, name, err, errlen) &&
+                        has_numbers(json_object_get(vs, "pc"), means, name, err, errlen)));
+}
+
+bool comparison_check(const json_t *comparison, char *err, size_t errlen)
+{
+    const char *base = json_string_value(json_object_get(comparison, "base")), *name;
+    json_t *variants = json_object_get(comparison, "variants"), *v;
+    if (!json_is_number(json_object_get(comparison, "n")) || !base || !json_object_get(variants, base))
+        return fail(err, errlen, "not a comparison: it has no n, no base, or no variant of that name");
+    bool good = true;
+    json_object_foreach (variants, name, v)
+        good = good && check_variant(name, v, !strcmp(name, base), err, errlen);
+    return good;
 }
 
 /* ---- for people ---------------------------------------------------------------------------------------- */

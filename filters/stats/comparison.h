@@ -22,6 +22,11 @@
  * over prompts. p_holm is p_exact corrected for the number of variants. Intervals are bootstrap()'s. */
 json_t *comparison_make(const struct pairing *p, int64_t resamples, uint64_t seed);
 
+/* Whether this is such an object, in a file perhaps: its base is one of the variants, each has its values,
+ * each but the base its differences. (seed, resamples, left_out, scores, ci, detectable_pp and expected
+ * scores may be absent.) false with what is missing in err. */
+bool comparison_check(const json_t *comparison, char *err, size_t errlen);
+
 /* The same for people: a table of the runs, and one of the differences. */
 void comparison_print(FILE *out, const json_t *comparison);
 
