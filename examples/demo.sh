@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# demo.sh - clips in, a fine-tuned model's videos out, on this machine's CPU in a minute or two.
+# demo.sh - clips in, a fine-tuned model's videos out, and their scores, on this machine's CPU in a minute or two.
 #
 #     make demo                      the clips in examples/clips, the tiny model, results below build/demo
 #     examples/demo.sh [DIR]         the same into DIR
 #
 # What is typed here is what one types by hand; for the full size only the model, --frames and --size differ. The tiny model
-# has made-up weights, so its videos are noise; what can be watched is that training lowers the loss.
+# has made-up weights, so its videos are noise; what can be watched is that training lowers the loss. So has the tiny grader,
+# whose scores mean nothing: they show how videos are graded and runs compared.
 set -euo pipefail
 
 examples=$(cd "$(dirname "$0")" && pwd)
@@ -37,11 +38,20 @@ t5-encode -m model <"$examples/prompts.jsonl" >prompts.mp
 sample -m model <prompts.mp | vae-decode -m model | encode-mp4 -o base --sheet base.png >base.jsonl
 sample -m model -a run/best.safetensors <prompts.mp | vae-decode -m model | encode-mp4 -o tuned --sheet tuned.png >tuned.jsonl
 
+step '5. Grade them (owl-tiny: random weights, so the scores mean nothing) and compare'
+mkdir scores
+for run in base tuned; do
+    grade -m random:owl-tiny:9 --max-new-tokens 4 --csv scores/$run.csv <$run.jsonl >scores/$run.jsonl
+done
+compare --base base scores/base.jsonl scores/tuned.jsonl
+compare --base base --format json scores/base.jsonl scores/tuned.jsonl | plot --kind bars -o scores.png
+
 cat <<EOF
 
 videos of the base model     $out/base/
 videos with the adapter      $out/tuned/
 contact sheets               $out/base.png  $out/tuned.png
 loss curve                   $out/loss.png
+scores of a random grader    $out/scores.png  $out/scores/
 the adapter, for diffusers   $out/run/best.safetensors
 EOF

@@ -16,14 +16,16 @@ falls() { # METRICS: the last validation loss is well below the first
 
 ok "the README's commands run on the example clips" '
     set -x
-    bash -euo pipefail ./commands
+    bash -euo pipefail ./commands >said
     falls work/run/metrics.jsonl
     for key in base tuned; do
         [ "$(ls work/$key | wc -l)" = "$(wc -l <examples/prompts.jsonl)" ]
         for video in work/$key/*.mp4; do plays "$video"; done
         ffprobe -v error work/$key.png
     done
-    ffprobe -v error work/loss.png'
+    ffprobe -v error work/loss.png
+    grep "^4 prompts, " said
+    grep "^minus base  *SA" said'
 ok "typed again, they make what is missing and change nothing" '
     [ -d work/run ]
     cp work/run/best.safetensors before
@@ -38,11 +40,16 @@ ok "they run on six real clips" '
     grep "6 added" err
     falls work/run/metrics.jsonl
     for video in work/tuned/*.mp4; do plays "$video"; done'
-ok "make demo: videos, contact sheets and a loss that falls" '
+ok "make demo: videos, contact sheets, scores and a loss that falls" '
     "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
     falls demo/run/metrics.jsonl
     for video in demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
-    for name in base tuned loss; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
+    for name in base tuned loss scores; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
+    for run in base tuned; do
+        [ "$(wc -l <demo/scores/$run.jsonl)" = 4 ]
+        [ "$(wc -l <demo/scores/$run.sa.csv)" = 5 ]
+    done
+    grep "^tuned  *[0-9.]* " said
     cmp demo/base/red-ball.mp4 demo/tuned/red-ball.mp4 && exit 1
     true'
 finish
