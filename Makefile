@@ -15,7 +15,7 @@
 # CC=clang CXX=clang++        another compiler
 
 FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade compare plot \
-           show tensor-gen tensor-eq model-init
+           show tensor-gen tensor-eq model-init model-convert
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \

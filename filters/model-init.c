@@ -1,6 +1,4 @@
 /* model-init - write a model folder in the published layout, with random weights. */
-#include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +8,7 @@
 #include "filters/nets/t5.h"
 #include "filters/nets/vae.h"
 #include "formats/atomic.h"
+#include "formats/json_file.h"
 
 static const char help[] =
     "model-init - write a model folder with random weights\n"
@@ -41,31 +40,11 @@ static char err[1024];
 
 static void copy_file(const struct model *m, const char *relative, const char *dir, const char *name)
 {
-    char from[4096], to[4096], buffer[1 << 16];
-    struct atomic_file a;
-    size_t n;
-    if (!model_file(m, relative, from, sizeof from, err, sizeof err)) die("%s", err);
+    char from[4096], to[4096];
     snprintf(to, sizeof to, "%s/%s", dir, name);
-    FILE *in = fopen(from, "rb");
-    if (!in) die("%s: %s", from, strerror(errno));
-    if (!atomic_open(&a, to, err, sizeof err)) die("%s", err);
-    while ((n = fread(buffer, 1, sizeof buffer, in)) > 0 && fwrite(buffer, 1, n, a.f) == n) continue;
-    if (ferror(in) || ferror(a.f)) {
-        atomic_abort(&a);
-        die("%s: %s", to, strerror(errno));
-    }
-    fclose(in);
-    if (!atomic_commit(&a, err, sizeof err)) die("%s", err);
-}
-
-static void write_json(const char *path, json_t *value_stolen)
-{
-    struct atomic_file a;
-    if (!atomic_open(&a, path, err, sizeof err)) die("%s", err);
-    json_dumpf(value_stolen, a.f, JSON_INDENT(2)); /* a failure sticks in the stream */
-    fputc('\n', a.f);
-    json_decref(value_stolen);
-    if (!atomic_commit(&a, err, sizeof err)) die("%s", err);
+    if (!model_file(m, relative, from, sizeof from, err, sizeof err) ||
+        !atomic_copy(from, to, err, sizeof err))
+        die("%s", err);
 }
 
 static struct tensor make_values(const struct param *p, uint64_t seed, enum dtype d)
@@ -119,23 +98,13 @@ static void write_weights(const struct model *m, const char *folder, const struc
         for (int i = 0; i < count; i++) free(items[i].t.data);
     }
     snprintf(path, sizeof path, "%s/%s.safetensors.index.json", folder, part->weights);
-    if (shards > 1)
-        write_json(path, json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total,
-                                   "weight_map", map));
-    json_decref(map);
+    json_t *index =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    if (shards > 1 && !json_file_write(path, index, err, sizeof err)) die("%s", err);
+    json_decref(index);
     json_decref(metadata);
     free(items);
     free(first);
-}
-
-static void refuse_occupied(const char *dir)
-{
-    DIR *d = opendir(dir);
-    struct dirent *e;
-    while (d && (e = readdir(d)))
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-            die("%s: not empty; a model is made in a folder of its own", dir);
-    if (d) closedir(d);
 }
 
 /* Its weights, then its config. */
@@ -190,7 +159,7 @@ int main(int argc, char **argv)
     snprintf(name, sizeof name, "random:%s:%lld", filter.argv[0], (long long)filter.seed);
     struct model *m = model_open(name, err, sizeof err);
     if (!m) die("%s", err);
-    refuse_occupied(dir);
+    if (!folder_is_empty(dir, err, sizeof err)) die("%s", err);
 
     if (model_file(m, "config.json", path, sizeof path, err,
                    sizeof err)) /* the grader's has one at its top */

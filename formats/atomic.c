@@ -125,6 +125,23 @@ void atomic_abort(struct atomic_file *a)
     a->temporary[0] = 0;
 }
 
+bool atomic_copy(const char *from, const char *to, char *err, size_t errlen)
+{
+    char block[1 << 16];
+    size_t n;
+    struct atomic_file a = {0};
+    FILE *in = fopen(from, "rbe");
+    if (!in) return fail(err, errlen, "%s: %s", from, strerror(errno));
+    bool good = atomic_open(&a, to, err, errlen);
+    while (good && (n = fread(block, 1, sizeof block, in)) > 0)
+        if (fwrite(block, 1, n, a.f) != n) good = fail(err, errlen, "%s: %s", to, strerror(errno));
+    if (good && ferror(in)) good = fail(err, errlen, "%s: %s", from, strerror(errno));
+    good = good && atomic_commit(&a, err, errlen);
+    if (!good) atomic_abort(&a);
+    fclose(in);
+    return good;
+}
+
 bool make_folder(const char *path, char *err, size_t errlen)
 {
     char part[4096];
@@ -140,6 +157,17 @@ bool make_folder(const char *path, char *err, size_t errlen)
         if (!S_ISDIR(st.st_mode)) return fail(err, errlen, "%s: %s", part, strerror(ENOTDIR));
     }
     return n > 0 || fail(err, errlen, "a folder's name is empty");
+}
+
+bool folder_is_empty(const char *path, char *err, size_t errlen)
+{
+    DIR *d = opendir(path);
+    bool empty = true;
+    if (!d) return errno == ENOENT || fail(err, errlen, "%s: %s", path, strerror(errno));
+    for (struct dirent *e; (e = readdir(d));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) empty = false;
+    closedir(d);
+    return empty || fail(err, errlen, "%s: not empty; a model is made in a folder of its own", path);
 }
 
 bool key_filename(char *buf, size_t size, const char *key, const char *suffix)

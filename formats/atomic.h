@@ -19,6 +19,9 @@ bool atomic_open(struct atomic_file *a, const char *path, char *err, size_t errl
 bool atomic_commit(struct atomic_file *a, char *err, size_t errlen);
 void atomic_abort(struct atomic_file *a); /* removes the temporary; harmless after a commit */
 
+/* The bytes of one file as another; false with the reason in err. */
+bool atomic_copy(const char *from, const char *to, char *err, size_t errlen);
+
 /* For writers that must open the file themselves (a muxer): the temporary name to write, then this. */
 bool atomic_temporary(struct atomic_file *a, const char *path, char *err,
                       size_t errlen); /* a->f stays NULL */
@@ -28,6 +31,9 @@ bool atomic_temporary(struct atomic_file *a, const char *path, char *err,
 void atomic_sweep(const char *folder);
 
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */
+
+/* Nothing is in it, or it is not there. */
+bool folder_is_empty(const char *path, char *err, size_t errlen);
 
 /* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX.
  * Two keys never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty.

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "formats/error.h"
+#include "formats/json_file.h"
 
 static bool is_folder(const char *path)
 {
@@ -117,30 +118,6 @@ static bool part_folder(const struct model *m, const char *part, char *path, siz
     return make_path(path, size, err, errlen, "%s%s%s", m->folder, *part ? "/" : "", part);
 }
 
-/* A whole JSON file, an object of at most `max` bytes. */
-static json_t *read_json(const char *path, long long max, char *err, size_t errlen)
-{
-    json_error_t why;
-    json_t *root = NULL;
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &st) != 0)
-        fail(err, errlen, "%s: %s", path, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        fail(err, errlen, "%s: not a regular file", path);
-    else if (st.st_size > max)
-        fail(err, errlen, "%s: %lld bytes, more than %lld", path, (long long)st.st_size, max);
-    else if (!(root = json_loadfd(fd, JSON_REJECT_DUPLICATES, &why)))
-        fail(err, errlen, "%s: line %d: %s", path, why.line, why.text);
-    else if (!json_is_object(root)) {
-        fail(err, errlen, "%s: not a JSON object", path);
-        json_decref(root);
-        root = NULL;
-    }
-    if (fd >= 0) close(fd);
-    return root;
-}
-
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen)
 {
     char folder[PATH_MAX], path[PATH_MAX];
@@ -148,7 +125,7 @@ json_t *model_config(const struct model *m, const char *part, char *err, size_t 
     if (!part_folder(m, part, folder, sizeof folder, err, errlen) ||
         !make_path(path, sizeof path, err, errlen, "%s/%s", folder, name))
         return NULL;
-    return read_json(path, 1 << 20, err, errlen);
+    return json_file_read(path, 1 << 20, err, errlen);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------- */
@@ -194,8 +171,8 @@ static bool no_weights(const char *folder, char *err, size_t errlen)
     if (*pickle)
         return fail(
             err, errlen,
-            "%s: has only pickled weights (%s); pickles are never executed here: convert them to safetensors "
-            "where you trust them, or download the safetensors files",
+            "%s: has only pickled weights (%s), which are never executed here: model-convert makes safetensors of "
+            "them, if they are plain tensors",
             folder, pickle);
     return fail(err, errlen,
                 "%s: no weights (diffusion_pytorch_model.safetensors, model.safetensors or their index)",
@@ -291,7 +268,7 @@ static bool open_index(struct model_weights *w, const char *folder, const char *
                        size_t errlen)
 {
     char why[1024];
-    json_t *index = read_json(path, SAFETENSORS_MAX_HEADER, err, errlen);
+    json_t *index = json_file_read(path, SAFETENSORS_MAX_HEADER, err, errlen);
     if (!index) return false;
     json_t *map = json_object_get(index, "weight_map");
     bool good = json_object_size(map) > 0 || fail(why, sizeof why, "no weight_map of tensor names to files");

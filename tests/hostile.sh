@@ -33,6 +33,7 @@ row() {
     tensor-gen) arguments='--name x --shape 2,3' ;;
     tensor-eq)  input=video arguments="- $work/video" out=text ;;
     model-init) arguments='tiny model' out=nothing ;;
+    model-convert) arguments="$tests/data/torch/sharded model" out=nothing ;;
     *) return 1 ;;
     esac
 }

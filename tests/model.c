@@ -135,7 +135,7 @@ static void not_loadable(void)
     folder("pickle");
     put_text("pickle/net/pytorch_model.bin", "\x80\x02");
     put_text("pickle/net/a.pt", "\x80\x02");
-    ok(refuses("pickle", "only pickled weights (a.pt); pickles are never executed"), "%s", err);
+    ok(refuses("pickle", "only pickled weights (a.pt), which are never executed"), "%s", err);
     put_text("pickle/net/model.fp16.safetensors", "");
     ok(refuses("pickle", "has model.fp16.safetensors, but no"), "%s", err);
     folder("empty");
