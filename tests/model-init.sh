@@ -138,6 +138,32 @@ ok 'a folder that holds something is left alone' '
     mkdir empty
     model-init tiny empty
     fails 1 model-init tiny empty'
+ok 'the grader: config, weights and tokenizer at the top, one file or shards, and again from a folder' '
+    model-init --seed 7 owl-tiny owl
+    (cd owl && echo *) >said
+    echo config.json model.safetensors tokenizer.model | diff said -
+    show -m owl >listed
+    tail -n 1 listed | grep "^owl: 119 tensors, 996160 parameters$"
+    if grep F32 listed; then exit 1; fi
+    show -m random:owl-tiny | sed "s/ F32 / BF16 /" | diff - listed
+    show -m owl --check
+    model-init --seed 7 --shard-bytes 500000 ./owl parts
+    ls parts | grep -c "^model-0000.-of-0000.*safetensors$"
+    show -m parts | diff listed -
+    cmp owl/tokenizer.model parts/tokenizer.model'
+ok 'what is wrong in the grader'\''s folder is named' '
+    rm parts/model-00002-of-*
+    fails 1 show -m parts --check
+    grep "00002-of-" err
+    sed -i "s/quick_gelu/gelu/" owl/config.json
+    fails 1 show -m owl --check
+    grep "config.json: vision_config: hidden_act" err
+    rm owl/model.safetensors
+    : >owl/pytorch_model.bin
+    cp -r owl broken-owl
+    sed -i "s/\"gelu/\"quick_gelu/" broken-owl/config.json
+    fails 1 show -m broken-owl --check
+    grep "pytorch_model.bin" err'
 ok 'a preset that is not there, wrong usage' '
     fails 1 model-init huge new
     grep "huge" err

@@ -154,6 +154,12 @@ static void configs(void)
     json_t *j = model_config(m, "net", err, sizeof err);
     ok(json_integer_value(json_object_get(j, "a")) == 1, "a part's config.json is read");
     json_decref(j);
+    put_text("one/config.json", "{\"top\": 1}");
+    j = model_config(m, "", err, sizeof err);
+    ok(json_integer_value(json_object_get(j, "top")) == 1, "and that of the folder itself");
+    json_decref(j);
+    put_text("one/config.json", "[]");
+    ok(!model_config(m, "", err, sizeof err) && strstr(err, "one/config.json: ") == err, "%s", err);
     mkdir("one/scheduler", 0777);
     put_text("one/scheduler/scheduler_config.json", "{}");
     j = model_config(m, "scheduler", err, sizeof err);

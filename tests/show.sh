@@ -116,7 +116,10 @@ vae: 436 tensors, 215583907 parameters
 text_encoder: 219 tensors, 4762310656 parameters
 END
     diff expected said
-    show -m random:cogvideox-2b | grep "^transformer: 736 tensors, 1693783872 parameters$"'
+    show -m random:cogvideox-2b | grep "^transformer: 736 tensors, 1693783872 parameters$"
+    show -m random:owl-7b | grep "^owl: 917 tensors, 7152633856 parameters$"
+    [ "$(show -m random:owl-7b | wc -l)" = 918 ]
+    show -m random:owl-7b --jsonl | grep "\"name\":\"query_tokens\".*\[1,64,1024\]"'
 ok 'wrong usage' '
     fails 2 show -m model s
     fails 2 show -m model --stats

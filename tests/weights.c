@@ -261,6 +261,83 @@ static void random_weights(void)
     free(s);
 }
 
+/* Rows that are stored head by head as q, k, v, a piece of them ending anywhere; a bias, too, and made-up
+ * ones.
+ */
+static void parted(void)
+{
+    enum { HEADS = 3, DEPTH = 250, ALL = 3 * HEADS * DEPTH };
+    struct tensor w, b;
+    struct params list = {0};
+    param_add(&list, &w, shape_of(2, ALL, COLS), 0, 1, "w")->qkv_heads = HEADS;
+    param_add(&list, &b, shape_of(1, ALL), 0, 1, "b")->qkv_heads = HEADS;
+    items[0] = item("w", DT_F32, shape_of(2, ALL, COLS));
+    items[1] = item("b", DT_BF16, shape_of(1, ALL));
+    put_model("heads", 0, 2);
+    for (int made_up = 0; made_up < 2; made_up++) {
+        struct model *m = model_open(made_up ? "random:./heads:3" : "heads", err, sizeof err);
+        kern_clear(k);
+        bool good = weights_load(k, &list, m, "net", NULL, NULL, err, sizeof err);
+        float *got = download(&w), *bias = download(&b), *stored = malloc(sizeof(float[ALL]) * COLS),
+              *stored_bias = malloc(sizeof(float[ALL]));
+        for (int64_t i = 0; i < ALL * COLS; i++) stored[i] = value(i);
+        for (int64_t i = 0; i < ALL; i++) stored_bias[i] = value(i);
+        if (made_up)
+            weights_random(&list.param[0], 3, stored), weights_random(&list.param[1], 3, stored_bias);
+        for (int64_t r = 0; r < ALL; r++) {
+            int64_t to = (r / DEPTH % 3 * HEADS + r / DEPTH / 3) * DEPTH + r % DEPTH;
+            good = good && bias[to] == stored_bias[r] &&
+                   !memcmp(got + to * COLS, stored + r * COLS, COLS * sizeof *got);
+        }
+        ok(good, "q, k and v of each head are parted, %s", made_up ? "made up" : "from a file");
+        free(got), free(bias), free(stored), free(stored_bias);
+        model_close(m);
+    }
+    for (int i = 0; i < 2; i++) free(items[i].t.data);
+    params_free(&list);
+}
+
+/* A model at the top of its folder, and weights in a file elsewhere. */
+static void elsewhere(void)
+{
+    static const char *const some[] = {"layer.*.other", NULL}, *const all[] = {"extra", "layer.*.other",
+                                                                               NULL};
+    char id[17], other[17];
+    struct params list = network();
+    rows = FEW;
+    make_items(DT_F32);
+    mkdir("top", 0777);
+    put_text("top/config.json", "{\"a\": 1}");
+    bool good = safetensors_write("top/model.safetensors", items, ITEMS, NULL, err, sizeof err) &&
+                safetensors_write("top/more.safetensors", items, ITEMS + 1, NULL, err, sizeof err);
+    struct model *m = model_open("top", err, sizeof err);
+    kern_clear(k);
+    good = good && weights_load(k, &list, m, "", NULL, id, err, sizeof err);
+    ok(good && holds_values(), "a part may be the folder itself");
+    ok(!weights_load_file(k, &list, m, "", "top/more.safetensors", some, id, err, sizeof err) &&
+           strstr(err, "top/more.safetensors: tensor extra is none of this network's"),
+       "%s", err);
+    good = weights_load_file(k, &list, m, "", "top/more.safetensors", all, other, err, sizeof err);
+    ok(good && holds_values() && !strcmp(id, other), "weights may be in a file elsewhere");
+    put_text("top/config.json", "{\"a\": 2}");
+    good = weights_load_file(k, &list, m, "", "top/more.safetensors", all, other, err, sizeof err);
+    ok(good && strcmp(id, other), "the config is the model's all the same");
+    model_close(m);
+    m = model_open("random:./top", err, sizeof err);
+    good = weights_load_file(k, &list, m, "", "top/more.safetensors", all, id, err, sizeof err);
+    ok(good && holds_values() && !strcmp(id, other), "also of a model that is made up otherwise");
+    items[5].name = "layer.77.other";
+    safetensors_write("top/more.safetensors", items, ITEMS + 1, NULL, err, sizeof err);
+    ok(weights_load_file(k, &list, m, "", "top/more.safetensors", some, id, err, sizeof err),
+       "an alias may be a pattern");
+    ok(!weights_load_file(k, &list, m, "", "top/absent", some, id, err, sizeof err) &&
+           strstr(err, "top/absent"),
+       "%s", err);
+    model_close(m);
+    free_items();
+    params_free(&list);
+}
+
 static void too_large(void)
 {
     struct params list = {0};
@@ -294,6 +371,8 @@ int main(void)
     identity();
     faults();
     random_weights();
+    parted();
+    elsewhere();
     too_large();
     kern_close(k);
     ok(scratch_leave(), "cleaned up");

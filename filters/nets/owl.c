@@ -188,7 +188,7 @@ static bool find_blocks(struct owl *o, const int32_t *ids, int n, int end[2])
                       (long long)o->c.decoder.vocabulary);
     }
     if (runs != 1 || end[1] - end[0] != video)
-        kern_fail(o->k, "a prompt stands for %d videos, not for one by %d ids", runs, video);
+        kern_fail(o->k, "a prompt needs its video once, as %d ids in a row", video);
     return kern_ok(o->k);
 }
 
@@ -229,8 +229,8 @@ int owl_answer(struct owl *o, const int32_t *ids, int n, int32_t *answer, float 
     int end[2], made = 0;
     if (!o->looked) kern_fail(o->k, "no clip has been looked at");
     if (n < 1 || max_new < 1 || n > o->c.decoder.positions - max_new)
-        kern_fail(o->k, "a prompt of %d ids and %d for its answer do not fit into %lld positions", n, max_new,
-                  (long long)o->c.decoder.positions);
+        kern_fail(o->k, "a prompt of %d ids and %d for its answer: at least one each, %lld at most together",
+                  n, max_new, (long long)o->c.decoder.positions);
     if (!kern_ok(o->k) || !find_blocks(o, ids, n, end)) return -1;
 
     read_prompt(o, ids, n, end, logits ? logits : o->logits);
