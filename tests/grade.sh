@@ -85,6 +85,18 @@ ok 'frames are the same video in a file and in a record' '
         fields $field <file.jsonl >a; fields $field <record.jsonl >b; cmp a b
     done'
 
+ok 'a folder on disk is the random model that it was made from' '
+    model-init --seed 4 owl-tiny owl
+    head -n 3 clips.jsonl >three
+    grader -m owl <three >folder.jsonl
+    head -n 3 all.jsonl >random.jsonl
+    for field in sa sa_text sa_probs pc pc_text pc_probs; do
+        fields $field <folder.jsonl >a; fields $field <random.jsonl >b; cmp a b
+    done
+    rm owl/tokenizer.model
+    fails 1 grader -m owl <three
+    grep "tokenizer.model" err'
+
 ok 'its stdin may be a pipe of frames: decode | grade' '
     head -n 2 clips.jsonl >two
     decode --frames 6 --size 48x32 <two | grader --csv piped.csv >piped.jsonl
