@@ -51,6 +51,18 @@ static void test_matmul(int64_t m, int64_t n, int64_t depth, bool ta, bool tb, d
     test_matmul_in(DT_F32, DT_F32, m, n, depth, ta, tb, alpha, beta);
 }
 
+/* An adapter's products, where one side is its rank and another all tokens, which a device may do its own
+ * way. */
+static void test_adapters(bool ta, bool tb)
+{
+    for (int64_t rank = 16; rank <= 64; rank *= 2) {
+        test_matmul(550 + rank, rank, 96, ta, tb, 0.5, 0);
+        test_matmul(601, 8 + rank, rank, ta, tb, 0.5, 1);
+        test_matmul(rank, 136, 1030 + rank, ta, tb, -1, 1);
+        test_matmul(72, rank, 1101, ta, tb, 2, 0);
+    }
+}
+
 static void test_matmul_f64(int64_t m, int64_t n, int64_t depth, bool ta, bool tb)
 {
     fresh();
@@ -170,6 +182,20 @@ static void test_embedding(int64_t n, int64_t vocab, int64_t width)
     near(&y, expected, 0, "embedding_forward");
 }
 
+/* Where all of u is near -3, GELU's tanh form is 10% away from the one with erf. */
+static void test_gelu_form(void)
+{
+    fresh();
+    struct tensor x = given(2, 40, 16), w = given(2, 64, 16), b = given(1, 64), y = result(X, 2, 40, 64);
+    double *expected = wide_array(40 * 64), *in[3] = {wide(&x), wide(&w), wide(&b)};
+    for (int i = 0; i < 64; i++) set(&b, i, in[2][i] = -3);
+    for (int i = 0; i < 64 * 16; i++) set(&w, i, in[1][i] /= 64);
+    linear(expected, in, &(struct sizes){40, 16, 64});
+    for (int i = 0; i < 40 * 64; i++) expected[i] = gelu(expected[i]);
+    RUN("linear_gelu_forward far left", linear_gelu_forward(k, &y, NULL, &x, &w, &b));
+    near(&y, expected, TOLERANCE, "linear_gelu_forward far left is the tanh form");
+}
+
 /* Nothing to add up, or nowhere to put it. */
 static void test_empty(void)
 {
@@ -240,6 +266,7 @@ int main(int argc, char **argv)
             test_matmul(3, 5, 7, ta, tb, 0.5, 2);
             test_matmul(513, 530, 19, ta, tb, 1, 0);
             test_matmul(33, 1041, 1100, ta, tb, -1, 1);
+            test_adapters(ta, tb);
             if (mode == modes) test_matmul_f64(13, 600, 17, ta, tb); /* no device but the CPU has doubles */
         }
         static const int64_t layers[][3] = {{1, 1, 1}, {1, 64, 700}, {7, 5, 3}, {9, 31, 17}, {600, 33, 120}};
@@ -247,6 +274,7 @@ int main(int argc, char **argv)
             test_linear(layers[i][0], layers[i][1], layers[i][2], i % 2);
             test_linear_gelu(layers[i][0], layers[i][1], layers[i][2], i % 2);
         }
+        test_gelu_form();
         test_embedding(1, 1, 1);
         test_embedding(19, 11, 37);
         test_empty();

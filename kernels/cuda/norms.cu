@@ -1,0 +1,262 @@
+/* Norms over rows. A row is read once and kept in the registers of a warp; statistics are F32, the variance
+ * about the mean. Rows that do not fit, or have no 16 bytes' alignment, go through a block and memory. */
+#include "kernels/cuda/runs.h"
+
+enum { ROWS = 4, BLOCK = 256 }; /* warps of a block, and threads of one that has a single row */
+
+struct affine { /* (x̂ w + b) (1 + scale) + shift; those that are not there are NULL */
+    const void *w, *b, *scale, *shift;
+};
+
+static const void *data_of(const struct tensor *t)
+{
+    return t ? t->data : NULL;
+}
+
+struct moments { /* the mean, 0 unless CENTRED, and 1/√(variance about it + eps) */
+    float mean, rstd;
+};
+
+/* ---- a warp for a row ---------------------------------------------------------------------------------- */
+
+/* What affine makes of N normalised values at column `col`. */
+template <typename T, int N> __device__ static void transform(float *u, const struct affine &p, int64_t col)
+{
+    run<T, N> v = load<N>((const T *)p.w + col);
+    for (int j = 0; j < N; j++) u[j] *= to_float(v.v[j]);
+    if (p.b) {
+        v = load<N>((const T *)p.b + col);
+        for (int j = 0; j < N; j++) u[j] += to_float(v.v[j]);
+    }
+    if (p.scale) {
+        v = load<N>((const T *)p.scale + col);
+        const run<T, N> shift = load<N>((const T *)p.shift + col);
+        for (int j = 0; j < N; j++) u[j] = u[j] * (1 + to_float(v.v[j])) + to_float(shift.v[j]);
+    }
+}
+
+/* The same for the gradient that reaches the normalised values: dy w (1 + scale). */
+template <typename T, int N>
+__device__ static void transform_gradient(float *g, const run<T, N> &dy, const struct affine &p, int64_t col)
+{
+    run<T, N> v = load<N>((const T *)p.w + col);
+    for (int j = 0; j < N; j++) g[j] = to_float(dy.v[j]) * to_float(v.v[j]);
+    if (p.scale) {
+        v = load<N>((const T *)p.scale + col);
+        for (int j = 0; j < N; j++) g[j] *= 1 + to_float(v.v[j]);
+    }
+}
+
+template <int RUNS, bool CENTRED, typename T, int N>
+__device__ static struct moments row_moments(const run<T, N> *x, int lane, int64_t width, float eps)
+{
+    float sum = 0, square = 0;
+    if (CENTRED) {
+#pragma unroll
+        for (int i = 0; i < RUNS; i++)
+            if ((i * 32 + lane) * N < width)
+                for (int j = 0; j < N; j++) sum += to_float(x[i].v[j]);
+        sum = warp_sum(sum) / (float)width;
+    }
+#pragma unroll
+    for (int i = 0; i < RUNS; i++)
+        if ((i * 32 + lane) * N < width)
+            for (int j = 0; j < N; j++) {
+                const float d = to_float(x[i].v[j]) - sum;
+                square += d * d;
+            }
+    return moments{sum, rsqrtf(warp_sum(square) / (float)width + eps)};
+}
+
+template <typename T, int RUNS, bool CENTRED>
+__global__ static void __launch_bounds__(32 * ROWS)
+    norm_rows(T *y, const T *x, struct affine p, int64_t rows, int64_t width, float eps)
+{
+    enum { N = pack<T>::N };
+    const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    run<T, N> v[RUNS];
+    if (row >= rows) return;
+#pragma unroll
+    for (int i = 0; i < RUNS; i++)
+        if ((i * 32 + lane) * N < width) v[i] = load<N>(x + row * width + (i * 32 + lane) * N);
+    const struct moments s = row_moments<RUNS, CENTRED>(v, lane, width, eps);
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        const int64_t col = (i * 32 + lane) * N;
+        float u[N];
+        if (col >= width) break;
+        for (int j = 0; j < N; j++) u[j] = (to_float(v[i].v[j]) - s.mean) * s.rstd;
+        transform<T, N>(u, p, col);
+        for (int j = 0; j < N; j++) v[i].v[j] = from_float<T>(u[j]);
+        store<N>(y + row * width + col, v[i]);
+    }
+}
+
+/* dx = rstd (g - mean(g) - x̂ mean(g x̂)) */
+template <typename T, int RUNS>
+__global__ static void __launch_bounds__(32 * ROWS)
+    norm_rows_back(T *dx, const T *dy, const T *x, struct affine p, int64_t rows, int64_t width, float eps,
+                   bool add)
+{
+    enum { N = pack<T>::N };
+    const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    run<T, N> v[RUNS], d[RUNS];
+    float g[N], sum = 0, dot = 0;
+    if (row >= rows) return;
+#pragma unroll
+    for (int i = 0; i < RUNS; i++)
+        if ((i * 32 + lane) * N < width) {
+            v[i] = load<N>(x + row * width + (i * 32 + lane) * N);
+            d[i] = load<N>(dy + row * width + (i * 32 + lane) * N);
+        }
+    const struct moments s = row_moments<RUNS, true>(v, lane, width, eps);
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        const int64_t col = (i * 32 + lane) * N;
+        if (col >= width) break;
+        transform_gradient<T, N>(g, d[i], p, col);
+        for (int j = 0; j < N; j++) {
+            sum += g[j];
+            dot += g[j] * ((to_float(v[i].v[j]) - s.mean) * s.rstd);
+        }
+    }
+    sum = warp_sum(sum) / (float)width, dot = warp_sum(dot) / (float)width;
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        const int64_t col = (i * 32 + lane) * N;
+        if (col >= width) break;
+        run<T, N> old;
+        if (add) old = load<N>(dx + row * width + col);
+        transform_gradient<T, N>(g, d[i], p, col);
+        for (int j = 0; j < N; j++) {
+            const float u = s.rstd * (g[j] - sum - (to_float(v[i].v[j]) - s.mean) * s.rstd * dot);
+            old.v[j] = from_float<T>(add ? to_float(old.v[j]) + u : u);
+        }
+        store<N>(dx + row * width + col, old);
+    }
+}
+
+/* ---- a block for a row, of any width ------------------------------------------------------------------- */
+
+template <bool CENTRED, typename T>
+__device__ static struct moments block_moments(const T *x, int64_t width, float eps, float *shared)
+{
+    float sum = 0, square = 0;
+    if (CENTRED) {
+        for (int64_t i = threadIdx.x; i < width; i += BLOCK) sum += to_float(x[i]);
+        sum = block_sum(sum, shared) / (float)width;
+    }
+    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
+        const float d = to_float(x[i]) - sum;
+        square += d * d;
+    }
+    return moments{sum, rsqrtf(block_sum(square, shared) / (float)width + eps)};
+}
+
+template <typename T, bool CENTRED>
+__global__ static void norm_row(T *y, const T *x, struct affine p, int64_t width, float eps)
+{
+    __shared__ float shared[32];
+    const int64_t at = (int64_t)blockIdx.x * width;
+    const struct moments s = block_moments<CENTRED>(x + at, width, eps, shared);
+    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
+        float u = (to_float(x[at + i]) - s.mean) * s.rstd;
+        transform<T, 1>(&u, p, i);
+        y[at + i] = from_float<T>(u);
+    }
+}
+
+template <typename T>
+__global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affine p, int64_t width,
+                                     float eps, bool add)
+{
+    __shared__ float shared[32];
+    const int64_t at = (int64_t)blockIdx.x * width;
+    const struct moments s = block_moments<true>(x + at, width, eps, shared);
+    float g, sum = 0, dot = 0;
+    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
+        transform_gradient<T, 1>(&g, load<1>(dy + at + i), p, i);
+        sum += g;
+        dot += g * ((to_float(x[at + i]) - s.mean) * s.rstd);
+    }
+    sum = block_sum(sum, shared) / (float)width, dot = block_sum(dot, shared) / (float)width;
+    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
+        transform_gradient<T, 1>(&g, load<1>(dy + at + i), p, i);
+        const float u = s.rstd * (g - sum - (to_float(x[at + i]) - s.mean) * s.rstd * dot);
+        dx[at + i] = from_float<T>(add ? to_float(dx[at + i]) + u : u);
+    }
+}
+
+/* CALL_FOR_WIDTH(wide, runs, R, fast<R>, slow): a row is `runs` runs for each lane of a warp; slow where they
+ * are too many for its registers. */
+#define CALL_FOR_WIDTH(wide, runs, R, fast, slow)                                                            \
+    do {                                                                                                     \
+        if ((wide) && (runs) <= 1) {                                                                         \
+            enum { R = 1 };                                                                                  \
+            fast;                                                                                            \
+        } else if ((wide) && (runs) <= 4) {                                                                  \
+            enum { R = 4 };                                                                                  \
+            fast;                                                                                            \
+        } else if ((wide) && (runs) <= 8) {                                                                  \
+            enum { R = 8 };                                                                                  \
+            fast;                                                                                            \
+        } else if ((wide) && (runs) <= 12) {                                                                 \
+            enum { R = 12 };                                                                                 \
+            fast;                                                                                            \
+        } else {                                                                                             \
+            slow;                                                                                            \
+        }                                                                                                    \
+    } while (0)
+
+template <bool CENTRED>
+static void norm_forward(struct kern *k, const char *what, struct tensor *y, const struct tensor *x,
+                         const struct affine *p, bool wide, float eps)
+{
+    const int64_t rows = x->shape[0], width = x->shape[1];
+    if (rows == 0 || width == 0) return;
+    CALL_BY_DTYPE(x->dtype, T,
+                  CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
+                                 (norm_rows<T, R, CENTRED>
+                                  <<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
+                                      (T *)y->data, (const T *)x->data, *p, rows, width, eps)),
+                                 (norm_row<T, CENTRED><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
+                                     (T *)y->data, (const T *)x->data, *p, width, eps))));
+    cuda_good(k, what, cudaGetLastError());
+}
+
+extern "C" void cuda_layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                        const struct tensor *w, const struct tensor *b,
+                                        const struct tensor *scale, const struct tensor *shift, float eps)
+{
+    const struct affine p = {w->data, b->data, data_of(scale), data_of(shift)};
+    const int64_t n = x->shape[1];
+    norm_forward<true>(k, "layer_norm_forward", y, x, &p, in_runs(n, y, x, w, b, scale, shift), eps);
+}
+
+extern "C" void cuda_rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                      const struct tensor *w, float eps)
+{
+    const struct affine p = {w->data, NULL, NULL, NULL};
+    const int64_t n = x->shape[1];
+    norm_forward<false>(k, "rms_norm_forward", y, x, &p, in_runs(n, y, x, w), eps);
+}
+
+extern "C" void cuda_layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                                         const struct tensor *x, const struct tensor *w,
+                                         const struct tensor *scale, float eps, bool add)
+{
+    const struct affine p = {w->data, NULL, data_of(scale), NULL};
+    const int64_t rows = x->shape[0], width = x->shape[1];
+    const bool wide = in_runs(width, dx, dy, x, w, scale);
+    if (rows == 0 || width == 0) return;
+    CALL_BY_DTYPE(
+        x->dtype, T,
+        CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
+                       (norm_rows_back<T, R><<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
+                           (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, rows, width, eps, add)),
+                       (norm_row_back<T><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
+                           (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, width, eps, add))));
+    cuda_good(k, "layer_norm_backward", cudaGetLastError());
+}

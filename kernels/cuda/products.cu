@@ -1,0 +1,327 @@
+/* Products, through cuBLASLt; where it is far from what memory allows, through thin.cu.
+ *
+ * cuBLASLt counts by columns: its D [n,m] is our C [m,n], and its first operand our second. The algorithm for
+ * a shape is the first of its heuristics' list, which is the same every time, or the one that `preferred`
+ * below names; never one found by timing, since bits would then depend on it. Parts of a sum along k are
+ * added up in F32, in order. */
+#include "kernels/cuda/activations.h"
+#include "kernels/cuda/thin.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SETS = 128, WAYS = 4, CANDIDATES = 16 };
+
+/* All that an algorithm may depend on; compared byte by byte. */
+struct product {
+    int64_t m, n, k;
+    uint8_t ta, tb, in, out, adds; /* dtypes; adds: beta is not 0 */
+    uint8_t alignment;             /* that all operands share, up to 16 bytes */
+    uint16_t epilogue;
+};
+
+struct plan {
+    struct product of;
+    cublasLtMatmulDesc_t what;
+    cublasLtMatrixLayout_t first, second, result;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct matmul_plans { /* a new shape takes the place of its set's oldest */
+    struct plan *plan[SETS][WAYS];
+    int next[SETS];
+};
+
+static void plan_free(struct plan *p)
+{
+    if (!p) return;
+    if (p->what) cublasLtMatmulDescDestroy(p->what);
+    if (p->first) cublasLtMatrixLayoutDestroy(p->first);
+    if (p->second) cublasLtMatrixLayoutDestroy(p->second);
+    if (p->result) cublasLtMatrixLayoutDestroy(p->result);
+    free(p);
+}
+
+void cuda_products_close(struct cuda *c)
+{
+    for (int i = 0; c->products && i < SETS; i++)
+        for (int j = 0; j < WAYS; j++) plan_free(c->products->plan[i][j]);
+    free(c->products);
+    c->products = NULL;
+}
+
+static cudaDataType_t cuda_type(int d)
+{
+    return d == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+template <typename T>
+static cublasStatus_t set(cublasLtMatmulDesc_t what, cublasLtMatmulDescAttributes_t name, T value)
+{
+    return cublasLtMatmulDescSetAttribute(what, name, &value, sizeof value);
+}
+
+template <typename T>
+static cublasStatus_t prefer(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t name, T value)
+{
+    return cublasLtMatmulPreferenceSetAttribute(p, name, &value, sizeof value);
+}
+
+/* A matrix of `rows` runs of `run` elements each, which cuBLASLt sees as columns. */
+static cublasStatus_t layout(cublasLtMatrixLayout_t *l, int dtype, int64_t rows, int64_t run)
+{
+    return cublasLtMatrixLayoutCreate(l, cuda_type(dtype), (uint64_t)run, (uint64_t)rows, run);
+}
+
+static cublasStatus_t describe(struct plan *p)
+{
+    const struct product *o = &p->of;
+    cublasStatus_t e = cublasLtMatmulDescCreate(&p->what, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (!e) e = set(p->what, CUBLASLT_MATMUL_DESC_TRANSA, o->tb ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (!e) e = set(p->what, CUBLASLT_MATMUL_DESC_TRANSB, o->ta ? CUBLAS_OP_T : CUBLAS_OP_N);
+    if (!e) e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE, (cublasLtEpilogue_t)o->epilogue);
+    if (!e && o->epilogue & CUBLASLT_EPILOGUE_BIAS) /* here only how it is aligned counts */
+        e = set(p->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (const void *)(uintptr_t)o->alignment);
+    if (!e && o->epilogue & 128) e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, o->n);
+    if (!e && o->epilogue & 128)
+        e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (void *)(uintptr_t)o->alignment);
+    if (!e) e = layout(&p->first, o->in, o->tb ? o->n : o->k, o->tb ? o->k : o->n);
+    if (!e) e = layout(&p->second, o->in, o->ta ? o->k : o->m, o->ta ? o->m : o->k);
+    if (!e) e = layout(&p->result, o->out, o->m, o->n);
+    return e;
+}
+
+static cublasStatus_t choose(struct cuda *c, struct plan *p)
+{
+    cublasLtMatmulPreference_t wish;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    int count = 0;
+    cublasStatus_t e = cublasLtMatmulPreferenceCreate(&wish);
+    if (e) return e;
+    const uint32_t aligned = p->of.alignment;
+    e = prefer(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)c->workspace_size);
+    if (!e)
+        e = prefer(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                   (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+    if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, aligned);
+    if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned);
+    if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned);
+    if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned);
+    if (!e)
+        e = cublasLtMatmulAlgoGetHeuristic(c->blas, p->what, p->first, p->second, p->result, p->result, wish,
+                                           CANDIDATES, found, &count);
+    cublasLtMatmulPreferenceDestroy(wish);
+    if (!e && !count) e = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (e) return e;
+    p->algo = found[0].algo;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static unsigned hash(const struct product *o)
+{
+    uint64_t h = 14695981039346656037u; /* FNV-1a */
+    for (size_t i = 0; i < sizeof *o; i++) h = (h ^ ((const uint8_t *)o)[i]) * 1099511628211u;
+    return (unsigned)(h >> 32) % SETS;
+}
+
+/* NULL with the reason in e. */
+static struct plan *plan_for(struct cuda *c, const struct product *o, cublasStatus_t *e)
+{
+    const unsigned set = hash(o);
+    *e = CUBLAS_STATUS_ALLOC_FAILED;
+    if (!c->products) c->products = (struct matmul_plans *)calloc(1, sizeof *c->products);
+    if (!c->products) return NULL;
+    for (int i = 0; i < WAYS; i++) {
+        struct plan *p = c->products->plan[set][i];
+        if (p && !memcmp(&p->of, o, sizeof *o)) return p;
+    }
+    struct plan *p = (struct plan *)calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->of = *o;
+    *e = describe(p);
+    if (!*e) *e = choose(c, p);
+    if (*e) {
+        plan_free(p);
+        return NULL;
+    }
+    struct plan **slot = &c->products->plan[set][c->products->next[set]++ % WAYS];
+    plan_free(*slot);
+    return *slot = p;
+}
+
+/* c [m,n] = alpha op(a) op(b) + beta c, then the epilogue with bias and aux. */
+struct arguments {
+    struct product of;
+    const void *a, *b, *bias;
+    void *c, *aux;
+    float alpha, beta;
+};
+
+static struct arguments arguments(struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
+                                  bool tb)
+{
+    struct arguments g;
+    memset(&g, 0, sizeof g); /* the padding, too: plans are compared by bytes */
+    g.of.m = c->shape[0], g.of.n = c->shape[1], g.of.k = a->shape[!ta];
+    g.of.ta = ta, g.of.tb = tb, g.of.in = (uint8_t)a->dtype, g.of.out = (uint8_t)c->dtype;
+    g.of.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    g.a = a->data, g.b = b->data, g.c = c->data;
+    g.alpha = 1;
+    return g;
+}
+
+template <typename T>
+__global__ static void without_products(T *c, const T *bias, float beta, int64_t n, int64_t count)
+{
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    c[i] = from_float<T>((beta != 0 ? beta * to_float(c[i]) : 0) + (bias ? to_float(bias[i % n]) : 0));
+}
+
+/* CUBLAS_STATUS_NOT_SUPPORTED where cuBLASLt has no algorithm for it. */
+static cublasStatus_t multiply(struct kern *k, struct arguments *g)
+{
+    struct cuda *c = cuda_of(k);
+    const int64_t count = g->of.m * g->of.n;
+    if (count == 0) return CUBLAS_STATUS_SUCCESS;
+    if (g->of.k == 0 && g->of.epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
+        g->of.epilogue != CUBLASLT_EPILOGUE_BIAS)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (g->of.k == 0) {
+        CALL_BY_DTYPE(g->of.out, T,
+                      without_products<<<(unsigned)ceil_div(count, 256), 256, 0, c->stream>>>(
+                          (T *)g->c, (const T *)g->bias, g->beta, g->of.n, count));
+        return cudaGetLastError() ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+    }
+    g->of.adds = g->beta != 0;
+    const uintptr_t together =
+        (uintptr_t)g->a | (uintptr_t)g->b | (uintptr_t)g->c | (uintptr_t)g->bias | (uintptr_t)g->aux | 16;
+    g->of.alignment = (uint8_t)(together & -together);
+    cublasStatus_t e;
+    struct plan *p = plan_for(c, &g->of, &e);
+    if (!p) return e;
+    e = CUBLAS_STATUS_SUCCESS;
+    if (g->bias) e = set(p->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g->bias);
+    if (g->aux && !e) e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, g->aux);
+    if (e) return e;
+    return cublasLtMatmul(c->blas, p->what, &g->alpha, g->b, p->first, g->a, p->second, &g->beta, g->c,
+                          p->result, g->c, p->result, &p->algo, c->workspace, c->workspace_size, c->stream);
+}
+
+extern "C" void cuda_matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta,
+                            const struct tensor *b, bool tb, double alpha, double beta)
+{
+    if (c->dtype == DT_F64) {
+        kern_fail(k, "matmul: products in F64 are for the CPU, not %s", k->device);
+        return;
+    }
+    if (cuda_thin_matmul(k, c, a, ta, b, tb, (float)alpha, (float)beta)) return;
+    struct arguments g = arguments(c, a, ta, b, tb);
+    g.alpha = (float)alpha, g.beta = (float)beta;
+    cublas_good(k, "matmul", multiply(k, &g));
+}
+
+static struct arguments linear(struct tensor *y, const struct tensor *x, const struct tensor *w,
+                               const struct tensor *b)
+{
+    struct arguments g = arguments(y, x, false, w, true);
+    if (b) g.bias = b->data, g.of.epilogue = CUBLASLT_EPILOGUE_BIAS;
+    return g;
+}
+
+extern "C" void cuda_linear_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                    const struct tensor *w, const struct tensor *b)
+{
+    if (cuda_row_product(k, y, x, w, b)) return;
+    struct arguments g = linear(y, x, w, b);
+    cublas_good(k, "linear_forward", multiply(k, &g));
+}
+
+extern "C" void cuda_linear_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                                     const struct tensor *w, bool add)
+{
+    struct arguments g = arguments(dx, dy, false, w, false);
+    g.beta = add;
+    cublas_good(k, "linear_backward", multiply(k, &g));
+}
+
+/* y = f(pre), and dpre *= slope(pre): for shapes and dtypes that cuBLASLt has no epilogue for. */
+enum activation { GELU, QUICK_GELU };
+
+template <typename T> __global__ static void activate(T *y, const T *pre, int64_t n, enum activation f)
+{
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const float u = to_float(pre[i]);
+    y[i] = from_float<T>(f == GELU ? gelu(u) : quick_gelu(u));
+}
+
+template <typename T> __global__ static void times_gelu_slope(T *d, const T *pre, int64_t n)
+{
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i < n) d[i] = from_float<T>(to_float(d[i]) * gelu_slope(to_float(pre[i])));
+}
+
+static unsigned blocks_for(int64_t n)
+{
+    return (unsigned)ceil_div(n, 256);
+}
+
+static void activated(struct kern *k, const char *what, struct tensor *y, struct tensor *pre,
+                      const struct tensor *x, const struct tensor *w, const struct tensor *b,
+                      enum activation f)
+{
+    struct arguments g = linear(pre, x, w, b);
+    const int64_t n = tensor_count(y);
+    if (!cublas_good(k, what, multiply(k, &g)) || n == 0) return;
+    CALL_BY_DTYPE(
+        y->dtype, T,
+        activate<<<blocks_for(n), 256, 0, stream_of(k)>>>((T *)y->data, (const T *)pre->data, n, f));
+    cuda_good(k, what, cudaGetLastError());
+}
+
+extern "C" void cuda_linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre,
+                                         const struct tensor *x, const struct tensor *w,
+                                         const struct tensor *b)
+{
+    struct arguments g = linear(y, x, w, b);
+    g.of.epilogue = (uint16_t)((b ? CUBLASLT_EPILOGUE_BIAS : 0) |
+                               (pre ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_GELU));
+    g.aux = pre ? pre->data : NULL;
+    cublasStatus_t e = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (y->dtype == DT_BF16 && y->shape[1] % 8 == 0) e = multiply(k, &g);
+    if (e == CUBLAS_STATUS_NOT_SUPPORTED)
+        activated(k, "linear_gelu_forward", y, pre ? pre : y, x, w, b, GELU);
+    else
+        cublas_good(k, "linear_gelu_forward", e);
+}
+
+extern "C" void cuda_linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                               const struct tensor *w, const struct tensor *b)
+{
+    activated(k, "linear_quick_gelu_forward", y, y, x, w, b, QUICK_GELU);
+}
+
+extern "C" void cuda_linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
+                                          const struct tensor *w, const struct tensor *pre)
+{
+    struct arguments g = arguments(dpre, dy, false, w, false);
+    const int64_t n = tensor_count(dpre);
+    cublasStatus_t e = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (dpre->dtype == DT_BF16 && dpre->shape[1] % 8 == 0) {
+        g.of.epilogue = CUBLASLT_EPILOGUE_DGELU;
+        g.aux = pre->data;
+        e = multiply(k, &g);
+    }
+    if (e != CUBLAS_STATUS_NOT_SUPPORTED) {
+        cublas_good(k, "linear_gelu_backward", e);
+        return;
+    }
+    g.of.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    g.aux = NULL;
+    if (!cublas_good(k, "linear_gelu_backward", multiply(k, &g)) || n == 0) return;
+    CALL_BY_DTYPE(
+        dpre->dtype, T,
+        times_gelu_slope<<<blocks_for(n), 256, 0, stream_of(k)>>>((T *)dpre->data, (const T *)pre->data, n));
+    cuda_good(k, "linear_gelu_backward", cudaGetLastError());
+}
