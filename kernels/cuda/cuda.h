@@ -23,6 +23,7 @@ KERNEL_OPS(OP)
 
 struct matmul_plans;
 struct cuda_attention_plans;
+struct cuda_spectra;
 struct cuda_convolution_plans;
 
 enum { PIECES = 4 };
@@ -34,6 +35,7 @@ struct cuda {
     struct matmul_plans *products;                /* products.cu: algorithms by shape */
     struct cuda_convolution_plans *convolutions;  /* conv.cu */
     struct cuda_attention_plans *attentions;      /* attention.cu */
+    struct cuda_spectra *spectra;                 /* spectrum.cu: tables and plans by shape */
     void *workspace;                              /* for cuBLASLt and cuDNN, one call at a time */
     size_t workspace_size;
     char *staging; /* pinned: values on their way between host and device, in PIECES */
@@ -70,6 +72,7 @@ static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
 /* Freed with the device; these belong to the files that make them. */
 void cuda_products_close(struct cuda *c) __attribute__((weak));
 void cuda_convolutions_close(struct cuda *c) __attribute__((weak));
+void cuda_spectra_close(struct cuda *c) __attribute__((weak));
 void cuda_attentions_close(struct cuda *c) __attribute__((weak));
 
 /* ---- values ----------------------------------------------------------------------------------------- */
