@@ -147,16 +147,15 @@ static void add_norm(struct params *list, struct affine *a, int64_t width, const
 static void vision_params(struct params *list, struct owl *o)
 {
     const int64_t width = o->c.vision.width, hidden = o->c.vision.hidden, patch = o->c.vision.patch;
+    const int64_t heads = o->c.vision.heads;
     char name[128];
-#define NAME(rest) (snprintf(name, sizeof name, "vision_model." rest), name)
-    param_add(list, &o->vision.cls, shape_of(3, 1, 1, width), 0, 1, NAME("embeddings.cls_token"));
+    param_add(list, &o->vision.cls, shape_of(3, 1, 1, width), 0, 1, "vision_model.embeddings.cls_token");
     param_add(list, &o->vision.positions, shape_of(3, 1, owl_frame_tokens(&o->c), width), 0, 0.5,
-              NAME("embeddings.position_embedding"));
+              "vision_model.embeddings.position_embedding");
     param_add(list, &o->vision.patches, shape_of(4, width, 3, patch, patch), 0,
-              1 / sqrt(3.0 * (double)(patch * patch)), NAME("embeddings.patch_embed.weight"));
-    add_norm(list, &o->vision.pre_norm, width, NAME("embeddings.pre_layernorm"));
-    add_norm(list, &o->vision.post_norm, width, NAME("post_layernorm"));
-#undef NAME
+              1 / sqrt(3.0 * (double)(patch * patch)), "vision_model.embeddings.patch_embed.weight");
+    add_norm(list, &o->vision.pre_norm, width, "vision_model.embeddings.pre_layernorm");
+    add_norm(list, &o->vision.post_norm, width, "vision_model.post_layernorm");
     for (int i = 0; i < o->c.vision.layers; i++) {
         struct owl_vision_layer *l = &o->vision.layer[i];
 #define NAME(rest) (snprintf(name, sizeof name, "vision_model.encoder.layers.%d." rest, i), name)
@@ -165,10 +164,10 @@ static void vision_params(struct params *list, struct owl *o)
         add_conv(list, &l->conv, width / 2, 1, 3, NAME("temporal.conv"));
         add_conv(list, &l->up, width, width / 2, 1, NAME("temporal.up_proj"));
         add_norm(list, &l->norm1, width, NAME("input_layernorm"));
-        add_matrix(list, &l->qkv.w, 3 * width, width, NAME("self_attn.query_key_value"))->qkv_heads =
-            o->c.vision.heads;
-        param_add(list, &l->qkv.b, shape_of(1, 3 * width), 0, 0.02, NAME("self_attn.query_key_value.bias"))
-            ->qkv_heads = o->c.vision.heads;
+        add_matrix(list, &l->qkv.w, 3 * width, width, NAME("self_attn.query_key_value"))->qkv_heads = heads;
+        param_add(list, &l->qkv.b, shape_of(1, 3 * width), 0, 0.02, "%s",
+                  NAME("self_attn.query_key_value.bias"))
+            ->qkv_heads = heads;
         add_linear(list, &l->dense, width, width, NAME("self_attn.dense"));
         add_norm(list, &l->norm2, width, NAME("post_attention_layernorm"));
         add_linear(list, &l->fc1, hidden, width, NAME("mlp.fc1"));
