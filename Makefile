@@ -14,13 +14,13 @@
 # SAN=address,undefined       sanitized, in a build folder of its own: make SAN=address,undefined test
 # CC=clang CXX=clang++        another compiler
 
-FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade compare plot \
+FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade compare plot report \
            show tensor-gen tensor-eq model-init model-convert
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev zlib1g-dev
-TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck
+TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck 'chromium?'
 
 PREFIX  ?= /usr/local
 comma   := ,

@@ -32,7 +32,12 @@ static struct variant *open_variant(struct scores *s, const char *name, const ch
         return fail(err, errlen, "%s: variant `%s` has been read from %s already", source, name, v->source),
                NULL;
     if (v) return v;
-    if (!*name) return fail(err, errlen, "%s: a variant without a name", source), NULL;
+    json_t *probe = json_string(name); /* refuses what is not UTF-8 */
+    json_decref(probe);
+    if (!*name || !probe)
+        return fail(err, errlen, "%s: a variant %s", source,
+                    *name ? "whose name is not UTF-8" : "without a name"),
+               NULL;
     if (!s->prompts) s->prompts = json_object();
     grown = realloc(s->variant, (size_t)(s->count + 1) * sizeof *grown);
     if (!grown) return fail(err, errlen, "out of memory"), NULL;
@@ -150,12 +155,13 @@ static char *read_all(int fd, const char *path, size_t *size, char *err, size_t 
 
 /* ---- JSON lines ---------------------------------------------------------------------------------------- */
 
-/* A new text in which every NaN outside of strings is null. */
+/* A new text, a zero behind it, in which every NaN outside of strings is null. */
 static char *without_nan(const char *text, size_t *size)
 {
     char *out = malloc(*size + *size / 3 + 2), *to = out;
     bool quoted = false;
-    for (size_t i = 0; out && i < *size; i++) {
+    if (!out) return NULL;
+    for (size_t i = 0; i < *size; i++) {
         if (!quoted && *size - i >= 3 && !memcmp(text + i, "NaN", 3)) {
             memcpy(to, "null", 4);
             to += 4, i += 2;
@@ -165,8 +171,17 @@ static char *without_nan(const char *text, size_t *size)
         *to++ = text[i];
         if (quoted && text[i] == '\\' && i + 1 < *size) *to++ = text[++i];
     }
-    if (out) *size = (size_t)(to - out);
+    *to = 0;
+    *size = (size_t)(to - out);
     return out;
+}
+
+static char *read_text(int fd, const char *path, size_t *size, char *err, size_t errlen)
+{
+    char *raw = read_all(fd, path, size, err, errlen), *text = raw ? without_nan(raw, size) : NULL;
+    if (raw && !text) fail(err, errlen, "out of memory");
+    free(raw);
+    return text;
 }
 
 /* Texts that a JSON row lends, made from numbers if need be; freed together. */
@@ -225,25 +240,86 @@ static bool add_line(struct scores *s, struct variant *v, json_t *line, char *wh
     return good;
 }
 
-static bool read_lines(struct scores *s, const char *name, const char *path, char *text, size_t size,
+struct lines {
+    const char *path, *at, *end;
+    long long number; /* of the line read last, from 1 */
+};
+
+/* The next line that is not blank, a new object; NULL at the end, and with a reason in err when it is none.
+ */
+static json_t *next_line(struct lines *l, char *err, size_t errlen)
+{
+    json_error_t e;
+    for (err[0] = 0; l->at < l->end;) {
+        const char *at = l->at, *end = memchr(at, '\n', (size_t)(l->end - at));
+        if (!end) end = l->end;
+        l->at = end + 1, l->number++;
+        if (strspn(at, " \t\r") >= (size_t)(end - at)) continue;
+        json_t *line = json_loadb(at, (size_t)(end - at), JSON_REJECT_DUPLICATES, &e);
+        if (json_is_object(line)) return line;
+        fail(err, errlen, "%s: line %lld: %s", l->path, l->number, line ? "not a JSON object" : e.text);
+        return json_decref(line), NULL;
+    }
+    return NULL;
+}
+
+static bool read_lines(struct scores *s, const char *name, const char *path, const char *text, size_t size,
                        char *err, size_t errlen)
 {
     char why[256];
+    struct lines l = {path, text, text + size, 0};
     struct variant *v = open_variant(s, name, path, err, errlen);
-    long long number = 1;
     if (!v) return false;
-    for (char *end, *at = text; at < text + size; at = end + 1, number++) {
-        end = memchr(at, '\n', (size_t)(text + size - at));
-        if (!end) end = text + size;
-        if (strspn(at, " \t\r") >= (size_t)(end - at)) continue;
-        json_error_t e;
-        json_t *line = json_loadb(at, (size_t)(end - at), JSON_REJECT_DUPLICATES, &e);
-        bool good = json_is_object(line) ? add_line(s, v, line, why, sizeof why)
-                                         : fail(why, sizeof why, "%s", line ? "not a JSON object" : e.text);
+    for (json_t *line; (line = next_line(&l, err, errlen));) {
+        bool good = add_line(s, v, line, why, sizeof why);
         json_decref(line);
-        if (!good) return fail(err, errlen, "%s: line %lld: %s", path, number, why);
+        if (!good) return fail(err, errlen, "%s: line %lld: %s", path, l.number, why);
     }
-    return v->count || fail(err, errlen, "%s: no scores", path);
+    return !err[0] && (v->count || fail(err, errlen, "%s: no scores", path));
+}
+
+/* The paths of a list of videos by key, a new object; how they were made into about. NULL: reason in err. */
+static json_t *read_paths(const char *list, const char *text, size_t size, json_t *about, char *err,
+                          size_t errlen)
+{
+    struct lines l = {list, text, text + size, 0};
+    json_t *paths = json_object();
+    for (json_t *line; (line = next_line(&l, err, errlen)); json_decref(line)) {
+        struct borrowed b = {0};
+        const char *odd = NULL, *path = text_of(line, "path", &b, &odd),
+                   *key = text_of(line, "key", &b, &odd);
+        if (!json_object_size(paths)) keep_settings(about, line);
+        if (path) json_object_set_new(paths, key ? key : path, json_string(path));
+        while (b.count) json_decref(b.made[--b.count]);
+    }
+    if (!err[0]) return paths;
+    json_decref(paths);
+    return NULL;
+}
+
+bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t errlen)
+{
+    const char *equals = strchr(operand, '='), *list = equals ? equals + 1 : operand;
+    if (!equals) return fail(err, errlen, "%s: not of the form NAME=LIST.jsonl", operand);
+    char *name = strndup(operand, (size_t)(equals - operand)), *text = NULL;
+    struct variant *v = name ? scores_find(s, name) : NULL;
+    size_t size;
+    int fd = v ? open_file(list, err, errlen) : -1;
+    if (!v) fail(err, errlen, "%s: no variant is called `%s`", operand, name ? name : "");
+    json_t *paths = fd >= 0 && (text = read_text(fd, list, &size, err, errlen))
+                        ? read_paths(list, text, size, v->about, err, errlen)
+                        : NULL;
+    for (size_t k = 0; paths && k < v->count; k++) {
+        const char *path = json_string_value(json_object_get(paths, v->score[k].key));
+        if (!path) continue;
+        free(v->score[k].path);
+        v->score[k].path = strdup(path);
+    }
+    if (fd >= 0) close(fd);
+    free(name);
+    free(text);
+    json_decref(paths);
+    return paths != NULL;
 }
 
 /* ---- published results --------------------------------------------------------------------------------- */
@@ -315,10 +391,9 @@ static bool read_json(struct scores *s, const char *name, const char *path, int 
 {
     size_t size;
     json_error_t e;
-    char *raw = read_all(fd, path, &size, err, errlen), *text = raw ? without_nan(raw, &size) : NULL;
-    bool good = text || !raw || fail(err, errlen, "out of memory");
-    free(raw);
-    if (!good || !text) return free(text), false;
+    bool good;
+    char *text = read_text(fd, path, &size, err, errlen);
+    if (!text) return false;
     json_t *file = json_loadb(text, size, JSON_DISABLE_EOF_CHECK, NULL);
     bool is_results = json_is_object(json_object_get(file, "variants"));
     json_decref(file);

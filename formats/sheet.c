@@ -1,5 +1,6 @@
 #include "formats/sheet.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,22 @@ bool sheet_add(struct sheet *s, const struct tensor *video, char *err, size_t er
     return good;
 }
 
+bool sheet_add_file(struct sheet *s, const char *path, char *err, size_t errlen)
+{
+    struct video_info info;
+    uint8_t small[16 * 16 * 3]; /* the file's size is known once it has been decoded */
+    struct tensor probe = tensor_of(DT_U8, small, 4, (int64_t)1, (int64_t)16, (int64_t)16, (int64_t)3);
+    if (!video_read(path, 1, video_spread, VIDEO_BICUBIC, &probe, &info, err, errlen)) return false;
+    struct tensor frames = tensor_of(DT_U8, NULL, 4, (int64_t)SHEET_COLUMNS, (int64_t)info.height,
+                                     (int64_t)info.width, (int64_t)3);
+    frames.data = malloc(tensor_bytes(&frames));
+    bool good = frames.data || fail(err, errlen, "no memory for the contact sheet");
+    good = good && video_read(path, 1, video_spread, VIDEO_BICUBIC, &frames, &info, err, errlen) &&
+           sheet_add(s, &frames, err, errlen);
+    free(frames.data);
+    return good;
+}
+
 /* The picture as one packet of PNG. */
 static int encode_png(AVCodecContext *c, const AVFrame *picture, AVPacket *packet)
 {
@@ -69,11 +86,12 @@ static int encode_png(AVCodecContext *c, const AVFrame *picture, AVPacket *packe
     return r < 0 ? r : avcodec_receive_packet(c, packet);
 }
 
-bool sheet_write(const struct sheet *s, const char *path, char *err, size_t errlen)
+/* The sheet as a new packet; NULL with the reason, which starts with name, in err. */
+static AVPacket *encode(const struct sheet *s, const char *name, char *err, size_t errlen)
 {
     libav_quiet();
     const AVCodec *png = avcodec_find_encoder(AV_CODEC_ID_PNG);
-    if (!png) return fail(err, errlen, "%s: no png encoder in this libavcodec", path);
+    if (!png) return fail(err, errlen, "%s: no png encoder in this libavcodec", name), NULL;
     AVCodecContext *c = avcodec_alloc_context3(png);
     AVPacket *packet = av_packet_alloc();
     AVFrame *picture = libav_picture(AV_PIX_FMT_RGB24, WIDTH, s->height);
@@ -82,15 +100,31 @@ bool sheet_write(const struct sheet *s, const char *path, char *err, size_t errl
         copy_rows(picture->data[0], picture->linesize[0], s->rgb, 3 * WIDTH, 3 * WIDTH, s->height);
         r = encode_png(c, picture, packet);
     }
+    if (r < 0) libav_error(err, errlen, name, r), av_packet_free(&packet);
+    avcodec_free_context(&c);
+    av_frame_free(&picture);
+    return packet;
+}
+
+bool sheet_put(const struct sheet *s, FILE *f, char *err, size_t errlen)
+{
+    AVPacket *packet = encode(s, "contact sheet", err, errlen);
+    bool good = packet && (fwrite(packet->data, 1, (size_t)packet->size, f) == (size_t)packet->size ||
+                           fail(err, errlen, "contact sheet: %s", strerror(errno)));
+    av_packet_free(&packet);
+    return good;
+}
+
+bool sheet_write(const struct sheet *s, const char *path, char *err, size_t errlen)
+{
     struct atomic_file file;
-    bool good = r >= 0 || libav_error(err, errlen, path, r);
-    if (good && (good = atomic_open(&file, path, err, errlen))) {
+    AVPacket *packet = encode(s, path, err, errlen);
+    bool good = packet && atomic_open(&file, path, err, errlen);
+    if (good) {
         fwrite(packet->data, 1, (size_t)packet->size, file.f); /* a short write sticks to the stream */
         good = atomic_commit(&file, err, errlen);
     }
-    avcodec_free_context(&c);
     av_packet_free(&packet);
-    av_frame_free(&picture);
     return good;
 }
 

@@ -28,6 +28,7 @@ row() {
     encode-mp4) input=video arguments='-o videos' out=text ;;
     grade)      input=video arguments='-m random:owl-tiny --device cpu --threads 1 --task pc --frames 3 --max-new-tokens 2 --csv scores.csv' out=text ;;
     compare)    input=scores arguments='--base base --format json base=/dev/stdin' out=text ;;
+    report)     input=scores arguments='--base base base=/dev/stdin' out=text ;;
     plot)       input=metrics arguments='--format svg' out=text ;;
     show)       input=training out=text ;;
     tensor-gen) arguments='--name x --shape 2,3' ;;

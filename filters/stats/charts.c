@@ -1,5 +1,6 @@
 #include "filters/stats/charts.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "formats/gnuplot.h"
@@ -97,15 +98,25 @@ static int write_rows(FILE *script, enum chart chart, const json_t *comparison)
     return longest;
 }
 
-static void write_bars(FILE *script, int panel)
+/* Values stand to the right of the bars, so there must be room. */
+static void write_bars(FILE *script, int panel, const json_t *comparison)
 {
     static const char *const title[PANELS] = {"Joint %", "SA, mean", "PC, mean"};
-    fprintf(script, "set title '%s'\nset xrange [0:%s]\n", title[panel], panel ? "5" : "*");
+    const char *name;
+    json_t *variant;
+    double longest = 0;
+    json_object_foreach (json_object_get(comparison, "variants"), name, variant)
+        longest = fmax(longest, own(variant, panel).high);
+    fprintf(script, "set title '%s'\nset xtics %s\nset xrange [0:%.9g]\n", title[panel],
+            panel ? "0,1,5" : "autofreq",
+            panel         ? 6
+            : longest > 0 ? 1.25 * longest
+                          : 1);
     fprintf(
         script,
-        "plot $p%d using 2:1:(0):2:($1-0.3):($1+0.3):($6 > 0 ? 0xb0b0b0 : 0x6baed6) with boxxyerror fs solid noborder "
-        "lc rgb variable, '' using 2:1:3:4 with xerrorbars lt 1, '' using 4:1:(sprintf('%s', $2)) with labels "
-        "left offset 0.6,0\n",
+        "plot $p%d using 2:1:(0):2:($1-0.3):($1+0.3):($6 > 0 ? 0xb0b0b0 : 0x6baed6) with boxxyerror fs solid "
+        "noborder lc rgb variable, '' using 2:1:3:4 with xerrorbars lt 1, '' using 4:1:(sprintf('%s', $2)) with "
+        "labels left offset 0.6,0\n",
         panel, panel ? "%.3f" : "%.2f");
 }
 
@@ -144,7 +155,10 @@ void chart_script(FILE *script, enum chart chart, bool svg, int64_t width, int64
         fprintf(script, "set lmargin at screen %.4f\nset rmargin at screen %.4f\n", left + wide * panel,
                 left + wide * (panel + 1) - 0.045);
         fprintf(script, "set tmargin at screen %.4f\nset bmargin at screen %.4f\n", top, bottom);
-        (chart == CHART_FOREST ? write_forest : write_bars)(script, panel);
+        if (chart == CHART_FOREST)
+            write_forest(script, panel);
+        else
+            write_bars(script, panel, comparison);
         if (!panel)
             for (int row = 0; row < rows; row++) fprintf(script, "unset label %d\n", row + 1);
     }

@@ -221,30 +221,35 @@ static json_t *mean_cells(const char *name, const json_t *sa, const json_t *pc)
     return sa && pc ? json_pack("[s, o, o]", name, mean_cell(sa), mean_cell(pc)) : NULL;
 }
 
-void comparison_print(FILE *out, const json_t *comparison)
+json_t *comparison_tables(const json_t *comparison)
 {
-    json_t *v,
-        *table[] = {json_pack("[[s, s, s, s, s, s, s]]", "run", "Joint %", "95 % CI", "SA", "PC", "SA>=4 %",
-                              "PC>=4 %"),
-                    json_pack("[[s, s, s, s, s, s, s]]", "minus base", "Joint pp [95 % CI]", "b", "c",
-                              "p exact", "p Holm", "80 % power from"),
-                    json_pack("[[s, s, s]]", "minus base", "SA [95 % CI]", "PC [95 % CI]"),
-                    json_pack("[[s, s, s]]", "minus base", "expected SA [95 % CI]", "expected PC [95 % CI]")};
+    json_t *v, *all = json_pack(
+                   "[[[s, s, s, s, s, s, s]], [[s, s, s, s, s, s, s]], [[s, s, s]], [[s, s, s]]]", "run",
+                   "Joint %", "95 % CI", "SA", "PC", "SA>=4 %", "PC>=4 %", "minus base", "Joint pp [95 % CI]",
+                   "b", "c", "p exact", "p Holm", "80 % power from", "minus base", "SA [95 % CI]",
+                   "PC [95 % CI]", "minus base", "expected SA [95 % CI]", "expected PC [95 % CI]");
     const char *name;
     json_object_foreach (json_object_get(comparison, "variants"), name, v) {
         json_t *vs = json_object_get(v, "vs_base");
-        json_array_append_new(table[0], run_cells(name, v));
+        json_array_append_new(json_array_get(all, 0), run_cells(name, v));
         if (!vs) continue;
-        json_array_append_new(table[1], joint_cells(name, json_object_get(vs, "joint")));
-        json_array_append_new(table[2],
+        json_array_append_new(json_array_get(all, 1), joint_cells(name, json_object_get(vs, "joint")));
+        json_array_append_new(json_array_get(all, 2),
                               mean_cells(name, json_object_get(vs, "sa"), json_object_get(vs, "pc")));
-        json_array_append_new(table[3], mean_cells(name, json_object_get(vs, "sa_expected"),
-                                                   json_object_get(vs, "pc_expected")));
+        json_array_append_new(json_array_get(all, 3), mean_cells(name, json_object_get(vs, "sa_expected"),
+                                                                 json_object_get(vs, "pc_expected")));
     }
+    for (size_t i = json_array_size(all); i-- > 0;)
+        if (json_array_size(json_array_get(all, i)) < 2) json_array_remove(all, i);
+    return all;
+}
+
+void comparison_print(FILE *out, const json_t *comparison)
+{
+    json_t *tables = comparison_tables(comparison);
     fprintf(out, "%.0f prompts, %.0f resamples, seed %.0f\n", number(comparison, "n"),
             number(comparison, "resamples"), number(comparison, "seed"));
-    for (int i = 0; i < 4; i++) {
-        if (json_array_size(table[i]) > 1) fputc('\n', out), columns_print(out, table[i], 1);
-        json_decref(table[i]);
-    }
+    for (size_t i = 0; i < json_array_size(tables); i++)
+        fputc('\n', out), columns_print(out, json_array_get(tables, i), 1);
+    json_decref(tables);
 }

@@ -27,7 +27,10 @@ json_t *comparison_make(const struct pairing *p, int64_t resamples, uint64_t see
  * scores may be absent.) false with what is missing in err. */
 bool comparison_check(const json_t *comparison, char *err, size_t errlen);
 
-/* The same for people: a table of the runs, and one of the differences. */
+/* The same for people, as tables: lists of rows of texts, headings first. One of the runs, and when there is
+ * anything to compare one of Joint's differences, one of those of SA and PC, and maybe one of the expected
+ * scores'. */
+json_t *comparison_tables(const json_t *comparison);
 void comparison_print(FILE *out, const json_t *comparison);
 
 #endif

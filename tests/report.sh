@@ -1,0 +1,147 @@
+#!/bin/sh
+# report: a page that stands alone, says what compare says, shows the videos, and takes every text for a text.
+# shellcheck disable=SC1091,SC2016 # ok evaluates its text
+. "${0%/*}/lib.sh"
+
+video() { # FILE COLOUR: a second of it
+    ffmpeg -v error -f lavfi -i "color=$2:size=96x64:rate=8:duration=1" -pix_fmt yuv420p -y "$1"
+}
+scores() { # RUN JOINT-ON SETTINGS: six prompts
+    for i in 0 1 2 3 4 5; do
+        printf '{"key":"p%d","path":"%s.mp4","caption":"Caption %d","action":"rolling","sa":%d,"pc":%d,"fps":8.0,"sample":%s,"grade":{"model":"owl"}}\n' \
+            $i "$1" $i $((i < $2 ? 4 : 2)) $((i < $2 ? 5 : 3)) "$3"
+    done
+}
+command -v ffmpeg >/dev/null && video base.mp4 magenta && video k1.mp4 lime
+scores base 2 '{"model":"m","steps":50,"seed":42,"adapters":[]}' >base.jsonl
+scores k1 5 '{"model":"m","steps":50,"seed":42,"adapters":[{"variant":"gdn_cssm","rank":16}]}' >k1.jsonl
+page() { report --base base "$@"; }
+ready() { need gnuplot; need ffmpeg; }
+has() { grep -F -e "$1" page.html >/dev/null || { echo "no $1"; return 1; }; }
+images() { grep -c "<img alt=[^>]*src=\"data:image/$1" page.html || true; }
+
+ok 'a page with the figures of compare, two charts and the first four prompts, the same again' '
+    ready
+    page base.jsonl k1.jsonl >page.html
+    head -n 1 page.html | grep -x "<!DOCTYPE html>"; tail -n 1 page.html | grep -x "</html>"
+    for text in "<title>Comparison with base</title>" "<td>33.33</td>" "<td>83.33</td>" "<td>+50.00 [" "p Holm" "SA&gt;=4 %" "seed 42"; do has "$text"; done
+    compare --base base base.jsonl k1.jsonl | grep -o "+50.00 \[[^]]*\]" >cell; has "$(cat cell)"
+    [ "$(images svg+xml)" = 2 ]; [ "$(images png)" = 8 ]; [ "$(grep -c "<h3>Prompt" page.html)" = 4 ]
+    has "<b class=\"text\">base</b> SA 4, PC 5, Joint<"; has "<b class=\"text\">base</b> SA 2, PC 3<"
+    page -o again.html base.jsonl k1.jsonl; cmp page.html again.html'
+ok 'a picture holds eight frames of the video' '
+    ready; need ffprobe
+    grep -o "data:image/png;base64,[^\"]*" page.html | head -n 1 | sed "s/.*,//" | base64 -d >strip.png
+    ffprobe -v error -show_entries stream=codec_name,width,height -of csv=p=0 strip.png | grep -x "png,1536,129"
+    colours=$(ffmpeg -v error -i strip.png -vf "crop=150:100:10:10" -f rawvideo -pix_fmt rgb24 - | od -An -v -tu1 -w3 | sort -u)
+    echo "$colours" | awk "\$1 < 240 || \$2 > 15 || \$3 < 240 { exit 1 }"'
+ok 'nothing in it is fetched, nothing runs' '
+    ready
+    fails 1 grep -i "<script\|<link\|<iframe\|<object\|javascript:\|@import\|url(\| on[a-z]*=\"" page.html
+    grep -o "\(src\|href\)=\"[^\"]\{0,16\}" page.html | grep -v "^src=\"data:image/\(png\|svg\)" >other || true; [ ! -s other ]
+    has "default-src &#39;none&#39;" || has "default-src '\''none'\''"; has "name=\"viewport\""; has "@media print"'
+ok 'how the runs were made: what differs, and what they share' '
+    ready
+    for row in "<th>sample.steps</th> <td>50</td>" "<th>grade.model</th> <td>owl</td>" "<th>fps</th> <td>8.0</td>" "<th>scores from</th> <td>base.jsonl</td> <td>k1.jsonl</td>" \
+        "<th>sample.adapters.0.variant</th> <td>-</td> <td>gdn_cssm</td>" "<th>sample.adapters.0.rank</th> <td>-</td> <td>16</td>"; do
+        tr "\n" " " <page.html | grep -F "$row" >/dev/null || { echo "no $row"; exit 1; }
+    done
+    has "report (sluice) $(report --version | sed "s/.* //")"'
+
+cat >strange.py <<'END'
+import html.parser, json, sys, xml.etree.ElementTree as xml
+nasty = ['"><script>alert(1)</script>', "'single' & &amp; &lt;", '`touch hit` $(touch hit) $HOME ${x}', '</style></title><!-- ]]> %s%n',
+         'caf\u00e9 \u7269\u7406 \U0001f600 \u202eabc', 'tab\there\nnew line', '<img src=x onerror=alert(1)>', 'back\\slash {@} ^_']
+if sys.argv[1] == 'write':
+    for run in ('base', nasty[1]):
+        with open('s%d.jsonl' % (run != 'base'), 'w') as f:
+            for i, text in enumerate(nasty):
+                print(json.dumps({'key': text, 'caption': text, 'action': text, 'sa': 4, 'pc': 4 if run == 'base' else i % 2 + 3, 'sample': {'model': text}}), file=f)
+    print(nasty[0])
+else:
+    page = open('page.html', encoding='utf-8').read()
+    tree = xml.fromstring(page.replace('<!DOCTYPE html>', ''))
+    texts = [''.join(e.itertext()) for e in tree.iter()]
+    for text in nasty:
+        assert texts.count(text) >= 2, text
+    assert tree.find('head/title').text == nasty[0]
+    assert not list(tree.iter('script')) and len(list(tree.iter('img'))) == 2
+    html.parser.HTMLParser().feed(page)
+END
+ok 'quotes, tags, backticks and dollars are texts in captions, keys, names, titles and settings' '
+    ready; need python3
+    title=$(python3 strange.py write)
+    page --first 9 --title "$title" base=s0.jsonl "'\''single'\'' & &amp; &lt;=s1.jsonl" >page.html
+    python3 strange.py check; [ ! -e hit ]'
+ok 'what no browser should see becomes a question mark' '
+    ready
+    printf "{\"key\":\"a\\\\u0001b\\\\u007f\\\\u0085c\\\\uffff\",\"sa\":1,\"pc\":1}\n" >base2.jsonl
+    page --title "$(printf "x\377y")" base=base2.jsonl >page.html; has "<title>x?y</title>"; has ">a?b??c?<"'
+ok 'chosen prompts, in that order; keys with commas; none at all' '
+    ready
+    page --prompts p5,p1 --prompts p3 base.jsonl k1.jsonl >page.html
+    [ "$(grep -o "Prompt <span class=\"text\">p." page.html | tr -d "\n" | sed "s/Prompt <span class=\"text\">/ /g")" = " p5 p1 p3" ]
+    sed "s/\"p3\"/\"p5,p1\"/" base.jsonl >comma.jsonl; page --prompts p5,p1 base=comma.jsonl >page.html; [ "$(grep -c "<h3>Prompt" page.html)" = 1 ]
+    page --first 0 base.jsonl k1.jsonl >page.html; [ "$(images png)" = 0 ]; fails 1 grep "<h3>" page.html
+    fails 1 page --prompts p1,p9 base.jsonl k1.jsonl >out; grep "no prompt of all runs is called .p9." err; [ ! -s out ]'
+ok 'videos from a list, for scores that know none' '
+    ready
+    { echo "key,variant,sa,pc"; echo "p0,base,4,4"; echo "p0,k1,1,1"; } >scores.csv
+    page scores.csv >page.html; [ "$(images png)" = 0 ]; has "SA 4, PC 4, Joint"
+    printf "%s\n" "{\"key\":\"other\",\"path\":\"gone.mp4\",\"sample\":{\"steps\":9}}" "{\"key\":\"p0\",\"path\":\"k1.mp4\"}" >list.jsonl
+    page --videos k1=list.jsonl scores.csv >page.html; [ "$(images png)" = 1 ]; has "sample.steps"
+    fails 1 page --videos k2=list.jsonl scores.csv; grep "no variant is called .k2." err; fails 1 page --videos list.jsonl scores.csv; grep "NAME=LIST" err
+    fails 1 page --videos k1=gone.jsonl scores.csv; grep "gone.jsonl: No such file" err
+    echo "[]" >list.jsonl; fails 1 page --videos k1=list.jsonl scores.csv; grep "list.jsonl: line 1: not a JSON object" err'
+ok 'a video that is not there or not whole is told in its place, and the rest comes through' '
+    ready
+    head -c 700 base.mp4 >cut.mp4
+    sed "2s/base.mp4/gone.mp4/; 3s/base.mp4/cut.mp4/" base.jsonl >base2.jsonl
+    fails 1 page base=base2.jsonl k1.jsonl >page.html; grep "gone.mp4: .*No such file" err; grep "^report: cut.mp4: " err; grep "2 failed, 6 done" err
+    [ "$(images png)" = 6 ]; [ "$(grep -c "class=\"missing\"" page.html)" = 2 ]; tail -n 1 page.html | grep "</html>"
+    fails 1 page --strict -o none.html base=base2.jsonl k1.jsonl; [ ! -e none.html ]'
+ok 'repeats are shown one after another; published results tell of themselves' '
+    ready
+    { cat base.jsonl; sed "s/^{\"key\":\"\(p.\)\"/{\"prompt_id\":\"\1\",\"key\":\"\1@2\"/; s/base.mp4/k1.mp4/" base.jsonl; } >twice.jsonl
+    page --first 1 base=twice.jsonl >page.html; [ "$(images png)" = 2 ]
+    compare --base base --results r.json base.jsonl k1.jsonl >out; page --first 1 r.json >page.html
+    tr "\n" " " <page.html | grep -F "<th>inference_settings.steps</th> <td>50</td>" >/dev/null; [ "$(images png)" = 0 ]; has "Caption 0"'
+
+# shot FILE: the page as a browser shows it, as shot.png
+shot() {
+    timeout 120 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$PWD/profile" --window-size="$2" \
+        --screenshot="$PWD/shot.png" "file://$PWD/$1" 2>said || { cat said; return 1; }
+    [ -s shot.png ] || { cat said; return 1; }
+}
+# pixels CONDITION: how many of every fourth row and column, $1 $2 $3 being red, green and blue
+pixels() { ffmpeg -v error -i shot.png -vf scale=iw/4:ih/4:flags=neighbor -f rawvideo -pix_fmt rgb24 - | od -An -v -tu1 -w3 | awk "$1 { n++ } END { print n + 0 }"; }
+ok 'a browser shows the tables, the charts and the videos, on a desk and on a phone' '
+    ready; need chromium
+    page --first 2 base.jsonl k1.jsonl >page.html
+    for size in 1100x2400 480x2400; do
+        shot page.html $size
+        bars=$(pixels "\$1 > 97 && \$1 < 117 && \$2 > 164 && \$2 < 184 && \$3 > 204 && \$3 < 224")
+        magenta=$(pixels "\$1 > 220 && \$2 < 40 && \$3 > 220"); lime=$(pixels "\$1 < 40 && \$2 > 220 && \$3 < 40")
+        text=$(pixels "\$1 < 90 && \$2 < 90 && \$3 < 90")
+        sed "s/<table.*//; s/<\/table>//; s/<caption>.*//; s/<thead>.*//; s/^<t[hd]>.*//" page.html >bare.html; shot bare.html $size
+        bare=$(pixels "\$1 < 90 && \$2 < 90 && \$3 < 90")
+        echo "$size: bars $bars, magenta $magenta, lime $lime, dark $text, without tables $bare"
+        [ "$bars" -gt 100 ]; [ "$magenta" -gt 2000 ]; [ "$lime" -gt 2000 ]; [ $((text - bare)) -gt 300 ]
+    done'
+
+ok 'without gnuplot: one line, no file' '
+    program=$(command -v report)
+    (PATH=/nonexistent; status=0; "$program" --base base -o no.html base.jsonl k1.jsonl 2>err || status=$?; [ $status = 1 ])
+    [ "$(wc -l <err)" = 1 ]; grep "gnuplot: .*is it installed" err; [ ! -e no.html ]
+    for left in .tmp-*; do [ ! -e "$left" ]; done'
+ok 'a full disk, no half page' '
+    ready
+    fails 1 page base.jsonl k1.jsonl >/dev/full; grep "No space" err
+    echo old >old.html; (trap "" XFSZ; ulimit -f 20; fails 1 page -o old.html base.jsonl k1.jsonl); [ "$(cat old.html)" = old ]
+    fails 1 page -o nowhere/p.html base.jsonl; grep nowhere err
+    for left in .tmp-*; do [ ! -e "$left" ]; done'
+ok 'what is wrong with the scores is said, as compare does' '
+    fails 1 report --base gone base.jsonl >out; grep "no variant is called .gone." err; fails 1 page gone.jsonl >out; grep "gone.jsonl: No such file" err
+    fails 1 page base.jsonl base.jsonl >out; grep "a duplicate key" err; [ ! -s out ]'
+ok 'wrong usage' 'fails 2 report base.jsonl; fails 2 report --base base; fails 2 page --first many base.jsonl; fails 2 page --resamples 3 base.jsonl'
+finish
