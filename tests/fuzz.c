@@ -1,6 +1,6 @@
 /* Inputs that a program could meet, mutated: streams of frames with sums that are right, safetensors files,
- * JSON lines, CSV. Nothing may crash, hang, or be taken for good without being so: what is accepted must come
- * back whole.
+ * JSON lines, CSV, scores. Nothing may crash, hang, or be taken for good without being so: what is accepted
+ * must come back whole.
  *
  *   fuzz [TARGET [FIRST [COUNT]]]      inputs FIRST to FIRST + COUNT - 1 of one target; each depends on its
  * number alone
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 
+#include "filters/stats/comparison.h"
 #include "formats/csv.h"
 #include "formats/safetensors.h"
 #include "tests/tap.h"
@@ -436,17 +437,50 @@ static bool fuzz_csv(void)
     return got == CSV_END;
 }
 
+/* ---- scores -------------------------------------------------------------------------------------------- */
+
+/* What is taken for scores can be compared. */
+static bool fuzz_scores(void)
+{
+    static const char *const texts[] = {
+        "{\"key\":\"a\",\"path\":\"a.mp4\",\"sa\":4,\"pc\":5,\"sa_expected\":3.5,\"sample\":{\"seed\":1},\"action\":NaN}\n"
+        "{\"prompt_id\":\"a\",\"key\":\"b\",\"seed\":2,\"sa\":1,\"pc\":2.0,\"caption\":\"\\\"NaN\\\"\"}\n",
+        "prompt_id,caption,action,variant,sa,pc\n0,\"a, \"\"b\"\"\",roll,base,4,5\n1,c,,base,2,3\n0,,,k1,1,1\n1,,,k1,5,5\n",
+        "{\"prompts\":[{\"id\":0,\"caption\":\"a\",\"action\":NaN},{\"id\":1}],\"variants\":{\"base\":{\"label\":\"b\","
+        "\"joint_per_prompt\":[1,0],\"sa_per_prompt\":[4,2],\"pc_per_prompt\":[5,3]},\"k1\":{\"sa_per_prompt\":[1,5],"
+        "\"pc_per_prompt\":[1,5]}},\"training\":{\"lr\":1e-4}}"};
+    struct wire w = {0};
+    struct scores scores = {0};
+    struct pairing pairing;
+    char operand[64], err[512] = "";
+    const char *text = texts[below(3)];
+    wire_add(&w, text, strlen(text));
+    for (size_t n = below(3); n--;) mutate_bytes(&w);
+    snprintf(operand, sizeof operand, "/dev/fd/%d", wire_open(w.bytes, w.n));
+    bool good = scores_read(&scores, operand, err, sizeof err);
+    if (good != !*err) abort();
+    bool paired = good && pairing_make(&pairing, &scores, scores.variant[0].name, one_in(2), err, sizeof err);
+    if (good && !paired && !*err) abort();
+    if (paired) {
+        json_t *comparison = comparison_make(&pairing, 100, 1);
+        if (!comparison_check(comparison, err, sizeof err)) abort();
+        json_decref(comparison);
+        pairing_free(&pairing);
+    }
+    scores_free(&scores);
+    wire_free(&w);
+    return good;
+}
+
 /* ---- all of them --------------------------------------------------------------------------------------- */
 
 static const struct target {
     const char *name;
     bool (*run)(void); /* true: the input was accepted */
     long count;        /* for a short test; a sanitizer takes eight times as long and gets a quarter */
-} targets[] = {{"frames", fuzz_frames, 60000},
-               {"values", fuzz_values, 100000},
-               {"lines", fuzz_lines, 40000},
-               {"safetensors", fuzz_safetensors, 60000},
-               {"csv", fuzz_csv, 60000}};
+} targets[] = {{"frames", fuzz_frames, 60000}, {"values", fuzz_values, 100000},
+               {"lines", fuzz_lines, 40000},   {"safetensors", fuzz_safetensors, 60000},
+               {"csv", fuzz_csv, 60000},       {"scores", fuzz_scores, 20000}};
 
 static void say_which(int signal)
 {
