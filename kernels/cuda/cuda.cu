@@ -33,6 +33,7 @@ static void cuda_close(struct kern *k)
     if (cuda_convolutions_close) cuda_convolutions_close(c);
     if (cuda_attentions_close) cuda_attentions_close(c);
     if (cuda_spectra_close) cuda_spectra_close(c);
+    if (cuda_cudnn_close) cuda_cudnn_close(c);
     if (c->blas) cublasLtDestroy(c->blas);
     cudaFree(c->workspace);
     cudaFreeHost(c->staging);

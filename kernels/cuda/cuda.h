@@ -24,7 +24,8 @@ KERNEL_OPS(OP)
 struct matmul_plans;
 struct cuda_attention_plans;
 struct cuda_spectra;
-struct cuda_convolution_plans;
+struct cudnn;
+struct cudnn_graph;
 
 enum { PIECES = 4 };
 
@@ -33,7 +34,8 @@ struct cuda {
     cudaStream_t stream;
     cublasLtHandle_t blas;
     struct matmul_plans *products;                /* products.cu: algorithms by shape */
-    struct cuda_convolution_plans *convolutions;  /* conv.cu */
+    struct cudnn *cudnn;                          /* cudnn.cu: NULL until it is needed */
+    struct cudnn_graph *convolutions;             /* conv.cu: plans by shape */
     struct cuda_attention_plans *attentions;      /* attention.cu */
     struct cuda_spectra *spectra;                 /* spectrum.cu: tables and plans by shape */
     void *workspace;                              /* for cuBLASLt and cuDNN, one call at a time */
@@ -71,6 +73,7 @@ static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
 
 /* Freed with the device; these belong to the files that make them. */
 void cuda_products_close(struct cuda *c) __attribute__((weak));
+void cuda_cudnn_close(struct cuda *c) __attribute__((weak)); /* after the plans made with it */
 void cuda_convolutions_close(struct cuda *c) __attribute__((weak));
 void cuda_spectra_close(struct cuda *c) __attribute__((weak));
 void cuda_attentions_close(struct cuda *c) __attribute__((weak));

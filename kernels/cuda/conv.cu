@@ -1,0 +1,322 @@
+/* Convolutions. BF16 goes to cuDNN, bias and residual in the same pass. Few channels, F32, and what cuDNN has
+ * no engine for, are laid out as rows that a product multiplies: for F32 slower than could be, and right for
+ * every shape. */
+#include "kernels/cuda/cudnn.h"
+#include "kernels/cuda/image.h"
+
+#include <string.h>
+
+enum { ROWS_BYTES = 32 << 20, EIGHT = 8 };
+
+struct conv {
+    int64_t T, H, W, C; /* frames of the result; a frame of x */
+    int64_t out_h, out_w, out;
+    int64_t depth, stride; /* taps in time, steps in space */
+    bool residual;
+};
+
+static int64_t to_eight(int64_t n)
+{
+    return ceil_div(n, EIGHT) * EIGHT;
+}
+
+/* to [rows,wide] from [n,C]: zeros beyond n and C. */
+template <typename T>
+__global__ static void widen(T *to, const T *from, int64_t n, int64_t C, int64_t rows, int64_t wide)
+{
+    for (int64_t i = place(); i < rows * wide; i += places())
+        to[i] = i / wide < n && i % wide < C ? from[i / wide * C + i % wide] : from_float<T>(0);
+}
+
+static struct tensor scratch(struct kern *k, enum dtype d, int64_t rows, int64_t cols)
+{
+    const int64_t shape[] = {2, rows, cols};
+    return kern_tensor_shape(k, d, shape);
+}
+
+/* t, seen as [n,C], as scratch [rows,wide]; itself when that is what it is */
+static struct tensor widened(struct kern *k, const struct tensor *t, int64_t n, int64_t C, int64_t rows,
+                             int64_t wide)
+{
+    const int64_t shape[] = {2, n, C};
+    if (n == rows && C == wide) return tensor_reshaped(t, shape);
+    struct tensor to = scratch(k, t->dtype, rows, wide);
+    if (to.data)
+        CALL_BY_DTYPE(t->dtype, T,
+                      widen<<<blocks_for(rows * wide), ACROSS, 0, stream_of(k)>>>(
+                          (T *)to.data, (const T *)t->data, n, C, rows, wide));
+    return to;
+}
+
+/* ---- as products ---- */
+
+/* Row r: the neighbourhood of result `first` + r, [depth,3,3,C], zero outside the frame and up to `wide`,
+ * which is a multiple of EIGHT. A thread writes eight values. */
+template <typename T>
+__global__ static void unfold(T *to, const T *x, const struct conv g, int64_t first, int64_t rows, int wide)
+{
+    const unsigned C = (unsigned)g.C, width = (unsigned)g.depth * 9 * C, packs = wide / EIGHT;
+    const int pad = g.stride == 1;
+    for (int64_t at = place(); at < rows * packs; at += places()) {
+        const int64_t r = at / packs, p = first + r, frame = g.out_h * g.out_w, t = p / frame;
+        const unsigned n0 = (unsigned)(at % packs) * EIGHT, within = (unsigned)(p % frame),
+                       out_w = (unsigned)g.out_w;
+        const int i0 = (int)(within / out_w * g.stride) - pad, j0 = (int)(within % out_w * g.stride) - pad;
+        run<T, EIGHT> v;
+        for (int e = 0; e < EIGHT; e++) {
+            const unsigned n = n0 + e, tap = n / C;
+            const int i = i0 + (int)(tap / 3 % 3), j = j0 + (int)(tap % 3);
+            const bool inside = n < width && i >= 0 && i < g.H && j >= 0 && j < g.W;
+            v.v[e] = inside ? x[(((t + tap / 9) * g.H + i) * g.W + j) * C + n % C] : from_float<T>(0);
+        }
+        *(run<T, EIGHT> *)(to + r * wide + n0) = v;
+    }
+}
+
+/* y = sum + b + residual; y may be the residual */
+template <typename T>
+__global__ static void add_up(T *y, const float *sum, const T *b, const T *residual, int64_t n, int64_t C)
+{
+    for (int64_t i = place(); i < n; i += places())
+        y[i] = from_float<T>(sum[i] + to_float(b[i % C]) + to_float(residual[i]));
+}
+
+static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor *x, const struct conv *g,
+                          const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+{
+    const enum dtype d = x->dtype;
+    const int64_t width = g->depth * 9 * g->C, wide = to_eight(width), pixels = g->T * g->out_h * g->out_w;
+    const int64_t fit = ROWS_BYTES / (int64_t)(wide * dtype_size(d)) + 1, tile = fit < pixels ? fit : pixels;
+    struct tensor rows = scratch(k, d, tile, wide), taps = widened(k, w, g->out, width, g->out, wide),
+                  sum = {};
+    if (residual) sum = scratch(k, DT_F32, tile, g->out);
+    if (g->out_h * g->out_w > INT32_MAX || wide > INT32_MAX)
+        kern_fail(k, "frames of %lldx%lld are too large for a convolution", (long long)g->W, (long long)g->H);
+    if (k->planning) return;
+    for (int64_t p = 0; p < pixels && kern_ok(k); p += tile) {
+        const int64_t n = rows.shape[0] = pixels - p < tile ? pixels - p : tile, values = n * g->out;
+        const int64_t all[] = {2, pixels, g->out};
+        struct tensor to = tensor_reshaped(y, all);
+        to = tensor_rows(&to, p, n);
+        CALL_BY_DTYPE(d, T,
+                      unfold<<<blocks_for(n * wide / EIGHT), ACROSS, 0, stream_of(k)>>>(
+                          (T *)rows.data, (const T *)x->data, *g, p, n, (int)wide));
+        if (!residual) {
+            cuda_linear_forward(k, &to, &rows, &taps, b);
+            continue;
+        }
+        sum.shape[0] = n;
+        cuda_matmul(k, &sum, &rows, false, &taps, true, 1, 0);
+        CALL_BY_DTYPE(d, T,
+                      add_up<<<blocks_for(values), ACROSS, 0, stream_of(k)>>>(
+                          (T *)to.data, (const float *)sum.data, (const T *)b->data,
+                          (const T *)residual->data + p * g->out, values, g->out));
+    }
+    cuda_good(k, "convolution", cudaGetLastError());
+}
+
+/* ---- cuDNN ---- */
+
+#if HAVE_CUDNN
+
+enum { X = 1, WEIGHT, BIAS, RESIDUAL, Y };
+
+/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space` axes of `size` each.
+ */
+static desc last(struct cudnn_graph *g, int64_t id, int64_t batch, int64_t channels, int space,
+                 const int64_t *size)
+{
+    int64_t dims[5] = {batch, channels}, strides[5] = {0, 1}, n = channels;
+    for (int i = space - 1; i >= 0; i--) {
+        dims[2 + i] = size[i];
+        strides[2 + i] = n;
+        n *= size[i];
+    }
+    strides[0] = n;
+    return id ? cudnn_tensor(g, id, CUDNN_DATA_BFLOAT16, 2 + space, dims, strides)
+              : cudnn_between(g, CUDNN_DATA_FLOAT, 2 + space, dims, strides);
+}
+
+/* Over space, with frames as a batch, or over time and space. Bias comes last: so the engines know it. */
+static struct cudnn_graph *build(struct kern *k, const struct conv *c)
+{
+    const bool time = c->depth > 1;
+    const int space = time ? 3 : 2, skip = time ? 0 : 1;
+    const int64_t batch = time ? 1 : c->T, in[] = {c->T + 2, c->H, c->W}, out[] = {c->T, c->out_h, c->out_w},
+                  taps[] = {3, 3, 3}, one[] = {1, 1, 1};
+    const int64_t before[] = {0, c->stride == 1, c->stride == 1}, after[] = {0, 1, 1},
+                  strides[] = {1, c->stride, c->stride};
+    struct cudnn_graph *g = cudnn_begin(k);
+    desc x = last(g, X, batch, c->C, space, in + skip), w = last(g, WEIGHT, c->out, c->C, space, taps),
+         b = last(g, BIAS, 1, c->out, space, one), y = last(g, Y, batch, c->out, space, out + skip),
+         sum = last(g, 0, batch, c->out, space, out + skip);
+    cudnn_convolution(g, x, w, sum, space, before + skip, after + skip, strides + skip);
+    if (c->residual) {
+        desc r = last(g, RESIDUAL, batch, c->out, space, out + skip),
+             more = last(g, 0, batch, c->out, space, out + skip);
+        cudnn_pointwise(g, CUDNN_POINTWISE_ADD, sum, r, more);
+        sum = more;
+    }
+    cudnn_pointwise(g, CUDNN_POINTWISE_ADD, sum, b, y);
+    return g;
+}
+
+/* Engine 41 is the one for Hopper that adds bias and residual; its first three choices of knobs were 675, 538
+ * and 840 TFLOP/s for convolutions on which these reach 788, 788 and 820 (49 frames of 480x720, 2026-11-22,
+ * one H200). */
+static const struct cudnn_engine *best_engine(const struct conv *c)
+{
+#define KNOBS(tile, m, n)                                                                                    \
+    {                                                                                                        \
+        41, {{CUDNN_KNOB_TYPE_TILE_SIZE, tile}, {CUDNN_KNOB_TYPE_TILEK, 1},                                  \
+             {CUDNN_KNOB_TYPE_IDX_MODE, 0},     {CUDNN_KNOB_TYPE_WORKSPACE, 0},                              \
+             {CUDNN_KNOB_TYPE_TILE_CGA_M, m},   {CUDNN_KNOB_TYPE_TILE_CGA_N, n}},                            \
+            6                                                                                                \
+    }
+    static const struct cudnn_engine narrow = KNOBS(0, 1, 1), wide = KNOBS(0, 1, 2), few = KNOBS(6, 2, 1);
+#undef KNOBS
+    if (c->out < 128 || c->C < 64) return NULL;
+    return c->out < 256 ? &narrow : c->T * c->out_h * c->out_w >= 1 << 16 ? &wide : &few;
+}
+
+/* The plan for this convolution, made when it is first met; NULL when no engine does it, or after a failure.
+ */
+static struct cudnn_graph *plan_of(struct kern *k, const struct conv *c)
+{
+    struct cuda *cuda = cuda_of(k);
+    const int64_t key[CUDNN_MAX_KEY] = {c->T, c->H, c->W, c->C, c->out, c->depth, c->stride, c->residual};
+    struct cudnn_graph *g = cuda->convolutions;
+    while (g && memcmp(g->key, key, sizeof key)) g = g->next;
+    if (!g) {
+        g = build(k, c);
+        if (!g) return NULL;
+        memcpy(g->key, key, sizeof key);
+        cudnn_plan(g, best_engine(c));
+        g->next = cuda->convolutions;
+        cuda->convolutions = g;
+    }
+    return g->plan.p ? g : NULL;
+}
+
+/* to [n,C] from [n,wide] */
+__global__ static void narrow(bf16 *to, const bf16 *from, int64_t n, int64_t C, int64_t wide)
+{
+    for (int64_t i = place(); i < n * C; i += places()) to[i] = from[i / C * wide + i % C];
+}
+
+/* As many frames at a time as keep every tensor within 2^31 values; 0 when not even one does. */
+static int64_t frames_at_once(const struct conv *g)
+{
+    const int64_t in = INT32_MAX / (g->H * g->W * g->C) - (g->depth - 1),
+                  out = INT32_MAX / (g->out_h * g->out_w * g->out), n = in < out ? in : out;
+    return n < 0 ? 0 : n < g->T ? n : g->T;
+}
+
+/* Piece by piece; without tensors only the plans are made. false: no engine does it. */
+static bool run_pieces(struct kern *k, struct conv g, const struct tensor *y, const struct tensor *x,
+                       const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+{
+    const int64_t T = g.T, step = frames_at_once(&g);
+    for (int64_t t = 0; t < T; t += step) {
+        g.T = T - t < step ? T - t : step;
+        struct cudnn_graph *p = step ? plan_of(k, &g) : NULL;
+        if (!p) return false;
+        if (!y) continue;
+        const int64_t ids[] = {X, WEIGHT, BIAS, Y, RESIDUAL};
+        void *data[] = {tensor_rows(x, t, 1).data, w->data, b->data, tensor_rows(y, t, 1).data,
+                        residual ? tensor_rows(residual, t, 1).data : NULL};
+        cudnn_run(p, residual ? 5 : 4, ids, data);
+    }
+    return true;
+}
+
+/* What has a few channels too many for multiples of eight is given zeros to fill them up. */
+static bool cudnn_does(struct kern *k, struct conv g)
+{
+    g.out = to_eight(g.out);
+    return g.C % EIGHT == 0 && run_pieces(k, g, NULL, NULL, NULL, NULL, NULL);
+}
+
+static void convolve_cudnn(struct kern *k, struct tensor *y, const struct tensor *x, struct conv g,
+                           const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+{
+    const int64_t out = g.out, width = g.depth * 9 * g.C, pixels = g.T * g.out_h * g.out_w;
+    struct tensor wide = *y, more = *y;
+    g.out = wide.shape[3] = more.shape[3] = to_eight(out);
+    const struct tensor taps = widened(k, w, out, width, g.out, width),
+                        bias = widened(k, b, 1, out, 1, g.out);
+    if (g.out != out) wide.data = cuda_scratch(k, DT_BF16, tensor_count(&wide));
+    if (residual) more.data = widened(k, residual, pixels, out, pixels, g.out).data;
+    if (k->planning || !kern_ok(k)) return;
+    run_pieces(k, g, &wide, x, &taps, &bias, residual ? &more : NULL);
+    if (g.out != out)
+        narrow<<<blocks_for(pixels * out), ACROSS, 0, stream_of(k)>>>(
+            (bf16 *)y->data, (const bf16 *)wide.data, pixels, out, g.out);
+    cuda_good(k, "convolution", cudaGetLastError());
+}
+
+void cuda_convolutions_close(struct cuda *c)
+{
+    while (c->convolutions) {
+        struct cudnn_graph *g = c->convolutions;
+        c->convolutions = g->next;
+        cudnn_free(g);
+    }
+}
+
+#else
+
+static bool cudnn_does(struct kern *, struct conv)
+{
+    return false;
+}
+static void convolve_cudnn(struct kern *, struct tensor *, const struct tensor *, struct conv,
+                           const struct tensor *, const struct tensor *, const struct tensor *)
+{
+}
+void cuda_convolutions_close(struct cuda *) {}
+
+#endif
+
+static void convolve(struct kern *k, struct tensor *y, const struct tensor *x, const struct conv *g,
+                     const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+{
+    if (!tensor_count(y) || !g->C) return;
+    if (x->dtype == DT_BF16 && cudnn_does(k, *g))
+        convolve_cudnn(k, y, x, *g, w, b, residual);
+    else
+        convolve_rows(k, y, x, g, w, b, residual);
+}
+
+/* ---- the operations ---- */
+
+static void move(struct kern *k, struct tensor to, struct tensor from)
+{
+    cuda_good(
+        k, "causal_conv3d_forward",
+        cudaMemcpyAsync(to.data, from.data, tensor_bytes(&from), cudaMemcpyDeviceToDevice, stream_of(k)));
+}
+
+void cuda_causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
+                                bool first, const struct tensor *w, const struct tensor *b,
+                                const struct tensor *residual)
+{
+    const int64_t T = x->shape[0] - 2, H = x->shape[1], W = x->shape[2];
+    const struct conv g = {T, H, W, x->shape[3], H, W, w->shape[0], 3, 1, residual != NULL};
+    if (!k->planning && tensor_count(x)) {
+        if (first)
+            for (int i = 0; i < 2; i++) move(k, tensor_rows(x, i, 1), tensor_rows(x, 2, 1));
+        else
+            move(k, tensor_rows(x, 0, 2), *history);
+        move(k, *history, tensor_rows(x, T, 2));
+    }
+    convolve(k, y, x, &g, w, b, residual);
+}
+
+void cuda_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                         const struct tensor *b, int stride)
+{
+    const int64_t *n = x->shape;
+    const struct conv g = {n[0], n[1], n[2], n[3], y->shape[1], y->shape[2], w->shape[0], 1, stride, false};
+    convolve(k, y, x, &g, w, b, NULL);
+}
