@@ -120,19 +120,37 @@ static void write_bars(FILE *script, int panel, const json_t *comparison)
         panel, panel ? "%.3f" : "%.2f");
 }
 
-static void write_forest(FILE *script, int panel)
+/* Of 1, 2 and 5 times a power of ten the least that a range is at most four of. */
+static double step_of(double range)
+{
+    double least = range / 4, power = pow(10, floor(log10(least)));
+    return least <= power       ? power
+           : least <= 2 * power ? 2 * power
+           : least <= 5 * power ? 5 * power
+                                : 10 * power;
+}
+
+static void write_forest(FILE *script, int panel, const json_t *comparison)
 {
     static const char *const title[PANELS] = {"Joint, percentage points", "SA", "PC"};
+    const char *name, *digits = panel ? "%+.3f" : "%+.2f";
+    json_t *variant;
+    double low = 0, high = 0;
+    json_object_foreach (json_object_get(comparison, "variants"), name, variant) {
+        struct bar b = difference(variant, panel);
+        low = fmin(low, fmin(b.low, -b.shade));
+        high = fmax(high, fmax(b.high, b.shade));
+    }
+    if (high - low < 1e-9) low = -1, high = 1;
+    double margin = 0.05 * (high - low);
+    fprintf(script, "set title '%s'\nset xtics %.9g\nset xrange [%.9g:%.9g]\n", title[panel],
+            step_of(high - low), low - margin, high + margin);
     fprintf(
         script,
-        "set title '%s'\nset xrange [*:*]\nset arrow 1 from 0, graph 0 to 0, graph 1 nohead back lc rgb '#808080'\n",
-        title[panel]);
-    fprintf(
-        script,
-        "plot $p%d using (0):1:(-$5):5:($1-0.4):($1+0.4) with boxxyerror fs solid noborder lc rgb '#ececec', '' "
-        "using 2:1:3:4 with xerrorbars lt 1, '' using 2:1:(sprintf('%s [%s, %s]', $2, $3, $4)) with labels center "
-        "offset 0,0.8\n",
-        panel, panel ? "%+.3f" : "%+.2f", panel ? "%+.3f" : "%+.2f", panel ? "%+.3f" : "%+.2f");
+        "plot $p%d using (0):1:(-$5):5:($1-0.4):($1+0.4) with boxxyerror fs solid noborder lc rgb '#ececec', "
+        "'' using (0):($1-0.5):(0):(1) with vectors nohead lc rgb '#808080', '' using 2:1:3:4 with xerrorbars lt 1, "
+        "'' using 2:1:(sprintf('%s [%s, %s]', $2, $3, $4)) with labels center offset 0,0.8\n",
+        panel, digits, digits, digits);
 }
 
 void chart_script(FILE *script, enum chart chart, bool svg, int64_t width, int64_t height,
@@ -156,7 +174,7 @@ void chart_script(FILE *script, enum chart chart, bool svg, int64_t width, int64
                 left + wide * (panel + 1) - 0.045);
         fprintf(script, "set tmargin at screen %.4f\nset bmargin at screen %.4f\n", top, bottom);
         if (chart == CHART_FOREST)
-            write_forest(script, panel);
+            write_forest(script, panel, comparison);
         else
             write_bars(script, panel, comparison);
         if (!panel)

@@ -26,7 +26,7 @@ bool holm(double *adjusted, const double *p, int count);
  *
  *   n = (z_α √ψ + z_β √(ψ - δ²))² / δ²,   ψ = discordant, z_α = 1.95996, z_β = 0.84162
  *
- * (Miettinen 1968; Connor, Biometrics 43, 1987), solved for it. NaN when there is none: δ cannot exceed ψ. */
+ * (Connor, Biometrics 43, 207-211, 1987), solved for it. NaN when there is none: δ cannot exceed ψ. */
 double detectable_difference(double n, double discordant);
 
 /* 95 % percentile intervals of the means of `count` series over n prompts, value[prompt * count + series].
