@@ -213,8 +213,8 @@ void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tenso
 void rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cos,
                   const struct tensor *sin, int64_t first)
 {
-    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) ||
-        !want(cos, DT_F32, 2, -1, -1) || !want(sin, DT_F32, 2, cos->shape[0], cos->shape[1]) ||
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(cos, DT_F32, 2, -1, -1) ||
+        !want(sin, DT_F32, 2, cos->shape[0], cos->shape[1]) ||
         !check(cos->shape[1] > 0 && x->shape[1] % (2 * cos->shape[1]) == 0,
                "rows of %lld are no whole heads of %lld", (long long)x->shape[1],
                2 * (long long)cos->shape[1]) ||
@@ -381,24 +381,43 @@ static bool gdn_shapes(struct kern *k, const char *op, const char *prefix, const
     return true;
 }
 
-void gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
-                      int64_t head_dim, bool rope)
+static bool gdn_like(struct kern *k, const char *op, const char *name, const struct tensor *t,
+                     const struct tensor *z)
 {
-    if (!gdn_shapes(k, __func__, "", z, w, head_dim, rope) ||
-        !want(o, z->dtype, 4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]))
-        return;
-    RUN_WITH_SCRATCH(gdn_cssm_forward, o, z, w, head_dim, rope);
+    const int64_t shape[] = {4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]};
+    return wanted(k, op, name, t, z->dtype, shape);
+}
+
+static bool gdn_modules(struct kern *k, const char *op, const struct tensor *z, const struct tensor *w,
+                        int modules, int64_t d, bool rope)
+{
+    if (!kern_ok(k)) return false;
+    if (modules < 1) return refuse(k, op, "%d modules", modules);
+    for (int m = 0; m < modules; m++)
+        if (!gdn_shapes(k, op, "", &z[m], w + m * GDN_PARAMS, d, rope) || !gdn_like(k, op, "z", &z[m], z))
+            return false;
+    return true;
+}
+
+void gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
+                      int modules, int64_t head_dim, bool rope)
+{
+    if (!gdn_modules(k, __func__, z, w, modules, head_dim, rope)) return;
+    for (int m = 0; m < modules; m++)
+        if (!gdn_like(k, __func__, "o", &o[m], z)) return;
+    RUN_WITH_SCRATCH(gdn_cssm_forward, o, z, w, modules, head_dim, rope);
 }
 
 void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
-                       const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope)
+                       const struct tensor *z, const struct tensor *w, int modules, int64_t head_dim,
+                       bool rope)
 {
-    if (!gdn_shapes(k, __func__, "", z, w, head_dim, rope) ||
-        !gdn_shapes(k, __func__, "d", z, dw, head_dim, rope) ||
-        !want(dout, z->dtype, 4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]) ||
-        !want(dz, z->dtype, 4, z->shape[0], z->shape[1], z->shape[2], z->shape[3]))
-        return;
-    RUN_WITH_SCRATCH(gdn_cssm_backward, dz, dw, dout, z, w, head_dim, rope);
+    if (!gdn_modules(k, __func__, z, w, modules, head_dim, rope)) return;
+    for (int m = 0; m < modules; m++)
+        if (!gdn_shapes(k, __func__, "d", z, dw + m * GDN_PARAMS, head_dim, rope) ||
+            !gdn_like(k, __func__, "dout", &dout[m], z) || !gdn_like(k, __func__, "dz", &dz[m], z))
+            return;
+    RUN_WITH_SCRATCH(gdn_cssm_backward, dz, dw, dout, z, w, modules, head_dim, rope);
 }
 
 /* ---- elementwise ------------------------------------------------------------------------------------ */

@@ -198,7 +198,9 @@ void temporal_attention_backward(struct kern *k, struct tensor *dz, struct tenso
  *   one sees the real part only.
  * Every eps is 1e-6. The rotation: of each head's pairs the first half by the row, the others by the
  * column, pair i of an axis by position 10000^(-2i/(d/2)); d divisible by 4.
- * z, o, dout, dz [T,H,W,r]            w and dw: GDN_PARAMS tensors of the shapes below */
+ * z, o, dout, dz [T,H,W,r]            w and dw: GDN_PARAMS tensors of the shapes below
+ * Several modules of one shape may go at once, which spares a GPU launches and changes no bit: o, z, dout, dz
+ * are arrays of that many, w and dw of that many times GDN_PARAMS. */
 enum gdn_cssm_param {
     GDN_QKV,          /* [3r,r] */
     GDN_QKV_BIAS,     /* [3r] */
@@ -217,9 +219,10 @@ enum gdn_cssm_param {
     GDN_PARAMS
 };
 void gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
-                      int64_t head_dim, bool rope);
+                      int modules, int64_t head_dim, bool rope);
 void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
-                       const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope);
+                       const struct tensor *z, const struct tensor *w, int modules, int64_t head_dim,
+                       bool rope);
 
 /* ---- elementwise ------------------------------------------------------------------------------------ */
 

@@ -100,8 +100,8 @@ static void against_reference(const struct cases *c, json_t *line)
         dw[i].data = calloc(1, tensor_bytes(&w[i]));
     }
     if (spectral)
-        COMPUTE(gdn_cssm_forward(k, &out, &z, w, d, rope);
-                gdn_cssm_backward(k, &dz, dw, &slope, &z, w, d, rope));
+        COMPUTE(gdn_cssm_forward(k, &out, &z, w, 1, d, rope);
+                gdn_cssm_backward(k, &dz, dw, &slope, &z, w, 1, d, rope));
     else
         COMPUTE(temporal_attention_forward(k, &out, &z, w, heads);
                 temporal_attention_backward(k, &dz, dw, &slope, &z, w, heads));
@@ -140,7 +140,7 @@ static void plain_forward(struct adapter *a, const struct token_grid *g, struct 
     if (spectral) {
         zv = tensor_as(&zv, 4, g->frames, g->rows, g->cols, r),
         ov = tensor_as(&ov, 4, g->frames, g->rows, g->cols, r);
-        gdn_cssm_forward(k, &ov, &zv, own + 2, json_integer_value(json_object_get(a->settings, "dk")),
+        gdn_cssm_forward(k, &ov, &zv, own + 2, 1, json_integer_value(json_object_get(a->settings, "dk")),
                          json_integer_value(json_object_get(a->settings, "rope")));
     } else if (attention) {
         zv = tensor_as(&zv, 3, g->frames, g->rows * g->cols, r),

@@ -207,7 +207,7 @@ static void forward(struct kern *k, struct operation *o)
     struct tensor y = o->out, z = o->in[0];
     const struct shape *s = &o->s;
     if (o->spectral)
-        gdn_cssm_forward(k, &y, &z, o->in + 1, s->d, s->rope);
+        gdn_cssm_forward(k, &y, &z, o->in + 1, 1, s->d, s->rope);
     else
         y = tensor_as(&y, 3, s->T, s->H * s->W, s->r), z = tensor_as(&z, 3, s->T, s->H * s->W, s->r),
         temporal_attention_forward(k, &y, &z, o->in + 1, s->r / s->d);
@@ -218,7 +218,7 @@ static void backward(struct kern *k, struct operation *o)
     struct tensor dz = o->grad[0], dy = o->slope, z = o->in[0];
     const struct shape *s = &o->s;
     if (o->spectral)
-        gdn_cssm_backward(k, &dz, o->grad + 1, &dy, &z, o->in + 1, s->d, s->rope);
+        gdn_cssm_backward(k, &dz, o->grad + 1, &dy, &z, o->in + 1, 1, s->d, s->rope);
     else
         dz = tensor_as(&dz, 3, s->T, s->H * s->W, s->r), dy = tensor_as(&dy, 3, s->T, s->H * s->W, s->r),
         z = tensor_as(&z, 3, s->T, s->H * s->W, s->r),
@@ -227,7 +227,7 @@ static void backward(struct kern *k, struct operation *o)
 
 /* Everything drawn: also gates and biases, and a kernel without symmetry. Doubles everywhere, or activations
  * of the compute dtype and weights in F32. */
-static void make(struct operation *o, bool doubles, bool spectral, struct shape s)
+static void make_another(struct operation *o, bool doubles, bool spectral, struct shape s)
 {
     const enum dtype active = doubles ? DT_F64 : X, weight = doubles ? DT_F64 : DT_F32;
     int64_t r = s.r, F = s.W / 2 + 1;
@@ -246,7 +246,6 @@ static void make(struct operation *o, bool doubles, bool spectral, struct shape 
                                            {1, F},
                                            {1, r},
                                            {4, r / s.d, s.H, F, 2}};
-    fresh();
     *o = (struct operation){.s = s, .spectral = spectral, .inputs = spectral ? MAX_INPUTS : 4};
     for (int i = 0; i < o->inputs; i++) {
         o->in[i] = given_shape(i ? weight : active, i && !spectral ? (const int64_t[]){2, r, r} : shapes[i]);
@@ -265,6 +264,12 @@ static void make(struct operation *o, bool doubles, bool spectral, struct shape 
         memset(o->grad[i].data, 0, tensor_bytes(&o->grad[i]));
         updated(&o->grad[i]);
     }
+}
+
+static void make(struct operation *o, bool doubles, bool spectral, struct shape s)
+{
+    fresh();
+    make_another(o, doubles, spectral, s);
 }
 
 static const char *describe(char *text, size_t size, const struct operation *o)
@@ -370,6 +375,54 @@ static void test_float(bool spectral, struct shape s)
     }
 }
 
+enum { MODULES = 5 };
+
+struct modules {
+    struct operation each[MODULES];
+    struct tensor out[MODULES], z[MODULES], dz[MODULES], slope[MODULES];
+    struct tensor w[MODULES * GDN_PARAMS], dw[MODULES * GDN_PARAMS];
+};
+
+static void run_modules(struct kern *k, struct modules *a, bool together)
+{
+    const struct shape *s = &a->each[0].s;
+    if (together) {
+        gdn_cssm_forward(k, a->out, a->z, a->w, MODULES, s->d, s->rope);
+        gdn_cssm_backward(k, a->dz, a->dw, a->slope, a->z, a->w, MODULES, s->d, s->rope);
+    }
+    for (int m = 0; m < MODULES && !together; m++) {
+        forward(k, &a->each[m]);
+        backward(k, &a->each[m]);
+    }
+}
+
+/* RUN compares its two runs: modules that go together get the bits that each gets alone. */
+static void test_modules(struct shape s)
+{
+    struct modules a;
+    fresh();
+    for (int m = 0; m < MODULES; m++) {
+        struct operation *o = &a.each[m];
+        make_another(o, false, true, s);
+        a.out[m] = o->out, a.z[m] = o->in[0], a.dz[m] = o->grad[0], a.slope[m] = o->slope;
+        memcpy(a.w + m * GDN_PARAMS, o->in + 1, GDN_PARAMS * sizeof *a.w);
+        memcpy(a.dw + m * GDN_PARAMS, o->grad + 1, GDN_PARAMS * sizeof *a.dw);
+    }
+    RUN("gdn_cssm, five modules together and one by one", run_modules(k, &a, run_ == 0));
+}
+
+/* On a GPU small grids have products of their own, others cuFFT; it must be able to do theirs as well. */
+static void test_fft(const int grids[][2], int count)
+{
+    bool (*only)(struct kern *, bool);
+    *(void **)&only = cuda_symbol("cuda_test_fft");
+    if (!only || !only(kerns[0], true) || !only(kerns[1], true)) bail("the backend has no cuFFT");
+    printf("# with cuFFT:\n");
+    for (int g = 0; g < count; g++) test_float(true, (struct shape){2, grids[g][0], grids[g][1], 8, 4, 1});
+    only(kerns[0], false);
+    only(kerns[1], false);
+}
+
 /* 512 steps: |S| cannot grow past what the writes of about 1 / (1 - 0.99) steps put there. */
 static void test_long(void)
 {
@@ -433,6 +486,10 @@ int main(void)
                 if (mode == modes) test_double(false, s, 8);
                 test_float(false, s);
             }
+        test_modules((struct shape){3, 7, 9, 8, 4, 1});
+        test_float(true, (struct shape){2, 3, 700, 4, 4, 0});
+        test_float(true, (struct shape){2, 700, 3, 4, 4, 0});
+        if (mode != modes) test_fft(grids, 7);
         if (mode != modes) continue; /* doubles are for the CPU */
         test_double(false, (struct shape){4, 3, 2, 6, 3, 0}, 8);
         test_long();

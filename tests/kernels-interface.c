@@ -108,10 +108,10 @@ CALL(temporal_attention_backward,
        "beta_h F32 3 4, " #d "beta_h_bias F32 3, " #d "beta_w F32 2 4, " #d "beta_w_bias F32 2, " #d         \
        "norm F32 4, " #d "kernel F32 1 3 2 2"
 CALL(gdn_cssm_forward, "o F32 2 3 2 4, z F32 2 3 2 4, " GDN_WEIGHTS(), t[0], t[1],
-     weights_of(t + 2, GDN_PARAMS), 4, true)
+     weights_of(t + 2, GDN_PARAMS), 1, 4, true)
 CALL(gdn_cssm_backward, "dz F32 2 3 2 4, " GDN_WEIGHTS(d) ", dout F32 2 3 2 4, z F32 2 3 2 4, " GDN_WEIGHTS(),
      t[0], weights_of(t + 1, GDN_PARAMS), t[1 + GDN_PARAMS], t[2 + GDN_PARAMS],
-     weights_of(t + 3 + GDN_PARAMS, GDN_PARAMS), 4, true)
+     weights_of(t + 3 + GDN_PARAMS, GDN_PARAMS), 1, 4, true)
 CALL(adamw_step, "p F32 3 4, m F32 3 4, v F32 3 4, g F32 3 4", t[0], t[1], t[2], t[3], 1, 1,
      &(struct adamw){1e-3, 0.9, 0.999, 1e-8, 0})
 
@@ -293,9 +293,10 @@ static void test_scalars(void)
     struct tensor w3[3] = {w4, w4, w4}, many[GDN_PARAMS] = {w4};
     struct tensor frames = tensor_as(&video, 3, 3, 4, 4), spread = tensor_as(&out, 3, 3, 4, 4);
     REFUSES("rows of 4 in 3 heads", temporal_attention_forward(k, &spread, &frames, w3, 3));
-    REFUSES("rank 4 is not in whole heads of 3", gdn_cssm_forward(k, &out, &video, many, 3, false));
-    REFUSES("rank 4 is not in whole heads of 0", gdn_cssm_forward(k, &out, &video, many, 0, false));
-    REFUSES("cannot rotate heads of 2", gdn_cssm_forward(k, &out, &video, many, 2, true));
+    REFUSES("rank 4 is not in whole heads of 3", gdn_cssm_forward(k, &out, &video, many, 1, 3, false));
+    REFUSES("rank 4 is not in whole heads of 0", gdn_cssm_forward(k, &out, &video, many, 1, 0, false));
+    REFUSES("0 modules", gdn_cssm_forward(k, &out, &video, many, 0, 4, false));
+    REFUSES("cannot rotate heads of 2", gdn_cssm_forward(k, &out, &video, many, 1, 2, true));
     REFUSES("groups", group_norm_silu_forward(k, &out, &video, &gain, &gain, 3, 1e-6f));
     REFUSES("groups", group_norm_silu_forward(k, &out, &video, &gain, &gain, 0, 1e-6f));
     REFUSES("3 frames cannot be led by one",

@@ -32,7 +32,7 @@
 
 #pragma GCC diagnostic ignored "-Wunused-function" /* no test needs all of these */
 
-enum { ARENA = 160 << 20, RED_ZONE = 256, MAX_RESULTS = 16, MAX_WIDE = 64 };
+enum { ARENA = 160 << 20, RED_ZONE = 256, MAX_RESULTS = 96, MAX_WIDE = 64 };
 
 static const struct mode {
     const char *device, *label;
@@ -75,15 +75,21 @@ static void bail(const char *why)
     exit(1);
 }
 
+/* What the CUDA backend has for tests alone. */
+static void *cuda_symbol(const char *name)
+{
+    Dl_info where;
+    void *object = dladdr(kerns[0]->backend, &where) ? dlopen(where.dli_fname, RTLD_NOW | RTLD_NOLOAD) : NULL;
+    if (!object) bail("the backend is no shared object");
+    return dlsym(object, name);
+}
+
 /* The CUDA backend has a way for tests to work on the host's own memory. */
 static void share_arena(void)
 {
     static bool (*take)(void *memory, size_t bytes);
-    Dl_info where;
     if (take) return; /* for every later mode, too */
-    void *object = dladdr(kerns[0]->backend, &where) ? dlopen(where.dli_fname, RTLD_NOW | RTLD_NOLOAD) : NULL;
-    if (!object) bail("the backend is no shared object");
-    *(void **)&take = dlsym(object, "cuda_test_register");
+    *(void **)&take = cuda_symbol("cuda_test_register");
     if (!take || !take(arena, ARENA)) bail("the device cannot use the host's memory");
 }
 

@@ -587,13 +587,16 @@ static void run_forward(struct pass *p)
     from_spectrum(p, p->raw, p->o, p->r, p->cols_inverse);
 }
 
-FORWARD(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w, int64_t head_dim,
-        bool rope)
+FORWARD(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w, int modules,
+        int64_t head_dim, bool rope)
 {
     struct pass p;
-    if (!prepare(&p, k, z, w, head_dim, rope, false)) return;
-    run_forward(&p);
-    finish(&p, reals(o));
+    size_t mark = kern_mark(k);
+    for (int m = 0; m < modules && prepare(&p, k, &z[m], w + m * GDN_PARAMS, head_dim, rope, false); m++) {
+        run_forward(&p);
+        finish(&p, reals(&o[m]));
+        kern_release(k, mark);
+    }
 }
 
 /* to [cols] += the sums of m's columns; `sums` is scratch for them */
@@ -638,8 +641,9 @@ static void gates_back(struct pass *p, struct tensor *dw, real *dmean, const str
     }
 }
 
-BACKWARD(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
-         const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope)
+/* false while planning, or when there is no room */
+static bool backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
+                     const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope)
 {
     struct pass p;
     bool ready = prepare(&p, k, z, w, head_dim, rope, true);
@@ -650,7 +654,7 @@ BACKWARD(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tens
     real *dmean = take(&p, p.T * p.r);
     double *norms = cpu_scratch(k, DT_F64, p.T * p.r);
     double *sums = cpu_scratch(k, DT_F64, 3 * p.r + p.H + p.F); /* as many columns as any matrix here has */
-    if (!ready || !sums) return;
+    if (!ready || !sums) return false;
 
     run_forward(&p);
     finish_back(&p, norms, reals(dout));
@@ -670,4 +674,15 @@ BACKWARD(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tens
     for (int64_t i = 0; i < p.tokens; i++)
         for (int64_t c = 0; c < p.r; c++)
             reals(dz)[i * p.r + c] += dmean[i / (p.H * p.W) * p.r + c] / (real)(p.H * p.W);
+    return true;
+}
+
+BACKWARD(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
+         const struct tensor *z, const struct tensor *w, int modules, int64_t head_dim, bool rope)
+{
+    size_t mark = kern_mark(k);
+    for (int m = 0; m < modules && backward(k, &dz[m], dw + m * GDN_PARAMS, &dout[m], &z[m],
+                                            w + m * GDN_PARAMS, head_dim, rope);
+         m++)
+        kern_release(k, mark);
 }

@@ -781,22 +781,19 @@ static void run_backward(struct call *c)
     LAUNCH(add_gradients, dim3((unsigned)ceil_div(numbers, 32), (unsigned)g->modules), THREADS, *g);
 }
 
-void cuda_gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
-                           int64_t head_dim, bool rope)
+static void forward(struct call *c, struct kern *k, struct tensor *o, const struct tensor *z,
+                    const struct tensor *w, int modules, int64_t head_dim, bool rope)
 {
-    struct call call, *c = &call;
-    const int modules = 1;
     if (!prepare(c, k, modules, z, w, head_dim, rope, false)) return;
     for (int m = 0; m < modules; m++) c->g.out[m] = o[m].data;
     run_forward(c, false);
     LAUNCH_FOR(finish, grid_of_tiles(&c->g, 1), TILE, c->g);
 }
 
-void cuda_gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
-                            const struct tensor *z, const struct tensor *w, int64_t head_dim, bool rope)
+static void backward(struct call *c, struct kern *k, struct tensor *dz, struct tensor *dw,
+                     const struct tensor *dout, const struct tensor *z, const struct tensor *w, int modules,
+                     int64_t head_dim, bool rope)
 {
-    struct call call, *c = &call;
-    const int modules = 1;
     if (!prepare(c, k, modules, z, w, head_dim, rope, true)) return;
     for (int m = 0; m < modules; m++) {
         c->g.dz[m] = dz[m].data, c->g.dout[m] = dout[m].data;
@@ -804,4 +801,24 @@ void cuda_gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw
     }
     run_forward(c, true);
     run_backward(c);
+}
+
+void cuda_gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor *z, const struct tensor *w,
+                           int modules, int64_t head_dim, bool rope)
+{
+    struct call c;
+    const size_t mark = kern_mark(k);
+    for (int m = 0; m < modules; m += MODULES, kern_release(k, mark))
+        forward(&c, k, o + m, z + m, w + m * GDN_PARAMS, min(modules - m, (int)MODULES), head_dim, rope);
+}
+
+void cuda_gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
+                            const struct tensor *z, const struct tensor *w, int modules, int64_t head_dim,
+                            bool rope)
+{
+    struct call c;
+    const size_t mark = kern_mark(k);
+    for (int m = 0; m < modules; m += MODULES, kern_release(k, mark))
+        backward(&c, k, dz + m, dw + m * GDN_PARAMS, dout + m, z + m, w + m * GDN_PARAMS,
+                 min(modules - m, (int)MODULES), head_dim, rope);
 }

@@ -176,7 +176,7 @@ static void forward(struct adapter *a, int module, const struct token_grid *g, s
     struct tensor z = half(saved, 0, a, g), o = half(saved, 1, a, g), z4 = frames(&z, a, g),
                   o4 = frames(&o, a, g);
     matmul(a->k, &z, &xv, false, &w.v, true, 1, 0);
-    gdn_cssm_forward(a->k, &o4, &z4, w.own, setting(a, "dk"), setting(a, "rope"));
+    gdn_cssm_forward(a->k, &o4, &z4, w.own, 1, setting(a, "dk"), setting(a, "rope"));
     matmul(a->k, &yv, &o, false, &w.u, true, adapter_scale(a), 1);
 }
 
@@ -195,7 +195,7 @@ static void backward(struct adapter *a, int module, const struct token_grid *g, 
                   dz4 = frames(&dz, a, g);
     matmul(a->k, &dw.u, &dyv, true, &o, false, adapter_scale(a), 1);
     matmul(a->k, &d_o, &dyv, false, &w.u, false, adapter_scale(a), 0);
-    gdn_cssm_backward(a->k, &dz4, dw.own, &do4, &z4, w.own, setting(a, "dk"), setting(a, "rope"));
+    gdn_cssm_backward(a->k, &dz4, dw.own, &do4, &z4, w.own, 1, setting(a, "dk"), setting(a, "rope"));
     matmul(a->k, &dw.v, &dz, true, &xv, false, 1, 1);
     if (dx) {
         struct tensor dxv = tensor_rows(dx, g->n_text, video_tokens(g));
