@@ -231,7 +231,10 @@ extern "C" void cuda_attention_forward(struct kern *k, struct tensor *o, struct 
     if (!q->data || !s.queries || !s.d || !head_fits(k, s.d)) return;
     if (q->dtype == DT_BF16 && (s.d == 64 || s.d == 128) && begins_at_16(q) && begins_at_16(kk) &&
         begins_at_16(v) && begins_at_16(o)) {
-        attention_forward_mma(k, o, lse, q, kk, v, bias, &s);
+        if (s.d == 64 && !bias && !s.causal && s.scale > 0 && attention_has_hopper(k))
+            attention_forward_hopper(k, o, lse, q, kk, v, &s);
+        else
+            attention_forward_mma(k, o, lse, q, kk, v, bias, &s);
         return;
     }
     const size_t bytes = (size_t)(2 * s.d * TILE_PAD + TILE * TILE_PAD + TILE * s.d) * sizeof(float);
@@ -274,6 +277,11 @@ extern "C" void cuda_attention_backward(struct kern *k, struct tensor *dq, struc
 {
     const int64_t rows = q->shape[0], d = q->shape[1] / heads;
     if (!rows || !d || !head_fits(k, (int)d)) return;
+    if (q->dtype == DT_BF16 && d == 64 && begins_at_16(q) && begins_at_16(kk) && begins_at_16(v) &&
+        begins_at_16(o) && begins_at_16(dout) && begins_at_16(dq) && attention_has_hopper(k)) {
+        attention_backward_hopper(k, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
+        return;
+    }
     float *delta = (float *)cuda_scratch(k, DT_F32, rows * heads);
     if (!delta) return;
     const struct tensor *const t[] = {dq, dk, dv, dout, o, lse, q, kk, v};

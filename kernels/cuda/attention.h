@@ -27,4 +27,15 @@ void attention_forward_mma(struct kern *k, struct tensor *o, struct tensor *lse,
                            const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
                            const struct attention_shape *s);
 
+/* Hopper's own instructions, BF16, heads of 64, rows that begin at 16 bytes, a positive scale; without bias,
+ * not causal. */
+bool attention_has_hopper(struct kern *k);
+void attention_forward_hopper(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                              const struct tensor *kk, const struct tensor *v,
+                              const struct attention_shape *s);
+void attention_backward_hopper(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
+                               const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
+                               const struct tensor *q, const struct tensor *kk, const struct tensor *v,
+                               int heads, float scale);
+
 #endif

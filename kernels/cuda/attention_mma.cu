@@ -2,6 +2,7 @@
  * causal, many sequences, ragged ends. Used where the work is small or not of the plain kind: T5, ViT, LLaMA.
  */
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/instructions.h"
 
 enum {
     THREADS = 128, /* 4 warps of 16 queries */
@@ -18,11 +19,6 @@ template <int D> __device__ static bf16 *piece(bf16 *tile, int row, int c)
     return tile + row * D + ((c ^ (row & 7)) * 8);
 }
 
-__device__ static unsigned shared_address(const void *p)
-{
-    return (unsigned)__cvta_generic_to_shared(p);
-}
-
 /* 64 rows from `first` on; zeros past the end. */
 template <int D>
 __device__ static void load_tile(bf16 *tile, const bf16 *rows, int64_t first, int64_t end, int64_t stride)
@@ -30,49 +26,8 @@ __device__ static void load_tile(bf16 *tile, const bf16 *rows, int64_t first, in
     for (int i = threadIdx.x; i < 64 * D / 8; i += THREADS) {
         const int r = i / (D / 8), c = i % (D / 8);
         const bool there = first + r < end;
-        const bf16 *from = there ? rows + (first + r) * stride + c * 8 : rows;
-        asm volatile(
-            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(piece<D>(tile, r, c))),
-            "l"(from), "r"(there ? 16 : 0)
-            : "memory");
+        copy_16(piece<D>(tile, r, c), there ? rows + (first + r) * stride + c * 8 : rows, there);
     }
-}
-
-__device__ static void load_matrices(unsigned r[4], const bf16 *at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(at)));
-}
-__device__ static void load_matrices_transposed(unsigned r[4], const bf16 *at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(at)));
-}
-
-/* c [16,8] += a [16,16] b [16,8] */
-__device__ static void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1)
-{
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ static unsigned pair(float low, float high)
-{
-    unsigned r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-
-__device__ static float power_of_2(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /* Over the four threads that share a row. */
@@ -111,7 +66,7 @@ __global__ static void __launch_bounds__(THREADS)
     load_tile<D>(qs, q, first, s.queries, stride);
     load_tile<D>(ks, kk, 0, s.keys, stride);
     load_tile<D>(vs, v, 0, s.keys, stride);
-    asm volatile("cp.async.commit_group;");
+    copies_commit();
     unsigned qf[D / 16][4];
     float acc[D / 8][4] = {}, max[2] = {-1e30f, -1e30f}, sum[2] = {};
     for (int n = 0; n < steps; n++) {
@@ -120,7 +75,8 @@ __global__ static void __launch_bounds__(THREADS)
             load_tile<D>(ks + (n + 1) % 2 * KEYS * D, kk, (n + 1) * KEYS, s.keys, stride);
             load_tile<D>(vs + (n + 1) % 2 * KEYS * D, v, (n + 1) * KEYS, s.keys, stride);
         }
-        asm volatile("cp.async.commit_group;\ncp.async.wait_group 1;" ::: "memory");
+        copies_commit();
+        copies_wait<1>();
         __syncthreads();
         if (n == 0)
 #pragma unroll
@@ -172,9 +128,9 @@ __global__ static void __launch_bounds__(THREADS)
             for (int i = 0; i < 4; i++) acc[j][i] *= shrink[i / 2];
 #pragma unroll
         for (int c = 0; c < KEYS / 16; c++) {
-            const unsigned pf[4] = {pair(p[2 * c][0], p[2 * c][1]), pair(p[2 * c][2], p[2 * c][3]),
-                                    pair(p[2 * c + 1][0], p[2 * c + 1][1]),
-                                    pair(p[2 * c + 1][2], p[2 * c + 1][3])};
+            const unsigned pf[4] = {pack_bf16(p[2 * c][0], p[2 * c][1]), pack_bf16(p[2 * c][2], p[2 * c][3]),
+                                    pack_bf16(p[2 * c + 1][0], p[2 * c + 1][1]),
+                                    pack_bf16(p[2 * c + 1][2], p[2 * c + 1][3])};
 #pragma unroll
             for (int j = 0; j < D / 16; j++) {
                 unsigned vf[4];
@@ -192,7 +148,7 @@ __global__ static void __launch_bounds__(THREADS)
 #pragma unroll
         for (int j = 0; j < D / 8; j++)
             *(unsigned *)&o[row[i] * stride + j * 8 + lane % 4 * 2] =
-                pair(acc[j][2 * i] * part, acc[j][2 * i + 1] * part);
+                pack_bf16(acc[j][2 * i] * part, acc[j][2 * i + 1] * part);
     }
 }
 

@@ -1,0 +1,622 @@
+/* Attention on Hopper's own instructions: BF16, heads of 64, no bias, every query sees every key. What
+ * CogVideoX's 42 layers spend most of their time in: 17,776 rows, 48 heads. */
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/instructions.h"
+
+enum {
+    D = 64,
+    WARPGROUP = 128,
+    ROW = D * (int)sizeof(bf16), /* bytes of a row of a tile */
+    ALIGN = 1024,                /* of tiles in shared memory */
+};
+
+static const float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+
+/* ---- forward -------------------------------------------------------------------------------------------
+ *
+ * A block has 192 queries of a head: three warpgroups of 64, and one that only fetches keys and values, 128
+ * at a time. Per pair of query and key the tensor cores take as long (256 of 4,096 operations a clock) as the
+ * 16 exponentials a clock, so a warpgroup starts the scores of the next keys and the weighted sum of the last
+ * ones, and has its exponentials done meanwhile. */
+
+enum {
+    GROUPS = 3,
+    QUERIES = 64 * GROUPS,
+    KEYS = 128,
+    STAGES = 4,
+    FORWARD_THREADS = WARPGROUP * (GROUPS + 1),
+};
+
+struct forward_shared {
+    unsigned char q[QUERIES * ROW], k[STAGES][KEYS * ROW], v[STAGES][KEYS * ROW];
+    uint64_t q_full, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
+};
+
+struct forward_shape {
+    int64_t queries, keys, batch;
+    int heads;
+    float unit; /* scale / log 2 */
+};
+
+/* The dynamic shared memory, from the first address on that tiles may have. */
+template <typename S> __device__ static S &aligned(unsigned char *p)
+{
+    return *(S *)(p + (ALIGN - shared_address(p) % ALIGN) % ALIGN);
+}
+
+#ifdef HOPPER
+
+__device__ static void fetch_forward(forward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
+                                     const CUtensorMap &v, int h, int first, int b, int steps)
+{
+    barrier_expect(&m.q_full, QUERIES * ROW);
+    load_box(m.q, &q, &m.q_full, h * D, first, b);
+    for (int i = 0; i < steps; i++) {
+        const int at = i % STAGES, old = (i / STAGES & 1) ^ 1, key = (steps - 1 - i) * KEYS;
+        barrier_wait(&m.k_empty[at], old);
+        barrier_expect(&m.k_full[at], KEYS * ROW);
+        load_box(m.k[at], &k, &m.k_full[at], h * D, key, b);
+        barrier_wait(&m.v_empty[at], old);
+        barrier_expect(&m.v_full[at], KEYS * ROW);
+        load_box(m.v[at], &v, &m.v_full[at], h * D, key, b);
+    }
+}
+
+/* s [64,128] = q kᵀ */
+__device__ static void start_scores(float (&s)[64], uint64_t q, uint64_t k)
+{
+    product<false>(s, q, k);
+#pragma unroll
+    for (int c = 1; c < D / 16; c++) product<true>(s, further(q, 32 * c), further(k, 32 * c));
+    products_commit();
+}
+
+/* o [64,64] += p [64,128] v */
+__device__ static void start_sums(float (&o)[32], const unsigned (&p)[32], uint64_t v)
+{
+#pragma unroll
+    for (int c = 0; c < KEYS / 16; c++) product<true, true>(o, &p[4 * c], further(v, 16 * ROW * c));
+    products_commit();
+}
+
+/* The softmax of two rows as it goes on: `max` is near the largest score so far, `sum` of exp(score - max).
+ */
+struct softmax {
+    float max[2], sum[2];
+};
+
+/* s becomes weights. They may be relative to a maximum that was passed by 2^8: what they multiply stays in
+ * range, and the sums so far need not be scaled anew each time. True when they do, by `shrink`. */
+template <bool FIRST> __device__ static bool weigh(softmax &x, float (&s)[64], float (&shrink)[2], float unit)
+{
+    float highest[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        highest[r] = fmaxf(s[2 * r], s[2 * r + 1]);
+#pragma unroll
+        for (int j = 1; j < KEYS / 8; j++)
+            highest[r] = fmaxf(highest[r], fmaxf(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]));
+        highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffff, highest[r], 1));
+        highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffff, highest[r], 2));
+    }
+    bool anew = false;
+    if (FIRST) {
+        x.max[0] = highest[0];
+        x.max[1] = highest[1];
+    } else {
+        anew = __any_sync(0xffffffff, fmaxf(highest[0] - x.max[0], highest[1] - x.max[1]) * unit > 8);
+        if (anew) {
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                highest[r] = fmaxf(highest[r], x.max[r]);
+                shrink[r] = power_of_2((x.max[r] - highest[r]) * unit);
+                x.max[r] = highest[r];
+                x.sum[r] *= shrink[r];
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float shift = -x.max[r] * unit;
+        float sum[2] = {};
+#pragma unroll
+        for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                float &y = s[4 * j + 2 * r + e];
+                y = power_of_2(fmaf(y, unit, shift));
+                sum[e] += y;
+            }
+        x.sum[r] = (FIRST ? 0 : x.sum[r]) + (sum[0] + sum[1]);
+    }
+    return anew;
+}
+
+__device__ static void round_weights(unsigned (&p)[32], const float (&s)[64])
+{
+#pragma unroll
+    for (int i = 0; i < 32; i++) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+}
+
+__device__ static void attend(forward_shared &m, bf16 *o, float *lse, const forward_shape &a, int h,
+                              int first, int b, int steps)
+{
+    const int group = threadIdx.x / WARPGROUP - 1, t = threadIdx.x % WARPGROUP, lane = t % 32;
+    const uint64_t q = operand(m.q + group * 64 * ROW);
+    float s[64], acc[32] = {}, shrink[2];
+    unsigned p[32];
+    softmax x;
+
+    barrier_wait(&m.q_full, 0);
+    barrier_wait(&m.k_full[0], 0);
+    products_begin();
+    start_scores(s, q, operand(m.k[0]));
+    products_wait<0>();
+    arrived(s);
+    if (lane == 0) barrier_arrive(&m.k_empty[0]);
+    /* The last keys come first: only there may some be missing. */
+    const int seen = (int)(a.keys - (int64_t)(steps - 1) * KEYS) - lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        if (i / 4 * 8 + i % 2 >= seen) s[i] = -INFINITY;
+    weigh<true>(x, s, shrink, a.unit);
+    round_weights(p, s);
+
+    for (int i = 1; i < steps; i++) {
+        const int at = i % STAGES, before = (i - 1) % STAGES;
+        barrier_wait(&m.k_full[at], i / STAGES & 1);
+        products_begin();
+        start_scores(s, q, operand(m.k[at]));
+        barrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
+        start_sums(acc, p, operand(m.v[before]));
+        products_wait<1>();
+        arrived(s);
+        if (lane == 0) barrier_arrive(&m.k_empty[at]);
+        const bool anew = weigh<false>(x, s, shrink, a.unit);
+        products_wait<0>();
+        arrived(acc);
+        arrived(p);
+        if (lane == 0) barrier_arrive(&m.v_empty[before]);
+        if (anew)
+#pragma unroll
+            for (int j = 0; j < 32; j++) acc[j] *= shrink[j / 2 % 2];
+        round_weights(p, s);
+    }
+    barrier_wait(&m.v_full[(steps - 1) % STAGES], (steps - 1) / STAGES & 1);
+    products_begin();
+    start_sums(acc, p, operand(m.v[(steps - 1) % STAGES]));
+    products_wait<0>();
+    arrived(acc);
+
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int64_t row = first + group * 64 + t / 32 * 16 + lane / 4 + 8 * r;
+        x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 1);
+        x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 2);
+        const float part = 1 / x.sum[r];
+        if (row >= a.queries) continue;
+        if (lse && lane % 4 == 0)
+            lse[(h * a.batch + b) * a.queries + row] = (x.max[r] * a.unit + log2f(x.sum[r])) * LN2;
+        bf16 *const to = o + ((b * a.queries + row) * a.heads + h) * D + lane % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < D / 8; j++)
+            *(unsigned *)&to[8 * j] = pack_bf16(acc[4 * j + 2 * r] * part, acc[4 * j + 2 * r + 1] * part);
+    }
+}
+#endif
+
+__global__ static void __launch_bounds__(FORWARD_THREADS, 1)
+    forward(bf16 *o, float *lse, const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
+            const __grid_constant__ CUtensorMap v, const forward_shape a)
+{
+#ifdef HOPPER
+    extern __shared__ unsigned char dynamic[];
+    forward_shared &m = aligned<forward_shared>(dynamic);
+    const int tiles = (int)((a.queries + QUERIES - 1) / QUERIES), steps = (int)((a.keys + KEYS - 1) / KEYS),
+              first = (int)(blockIdx.x % tiles) * QUERIES, h = (int)(blockIdx.x / tiles % a.heads),
+              b = (int)(blockIdx.x / tiles / a.heads);
+    if (threadIdx.x == 0) {
+        barrier_init(&m.q_full, 1);
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(&m.k_full[i], 1);
+            barrier_init(&m.v_full[i], 1);
+            barrier_init(&m.k_empty[i], 4 * GROUPS);
+            barrier_init(&m.v_empty[i], 4 * GROUPS);
+        }
+        barriers_are_made();
+    }
+    __syncthreads();
+    if (threadIdx.x < WARPGROUP) {
+        registers_fewer<32>();
+        if (threadIdx.x == 0) fetch_forward(m, q, k, v, h, first, b, steps);
+    } else {
+        registers_more<160>();
+        attend(m, o, lse, a, h, first, b, steps);
+    }
+#endif
+}
+
+/* ---- backward ------------------------------------------------------------------------------------------
+ *
+ * A block has 128 keys of a head and goes past all queries, 64 at a time. Two warpgroups of 64 keys each have
+ * Sᵀ = k qᵀ and dPᵀ = v doᵀ, whose registers are, rounded, the left operands of dv += Pᵀ do and dk += dSᵀ q.
+ * A third takes dSᵀ through shared memory, makes dqᵀ = kᵀ dSᵀ and leaves it as floats for a warp that has the
+ * copy engine add it to dq in global memory. Blocks do so in the order of their keys, one after the other for
+ * each 64 queries: the sums have one order, and are the same every time. A block that begins later is just so
+ * much behind the one before it, so only the first and the last wait: about 1 % of the time.
+ * In the fourth warpgroup a warp fetches q, do and the rows' sums, and two add dq. */
+
+enum {
+    PAST = 64,  /* queries of a step */
+    HELD = 128, /* keys of a block */
+    Q_STAGES = 3,
+    BACKWARD_THREADS = 4 * WARPGROUP,
+    DQ = PAST * D, /* floats of a step's dq */
+};
+
+/* Of two neighbouring queries: log2 of their sums of exponentials, and δ. Queries past the last have infinity
+ * and 0, which makes their weights and gradients 0. */
+struct alignas(16) row_pair {
+    float lse[2], delta[2];
+};
+
+struct backward_shared {
+    unsigned char k[HELD * ROW], v[HELD * ROW], q[Q_STAGES][PAST * ROW], dout[Q_STAGES][PAST * ROW];
+    unsigned char ds[2][HELD * PAST * sizeof(bf16)]; /* [keys,queries] */
+    float dq[2][DQ];                                 /* in the order of the registers that had it */
+    row_pair rows[Q_STAGES][PAST / 2];
+    uint64_t kv_full, full[Q_STAGES], empty[Q_STAGES], ds_full[2], ds_empty[2], dq_full[2], dq_empty[2];
+    int item;
+};
+
+struct backward_shape {
+    int rows, heads;
+    float scale;
+};
+
+__host__ __device__ static int tiles_of(int rows, int size)
+{
+    return (rows + size - 1) / size;
+}
+
+#ifdef HOPPER
+__device__ static void fetch_backward(backward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
+                                      const CUtensorMap &v, const CUtensorMap &dout, const row_pair *rows,
+                                      int h, int first, int steps)
+{
+    barrier_expect(&m.kv_full, 2 * HELD * ROW);
+    load_box(m.k, &k, &m.kv_full, h * D, first, 0);
+    load_box(m.v, &v, &m.kv_full, h * D, first, 0);
+    for (int i = 0; i < steps; i++) {
+        const int at = i % Q_STAGES;
+        barrier_wait(&m.empty[at], (i / Q_STAGES & 1) ^ 1);
+        barrier_expect(&m.full[at], 2 * PAST * ROW + (int)sizeof m.rows[0]);
+        load_box(m.q[at], &q, &m.full[at], h * D, i * PAST, 0);
+        load_box(m.dout[at], &dout, &m.full[at], h * D, i * PAST, 0);
+        load_bytes(m.rows[at], rows + ((int64_t)h * steps + i) * (PAST / 2), (int)sizeof m.rows[0],
+                   &m.full[at]);
+    }
+}
+
+/* Every second step's dq, when it is this block's turn. */
+__device__ static void add_dq(backward_shared &m, float *dq, int *turns, int which, int n, int steps)
+{
+    for (int i = which; i < steps; i += 2) {
+        barrier_wait(&m.dq_full[which], i / 2 & 1);
+        turn_wait(&turns[i], n);
+        store_floats(dq + (int64_t)i * DQ, m.dq[which], DQ * (int)sizeof(float), n > 0);
+        stores_wait();
+        turn_pass(&turns[i]);
+        barrier_arrive(&m.dq_empty[which]);
+    }
+}
+
+/* dqᵀ [64 channels, 64 queries] of each step */
+__device__ static void make_dq(backward_shared &m, int steps)
+{
+    const int t = threadIdx.x % WARPGROUP, warp = t / 32, lane = t % 32;
+    unsigned kt[HELD / 16][4];
+    float acc[32];
+    barrier_wait(&m.kv_full, 0);
+#pragma unroll
+    for (int c = 0; c < HELD / 16; c++) {
+        const int row = 16 * c + lane / 16 * 8 + lane % 8, piece = 2 * warp + lane / 8 % 2;
+        load_matrices_transposed(kt[c], m.k + row * ROW + (piece ^ row % 8) * 16);
+    }
+    for (int i = 0; i < steps; i++) {
+        const int at = i % 2, phase = i / 2 & 1;
+        barrier_wait(&m.ds_full[at], phase);
+        products_begin();
+        product<false, true>(acc, kt[0], operand(m.ds[at]));
+#pragma unroll
+        for (int c = 1; c < HELD / 16; c++)
+            product<true, true>(acc, kt[c], further(operand(m.ds[at]), 16 * ROW * c));
+        products_commit();
+        products_wait<0>();
+        arrived(acc);
+        if (lane == 0) barrier_arrive(&m.ds_empty[at]);
+        barrier_wait(&m.dq_empty[at], phase ^ 1);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            ((float4 *)m.dq[at])[j * WARPGROUP + t] =
+                make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]);
+        writes_to_engines();
+        __syncwarp();
+        if (lane == 0) barrier_arrive(&m.dq_full[at]);
+    }
+}
+
+/* sᵀ [64 keys, 64 queries] = rows of one tile times rows of another, both 64 channels long */
+__device__ static void start_scores(float (&s)[32], uint64_t a, uint64_t b)
+{
+    product<false, false, false>(s, a, b);
+#pragma unroll
+    for (int c = 1; c < D / 16; c++) product<true, false, false>(s, further(a, 32 * c), further(b, 32 * c));
+    products_commit();
+}
+
+/* acc [64 keys, 64 channels] += p [64 keys, 64 queries] times a tile of queries */
+__device__ static void start_sums(float (&acc)[32], const unsigned (&p)[16], uint64_t b)
+{
+#pragma unroll
+    for (int c = 0; c < PAST / 16; c++) product<true, true>(acc, &p[4 * c], further(b, 16 * ROW * c));
+    products_commit();
+}
+
+__device__ static void store_rows(bf16 *to, const float (&acc)[32], float scale, int row, int rows,
+                                  int stride)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        if (row + 8 * r < rows)
+#pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                *(unsigned *)&to[(int64_t)(row + 8 * r) * stride + 8 * j] =
+                    pack_bf16(acc[4 * j + 2 * r] * scale, acc[4 * j + 2 * r + 1] * scale);
+}
+
+__device__ static void make_dk_dv(backward_shared &m, bf16 *dk, bf16 *dv, const backward_shape &a, int h,
+                                  int first, int steps)
+{
+    const int group = threadIdx.x / WARPGROUP - 2, t = threadIdx.x % WARPGROUP, lane = t % 32;
+    const int mine =
+        group * 64 + t / 32 * 16 + lane / 4; /* the first of this thread's two keys of the block */
+    const uint64_t k = operand(m.k + group * 64 * ROW), v = operand(m.v + group * 64 * ROW);
+    const bool there[2] = {first + mine < a.rows, first + mine + 8 < a.rows}, whole = first + HELD <= a.rows;
+    const float unit = a.scale * LOG2E;
+    float s[32], dp[32], w[32], sum_k[32] = {}, sum_v[32] = {};
+    unsigned p[16], ds[16];
+    /* where this lane stores its row of matrices of dSᵀ */
+    const int row = group * 64 + t / 32 * 16 + lane % 16;
+    const int row_at = row * ROW, piece = lane / 16;
+
+    barrier_wait(&m.kv_full, 0);
+    barrier_wait(&m.full[0], 0);
+    products_begin();
+    start_scores(s, k, operand(m.q[0]));
+    products_wait<0>();
+    arrived(s);
+    for (int i = 0; i < steps; i++) {
+        const int at = i % Q_STAGES, next = (i + 1) % Q_STAGES;
+        const row_pair *const rows = m.rows[at] + lane % 4;
+        products_begin();
+        start_scores(dp, v, operand(m.dout[at]));
+#pragma unroll
+        for (int j = 0; j < PAST / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                w[4 * j + e] = power_of_2(fmaf(s[4 * j + e], unit, -rows[4 * j].lse[e % 2]));
+        if (!whole)
+#pragma unroll
+            for (int e = 0; e < 32; e++)
+                if (!there[e / 2 % 2]) w[e] = 0;
+#pragma unroll
+        for (int j = 0; j < 16; j++) p[j] = pack_bf16(w[2 * j], w[2 * j + 1]);
+        products_begin();
+        start_sums(sum_v, p, operand(m.dout[at]));
+        products_wait<1>();
+        arrived(dp);
+#pragma unroll
+        for (int j = 0; j < PAST / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) w[4 * j + e] *= dp[4 * j + e] - rows[4 * j].delta[e % 2];
+#pragma unroll
+        for (int j = 0; j < 16; j++) ds[j] = pack_bf16(w[2 * j], w[2 * j + 1]);
+        barrier_wait(&m.ds_empty[i % 2], (i / 2 & 1) ^ 1);
+#pragma unroll
+        for (int c = 0; c < PAST / 16; c++)
+            store_matrices(m.ds[i % 2] + row_at + ((2 * c + piece) ^ row % 8) * 16, &ds[4 * c]);
+        writes_to_engines();
+        __syncwarp();
+        if (lane == 0) barrier_arrive(&m.ds_full[i % 2]);
+        products_begin();
+        start_sums(sum_k, ds, operand(m.q[at]));
+        if (i + 1 < steps) {
+            barrier_wait(&m.full[next], (i + 1) / Q_STAGES & 1);
+            start_scores(s, k, operand(m.q[next]));
+        }
+        products_wait<0>();
+        arrived(s);
+        arrived(sum_k);
+        arrived(sum_v);
+        if (lane == 0) barrier_arrive(&m.empty[at]);
+    }
+    const int stride = a.heads * D;
+    const int64_t to = (int64_t)first * stride + h * D + lane % 4 * 2;
+    store_rows(dk + to, sum_k, a.scale, mine, a.rows - first, stride);
+    store_rows(dv + to, sum_v, 1, mine, a.rows - first, stride);
+}
+#endif
+
+/* turns: [0] which block is next; then one turn for each head's 64 queries. A block takes its number when it
+ * begins, so those whose turns it waits for have begun as well. */
+__global__ static void __launch_bounds__(BACKWARD_THREADS, 1)
+    backward(float *dq, bf16 *dk, bf16 *dv, int *turns, const row_pair *rows,
+             const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
+             const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap dout,
+             const backward_shape a)
+{
+#ifdef HOPPER
+    extern __shared__ unsigned char dynamic[];
+    backward_shared &m = aligned<backward_shared>(dynamic);
+    if (threadIdx.x == 0) {
+        m.item = atomicAdd(turns, 1);
+        barrier_init(&m.kv_full, 1);
+        for (int i = 0; i < Q_STAGES; i++) {
+            barrier_init(&m.full[i], 1);
+            barrier_init(&m.empty[i], 8);
+        }
+        for (int i = 0; i < 2; i++) {
+            barrier_init(&m.ds_full[i], 8);
+            barrier_init(&m.ds_empty[i], 4);
+            barrier_init(&m.dq_full[i], 4);
+            barrier_init(&m.dq_empty[i], 1);
+        }
+        barriers_are_made();
+    }
+    __syncthreads();
+    const int blocks = tiles_of(a.rows, HELD), steps = tiles_of(a.rows, PAST), h = m.item / blocks,
+              n = m.item % blocks, warpgroup = threadIdx.x / WARPGROUP;
+    if (warpgroup == 0) {
+        registers_fewer<24>();
+        const int warp = threadIdx.x / 32;
+        if (threadIdx.x % 32 == 0) {
+            if (warp == 0)
+                fetch_backward(m, q, k, v, dout, rows, h, n * HELD, steps);
+            else if (warp < 3)
+                add_dq(m, dq + (int64_t)h * steps * DQ, turns + 1 + h * steps, warp - 1, n, steps);
+        }
+    } else if (warpgroup == 1) {
+        registers_fewer<104>();
+        make_dq(m, steps);
+    } else {
+        registers_more<192>();
+        make_dk_dv(m, dk, dv, a, h, n * HELD, steps);
+    }
+#endif
+}
+
+/* row_pair of every head's queries, rounded up to whole tiles; eight threads for a head's row */
+__global__ static void row_sums(row_pair *pairs, const bf16 *dout, const bf16 *o, const float *lse, int rows,
+                                int heads, int padded)
+{
+    const int64_t i = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / 8;
+    const int row = (int)(i / heads), h = (int)(i % heads), part = threadIdx.x % 8;
+    float delta = 0;
+    if (row < rows) {
+        const int64_t at = ((int64_t)row * heads + h) * D + part * 8;
+        const pack<bf16> x = load_pack(dout + at), y = load_pack(o + at);
+        for (int j = 0; j < 8; j++) delta += to_float(x.v[j]) * to_float(y.v[j]);
+    }
+    for (int n = 4; n; n /= 2) delta += __shfl_xor_sync(0xffffffff, delta, n);
+    if (part == 0 && row < padded) {
+        row_pair &to = pairs[((int64_t)h * padded + row) / 2];
+        to.lse[row % 2] = row < rows ? lse[(int64_t)h * rows + row] * LOG2E : INFINITY;
+        to.delta[row % 2] = delta;
+    }
+}
+
+/* dq [rows,heads*64] = scale times the sums of a head's 64 queries, which lie as make_dq left them */
+__global__ static void __launch_bounds__(WARPGROUP)
+    round_dq(bf16 *dq, const float *sums, int rows, int heads, int steps, float scale)
+{
+    __shared__ float tile[PAST][D + 1];
+    const int t = threadIdx.x, lane = t % 32, i = blockIdx.x % steps, h = blockIdx.x / steps;
+    sums += (int64_t)blockIdx.x * DQ;
+    for (int j = 0; j < 8; j++) {
+        const float4 x = ((const float4 *)sums)[j * WARPGROUP + t];
+        const int channel = t / 32 * 16 + lane / 4, query = 8 * j + lane % 4 * 2;
+        tile[query][channel] = x.x;
+        tile[query + 1][channel] = x.y;
+        tile[query][channel + 8] = x.z;
+        tile[query + 1][channel + 8] = x.w;
+    }
+    __syncthreads();
+    for (int r = t / 8; r < PAST; r += WARPGROUP / 8) {
+        const int64_t row = (int64_t)i * PAST + r;
+        pack<bf16> x;
+        for (int j = 0; j < 8; j++) x.v[j] = from_float<bf16>(tile[r][t % 8 * 8 + j] * scale);
+        if (row < rows) store_pack(dq + (row * heads + h) * D + t % 8 * 8, x);
+    }
+}
+
+/* ---- on the host ----------------------------------------------------------------------------------------
+ */
+
+/* [batch*rows,heads*64] as boxes of `box` rows of a head: coordinates channel, row, sequence */
+static bool describe(struct kern *k, CUtensorMap *map, const struct tensor *t, int64_t batch, int box)
+{
+    static PFN_cuTensorMapEncodeTiled_v12000 encode;
+    if (!encode) {
+        void *f = NULL;
+        enum cudaDriverEntryPointQueryResult found;
+        if (!cuda_good(k, "attention",
+                       cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000,
+                                                        cudaEnableDefault, &found)))
+            return false;
+        encode = (PFN_cuTensorMapEncodeTiled_v12000)f;
+    }
+    const cuuint64_t width = (cuuint64_t)t->shape[1], rows = (cuuint64_t)(t->shape[0] / batch);
+    const cuuint64_t sizes[] = {width, rows, (cuuint64_t)batch};
+    const cuuint64_t strides[] = {width * sizeof(bf16), rows * width * sizeof(bf16)};
+    const cuuint32_t boxes[] = {D, (cuuint32_t)box, 1}, steps[] = {1, 1, 1};
+    const CUresult e = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, t->data, sizes, strides, boxes, steps,
+                              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (e == CUDA_SUCCESS) return true;
+    kern_fail(k, "attention: no tensor map for %lld rows of %lld on %s (error %d)", (long long)t->shape[0],
+              (long long)t->shape[1], k->device, (int)e);
+    return false;
+}
+
+bool attention_has_hopper(struct kern *k)
+{
+    int major = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda_of(k)->index);
+    return major == 9;
+}
+
+void attention_forward_hopper(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
+                              const struct tensor *kk, const struct tensor *v,
+                              const struct attention_shape *s)
+{
+    CUtensorMap qm, km, vm;
+    if (!describe(k, &qm, q, s->batch, QUERIES) || !describe(k, &km, kk, s->batch, KEYS) ||
+        !describe(k, &vm, v, s->batch, KEYS))
+        return;
+    const forward_shape a = {s->queries, s->keys, s->batch, s->heads, s->scale * LOG2E};
+    const int bytes = (int)sizeof(forward_shared) + ALIGN;
+    cudaFuncSetAttribute(forward, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    forward<<<(unsigned)(ceil_div(s->queries, QUERIES) * s->heads * s->batch), FORWARD_THREADS, bytes,
+              stream_of(k)>>>((bf16 *)o->data, lse ? (float *)lse->data : NULL, qm, km, vm, a);
+    cuda_good(k, "attention_forward", cudaGetLastError());
+}
+
+void attention_backward_hopper(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
+                               const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
+                               const struct tensor *q, const struct tensor *kk, const struct tensor *v,
+                               int heads, float scale)
+{
+    const int rows = (int)q->shape[0], steps = tiles_of(rows, PAST), blocks = tiles_of(rows, HELD),
+              padded = steps * PAST;
+    float *sums = (float *)cuda_scratch(k, DT_F32, (int64_t)heads * steps * DQ);
+    row_pair *pairs = (row_pair *)cuda_scratch(k, DT_F32, (int64_t)heads * padded * 2);
+    int *turns = (int *)cuda_scratch(k, DT_I32, (int64_t)heads * steps + 1);
+    CUtensorMap qm, km, vm, dm;
+    if (!sums || !pairs || !turns || !describe(k, &qm, q, 1, PAST) || !describe(k, &km, kk, 1, HELD) ||
+        !describe(k, &vm, v, 1, HELD) || !describe(k, &dm, dout, 1, PAST) ||
+        !cuda_good(k, "attention_backward",
+                   cudaMemsetAsync(turns, 0, ((size_t)heads * steps + 1) * sizeof(int), stream_of(k))))
+        return;
+    row_sums<<<(unsigned)ceil_div((int64_t)padded * heads * 8, 256), 256, 0, stream_of(k)>>>(
+        pairs, (const bf16 *)dout->data, (const bf16 *)o->data, (const float *)lse->data, rows, heads,
+        padded);
+    const backward_shape a = {rows, heads, scale};
+    const int bytes = (int)sizeof(backward_shared) + ALIGN;
+    cudaFuncSetAttribute(backward, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    backward<<<(unsigned)(blocks * heads), BACKWARD_THREADS, bytes, stream_of(k)>>>(
+        sums, (bf16 *)dk->data, (bf16 *)dv->data, turns, pairs, qm, km, vm, dm, a);
+    round_dq<<<(unsigned)(steps * heads), WARPGROUP, 0, stream_of(k)>>>((bf16 *)dq->data, sums, rows, heads,
+                                                                        steps, scale);
+    cuda_good(k, "attention_backward", cudaGetLastError());
+}
