@@ -440,15 +440,20 @@ void filter_emit(struct frame *f)
     }
 }
 
+void filter_emit_text(const char *line)
+{
+    puts(line);
+    flush_text();
+    filter.done++;
+}
+
 void filter_emit_line(json_t *object_stolen)
 {
     char *line = json_dumps(object_stolen, JSON_COMPACT);
     json_decref(object_stolen);
     if (!line) die("out of memory");
-    puts(line);
+    filter_emit_text(line);
     free(line);
-    flush_text();
-    filter.done++;
 }
 
 int filter_finish(void)

@@ -84,6 +84,7 @@ bool filter_next(struct frame *f);
 json_t *filter_input_settings(void);          /* of the stream being read, borrowed; NULL: none known */
 void filter_emit(struct frame *f);            /* write a record to stdout; counts it as done */
 void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it as done */
+void filter_emit_text(const char *line);      /* the same of one that is text already, without its line end */
 int filter_finish(void);                      /* returns the exit code */
 
 /* A record failed: this is said with its key, and counted; with --strict the program ends. */

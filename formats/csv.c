@@ -3,7 +3,6 @@
 
 #include <csv.h>
 #include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,14 +88,21 @@ static bool is_line_end(char c)
     return c == '\n' || c == '\r';
 }
 
-/* Moves n bytes on, of which only the last may be a line end. */
+/* Moves n bytes on, at least 1, of which only the last may be a line end. */
 static void move_on(struct csv_state *s, size_t n)
 {
-    for (; n; n--) {
-        char byte = s->block[s->used++];
-        s->line += byte == '\r' || (byte == '\n' && s->last != '\r');
-        s->last = byte;
-    }
+    char before = n > 1 ? s->block[s->used + n - 2] : s->last;
+    s->used += n;
+    s->last = s->block[s->used - 1];
+    s->line += s->last == '\r' || (s->last == '\n' && before != '\r');
+}
+
+/* How many bytes there are up to the next line end, which is included; all n when there is none. */
+static size_t up_to_line_end(const char *from, size_t n)
+{
+    const char *newline = memchr(from, '\n', n), *end = newline ? newline + 1 : from + n;
+    const char *carriage = memchr(from, '\r', (size_t)(end - from));
+    return (size_t)((carriage ? carriage + 1 : end) - from);
 }
 
 /* More bytes in block; 0 at the end of the file, -1 with errno. */
@@ -126,7 +132,6 @@ static enum csv_got read_row(struct csv *c)
             return s->row_done ? CSV_ROW : CSV_END;
         }
         const char *from = s->block + s->used;
-        size_t n = 0, left = s->have - s->used;
         if (bytes == 0) {
             if (is_line_end(*from)) {
                 move_on(s, 1);
@@ -134,8 +139,7 @@ static enum csv_got read_row(struct csv *c)
             }
             c->line = s->line;
         }
-        while (n < left && !is_line_end(from[n])) n++;
-        n += n < left;
+        size_t n = up_to_line_end(from, s->have - s->used);
         if ((bytes += n) > CSV_MAX_ROW)
             return damaged(c, c->line,
                            "a row of more than 16 MiB starts here: a quote that is never closed?");
@@ -147,13 +151,32 @@ static enum csv_got read_row(struct csv *c)
     return CSV_ROW;
 }
 
+/* The shortest forms of code points up to 10FFFF, surrogates left out (RFC 3629). */
+static bool is_utf8(const char *text, size_t n)
+{
+    const uint8_t *p = (const uint8_t *)text, *end = p + n;
+    while (p < end) {
+        uint64_t eight;
+        if (end - p >= 8 && (memcpy(&eight, p, 8), !(eight & 0x8080808080808080))) {
+            p += 8;
+            continue;
+        }
+        int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : *p >= 0xe0 && *p < 0xf0 ? 2 : 3;
+        if (more == 3 && (*p < 0xf0 || *p > 0xf4)) return false;
+        if (end - p <= more) return false;
+        uint8_t low = *p == 0xe0 ? 0xa0 : *p == 0xf0 ? 0x90 : 0x80; /* of the second byte */
+        uint8_t high = *p == 0xed ? 0x9f : *p == 0xf4 ? 0x8f : 0xbf;
+        for (p++; more > 0; more--, p++, low = 0x80, high = 0xbf)
+            if (*p < low || *p > high) return false;
+    }
+    return true;
+}
+
 /* Its fields as strings, or false: it cannot be a row of text. */
 static bool point_at_fields(struct csv *c)
 {
     struct csv_state *s = c->state;
-    json_t *probe = json_stringn(s->text, s->length); /* refuses what is not UTF-8 */
-    json_decref(probe);
-    if (!probe) return refuse(c, c->line, "not UTF-8");
+    if (!is_utf8(s->text, s->length)) return refuse(c, c->line, "not UTF-8");
     if (s->fields != c->columns)
         return refuse(c, c->line, "%d fields under %d columns", s->fields, c->columns);
     char *next = s->text;

@@ -1,6 +1,7 @@
 /* The CSV reader: what RFC 4180 allows, what it does not, and where the message says it is. */
 #include "formats/csv.h"
 
+#include <jansson.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -125,6 +126,38 @@ static void test_block_borders(void)
     ok(good == tried, "%d of %d positions of a row over a block's border", good, tried);
 }
 
+/* What counts as UTF-8, against another judge: every start of a sequence, with what borders on being right.
+ */
+static void test_utf8(void)
+{
+    static const uint8_t next[] = {'x', 0x80, 0xc0, 0x7f, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xff};
+    enum { THIRD = sizeof next, FOURTH = 3, TRIED = 128 * 256 * THIRD * FOURTH };
+    char *text = malloc(2 + 16 * (size_t)TRIED);
+    bool *sound = calloc(TRIED, sizeof *sound);
+    size_t n = (size_t)sprintf(text, "a\n"), rows = 0, good = 0, accepted = 0, at = 0;
+    for (int i = 0; i < TRIED; i++) {
+        uint8_t four[] = {(uint8_t)(128 + i % 128), (uint8_t)(i / 128), next[i / 32768 % THIRD],
+                          next[i / 32768 / THIRD]};
+        if (!four[1] || strchr("\"\r\n,", four[1])) continue;
+        size_t length = (size_t)sprintf(text + n, "%.*s%.4s", i % 11, "0123456789", (char *)four);
+        json_t *judge = json_stringn(text + n, length);
+        sound[rows++] = judge;
+        json_decref(judge);
+        n += length;
+        text[n++] = '\n';
+    }
+    struct csv *c = open_bytes(text, n);
+    for (enum csv_got got; (got = csv_next(c)) > CSV_END; at++) {
+        good += (got == CSV_ROW) == sound[at];
+        accepted += got == CSV_ROW;
+    }
+    ok(at == rows && good == rows && accepted > 1000 && accepted < rows / 10,
+       "%zu sequences of bytes, %zu of them UTF-8, as jansson finds", rows, accepted);
+    csv_close(c);
+    free(sound);
+    free(text);
+}
+
 static void test_columns(void)
 {
     struct csv *c = open_bytes(TEXT("video,motion score,camera_motion,,\n"));
@@ -154,6 +187,7 @@ int main(void)
     test_mistakes();
     test_quote_never_closed();
     test_block_borders();
+    test_utf8();
     test_columns();
     test_numbers();
     return done();

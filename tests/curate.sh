@@ -64,6 +64,95 @@ ok 'the first row of a video that is kept wins' '
     curate again.csv 2>err >out
     grep -c . out | grep -qx 2; head -n 1 out | grep -q first; grep -q "2 kept.* 1 again" err'
 
+ok 'what is dropped is listed with its rule, and the first few files that are missing or there twice are named' '
+    curate --videos clips --dropped dropped.jsonl openvid.csv >out 2>err
+    printf "%s %s\n" edge-high missing still motion ugly aesthetic short seconds long seconds empty motion word aesthetic nan motion inf motion text missing |
+        sed "s/\(.*\) \(.*\)/{\"key\":\"\1.mp4\",\"rule\":\"\2\"}/" >want
+    diff want dropped.jsonl
+    grep -qx "curate: edge-high.mp4: not there" err; grep -qx "curate: text.mp4: not there" err
+    curate again.csv 2>err >out; grep -qx "curate: a: again" err
+    rows 1000 >absent.csv; curate --videos clips absent.csv 2>err >out; [ "$(grep -c "not there" err)" = 11 ]
+    fails 1 curate --dropped nowhere/x openvid.csv; grep -q "nowhere/x: No such file" err
+    echo "\"" >>absent.csv; fails 1 curate --dropped half absent.csv >out; [ ! -e half ]; [ -z "$(find . -name ".tmp*")" ]'
+
+# OpenVid_partN.zip, flat and in folders, stored and deflated, one cut into three: clips c01 .. c40, some of them twice.
+make_zips() {
+    need python3
+    rm -rf zips; mkdir -p zips/more
+    cat >zips.py <<'END'
+import zipfile, random
+def content(i): return random.Random(i).randbytes(500 * i) + b"x" * 3000
+def write(name, members, folder="", method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile("zips/" + name, "w", method) as z:
+        if folder: z.mkdir(folder) if hasattr(z, "mkdir") else z.writestr(folder + "/", b"")
+        for i in members: z.writestr((folder + "/" if folder else "") + "c%02d.mp4" % i, content(abs(i)))
+write("OpenVid_part2.zip", range(1, 11), method=zipfile.ZIP_STORED)
+write("OpenVid_part10.zip", range(8, 21), "video")
+write("more/OpenVid_part11.zip", range(21, 31))
+write("whole", range(31, 41), "a/b")
+for i in range(1, 41): open("real/c%02d.mp4" % i, "wb").write(content(i))
+END
+    rm -rf real; mkdir real
+    python3 zips.py
+    split -b 80000 zips/whole zips/OpenVid_part3_part
+    rm zips/whole
+    { echo "$header"; seq 40 -1 1 | awk '{ printf "c%02d.mp4,caption %d,%d,2,,,,,10\n", $1, $1, $1 % 4 ? 6 : 4 }'; } >forty.csv
+}
+zipped() { curate --videos "$1" --zips zips forty.csv; }
+
+ok 'with --zips the clips that are kept are unpacked, and no other' '
+    make_zips; [ "$(ls zips/*_part3_part* | wc -l)" = 3 ]
+    zipped u1 2>err >out
+    seq 40 -1 1 | awk "\$1 % 4 { printf \"c%02d.mp4\n\", \$1 }" >want.keys; keys out | diff want.keys -
+    sort want.keys >names; ls u1 | diff names -
+    while read -r clip; do cmp "u1/$clip" "real/$clip"; done <names
+    grep -q "4 archives: 30 clips unpacked, 0 there already, 2 again" err
+    grep -qx "curate: c09.mp4: again in OpenVid_part10.zip: the first is kept" err
+    grep -q "40 rows: 30 kept; dropped: 0 by motion, 10 by aesthetic" err
+    grep -q "\"path\":\"u1/c39.mp4\"" out'
+ok 'a second time nothing is unpacked; what is cut short is unpacked anew' '
+    make_zips; zipped u2 2>err >want.out
+    zipped u2 2>err >out; diff want.out out; grep -q "0 clips unpacked, 30 there already" err
+    echo cut >u2/c22.mp4; rm u2/c31.mp4
+    zipped u2 2>err >out; diff want.out out; grep -q "2 clips unpacked, 28 there already" err
+    cmp u2/c22.mp4 real/c22.mp4; cmp u2/c31.mp4 real/c31.mp4
+    rm -r zips; mkdir zips; fails 1 zipped u2 >out; grep -q "zips: no \*.zip and no \*_partaa" err'
+ok 'what no archive has is named and left out, unless the folder has it already' '
+    make_zips; rm zips/OpenVid_part2.zip; mkdir u3; cp real/c01.mp4 u3
+    zipped u3 2>err >out
+    seq 40 -1 1 | awk "\$1 % 4 && (\$1 > 7 || \$1 == 1) { printf \"c%02d.mp4\n\", \$1 }" >want.keys; keys out | diff want.keys -
+    grep -qx "curate: c07.mp4: not there" err; grep -q "25 kept.* 5 not there" err'
+ok 'a damaged clip, archive or piece is named; the rest comes through, and nothing is half there' '
+    make_zips; at=$(grep -abo c05.mp4 zips/OpenVid_part2.zip | head -n 1 | cut -d: -f1)
+    printf X | dd of=zips/OpenVid_part2.zip bs=1 seek=$((at + 100)) conv=notrunc 2>/dev/null
+    head -c 2000 zips/OpenVid_part10.zip >short; mv short zips/OpenVid_part10.zip
+    fails 1 zipped u4 >out
+    grep -qx "curate: c05.mp4: zips/OpenVid_part2.zip: its bytes do not match their checksum" err
+    grep -q "^curate: zips/OpenVid_part10.zip: not a zip archive, or one that was cut short" err
+    [ "$(wc -l <out)" = 22 ]; fails 1 grep -q c05 out; [ ! -e u4/c05.mp4 ]; [ -z "$(find u4 -name ".tmp*")" ]
+    make_zips; rm zips/OpenVid_part3_partab; fails 1 zipped u5 >out; grep -q "OpenVid_part3_partac: the piece before it is missing" err
+    make_zips; rm zips/OpenVid_part3_partac; fails 1 zipped u6 >out; grep -q "OpenVid_part3_partaa: not a zip archive" err; [ "$(wc -l <out)" = 23 ]'
+ok 'names cannot lead out of the folder' '
+    need python3
+    rm -rf zips; mkdir -p zips deep/er; python3 -c "
+import zipfile
+with zipfile.ZipFile(\"zips/a.zip\", \"w\") as z:
+    for name in \"../../evil.mp4\", \"/abs/olute.mp4\", \"x/..\", \"../\": z.writestr(name, b\"evil\")"
+    { echo video,caption; printf "%s,c\n" evil.mp4 olute.mp4 ../../evil.mp4 .. . /etc/x; } >evil.csv
+    fails 1 curate --no-filter --videos deep/er --zips zips evil.csv >out
+    [ "$(grep -c "no plain file name" err)" = 4 ]; keys out | tr "\n" " " | grep -qx "evil.mp4 olute.mp4 "
+    ls -A deep deep/er >got; printf "%s\n" deep: er "" deep/er: evil.mp4 olute.mp4 | diff - got; [ ! -e evil.mp4 ]'
+ok 'a full disk leaves no part of a clip' '
+    make_zips
+    fails 1 sh -c "ulimit -f 8; curate --videos u7 --zips zips forty.csv" >out
+    grep -q "curate: c39.mp4: .*File too large" err; [ -z "$(find u7 -size +8 -o -name ".tmp*")" ]; cmp u7/c01.mp4 real/c01.mp4'
+ok 'the split of what was unpacked is that of the files, in whatever order archives and rows come' '
+    make_zips; curate --videos u8 --zips zips --split val --fraction 0.3 forty.csv 2>err | keys /dev/stdin | sort >val
+    [ "$(wc -l <val)" = 9 ]; curate --videos u8 --split val --fraction 0.3 forty.csv 2>err | keys /dev/stdin | sort | diff val -
+    mv zips/OpenVid_part2.zip zips/z.zip; { echo "$header"; sed 1d forty.csv | sort; } >sorted.csv
+    curate --videos u9 --zips zips --split val --fraction 0.3 sorted.csv 2>err | keys /dev/stdin | diff val -
+    { curate --videos u9 --zips zips --split train --fraction 0.3 forty.csv 2>err | keys /dev/stdin; cat val; } | sort >all; seq 40 -1 1 | awk "\$1 % 4 { printf \"c%02d.mp4\n\", \$1 }" | sort | diff - all'
+
 ok 'val is floor(0.05 N), and the parts are disjoint and complete' '
     for n in 0 1 19 20 21 39 40 1000 14857; do
         rows $n >all.csv
@@ -112,7 +201,7 @@ ok 'wrong usage is 2, also options that would do nothing' '
     fails 2 curate --split test openvid.csv; fails 2 curate --split val --fraction 2 openvid.csv
     fails 2 curate --fraction 0.1 openvid.csv; fails 2 curate --split-seed 3 openvid.csv
     fails 2 curate --no-filter --min-motion 3 openvid.csv; fails 2 curate --min-seconds 9 --max-seconds 8 openvid.csv
-    fails 2 curate openvid.csv openvid.csv; fails 2 curate --min-motion x openvid.csv; fails 2 curate --fast'
+    fails 2 curate --zips zips openvid.csv; fails 2 curate openvid.csv openvid.csv; fails 2 curate --min-motion x openvid.csv; fails 2 curate --fast'
 ok 'help and version' 'curate --help | grep -q "usage: curate"; curate --version | grep -q "^curate (sluice)"'
 ok 'a full disk is noticed, a reader that leaves is not' '
     [ -e /dev/full ] || { echo "no /dev/full here"; exit 77; }
