@@ -8,6 +8,7 @@
 
 #include "filters/filter.h"
 #include "formats/atomic.h"
+#include "formats/made.h"
 #include "formats/mp4.h"
 #include "formats/sheet.h"
 
@@ -20,12 +21,12 @@ static const char help[] =
     "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos  [none]\n"
     "COMMON\n"
     "stdin   video U8 [F,H,W,3], RGB, H and W even\n"
-    "stdout  JSON lines: key, path (of the mp4), fps (its), frames, and the rest of meta; a path that came in\n"
-    "        is called source\n"
+    "stdout  JSON lines: key, path (of the mp4), fps (its), frames, bytes and crc32c (the file's), and the rest of\n"
+    "        meta; a path that came in is called source\n"
     "files   yuv420p, BT.709; libx264 at crf 18. Bytes of a key outside A-Za-z0-9._- become %XX in the name\n"
     "exit    0 every video written, 1 something failed, a duplicate key included, 2 wrong usage\n"
     "e.g.    vae-decode -m CogVideoX-5b <latents.mp | encode-mp4 -o videos/ --sheet videos.png >videos.jsonl\n"
-    "see also: vae-decode, decode, grade\n";
+    "see also: vae-decode, decode, collect, grade\n";
 
 static const char *folder, *codec, *sheet_path;
 static double fps = 8;
@@ -54,13 +55,19 @@ static bool name_file(struct frame *f, json_t *seen, char *path, size_t size)
     return !why;
 }
 
-static json_t *list_line(struct frame *f, const char *path, int64_t frames)
+/* NULL with the reason in why: the file cannot be read back. */
+static json_t *list_line(struct frame *f, const char *path, int64_t frames, char *why, size_t size)
 {
+    int64_t bytes;
+    uint32_t crc;
+    if (!file_checksum(path, &bytes, &crc, why, size)) return NULL;
     json_t *line = filter_record_json(f), *source = json_object_get(line, "path");
     if (source && !json_object_get(line, "source")) json_object_set(line, "source", source);
     json_object_set_new(line, "path", json_string(path));
     json_object_set_new(line, "fps", json_real(fps));
     json_object_set_new(line, "frames", json_integer(frames));
+    json_object_set_new(line, "bytes", json_integer(bytes));
+    json_object_set_new(line, "crc32c", json_integer(crc));
     return line;
 }
 
@@ -81,13 +88,15 @@ int main(int argc, char **argv)
     json_t *seen = json_object();
     while (filter_next(&f)) {
         struct tensor *video = frame_want(&f, "video", DT_U8, 4);
+        json_t *line = NULL;
         if (!video || !name_file(&f, seen, path, sizeof path)) {
             filter_fail(&f, "%s", f.error);
         } else if (!mp4_write(path, video, encoder, fps, why, sizeof why) ||
-                   (sheet_path && !sheet_add(&sheet, video, why, sizeof why))) {
+                   (sheet_path && !sheet_add(&sheet, video, why, sizeof why)) ||
+                   !(line = list_line(&f, path, video->shape[0], why, sizeof why))) {
             filter_fail(&f, "%s", why);
         } else {
-            filter_emit_line(list_line(&f, path, video->shape[0]));
+            filter_emit_line(line);
         }
     }
     if (sheet_path && !sheet.rows) say(sheet_path, "no video, so no contact sheet");

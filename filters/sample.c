@@ -215,7 +215,8 @@ int main(int argc, char **argv)
         json_object_set_new(filter.settings, "size",
                             json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
                                          (long long)s.dit->c.sample_height * 8));
-    provenance = json_deep_copy(filter.settings);
+    provenance = json_pack("{s:s}", "version", SLUICE_VERSION);
+    json_object_update(provenance, filter.settings);
     json_object_del(provenance, "keep");
 
     while (filter_next(&f)) {

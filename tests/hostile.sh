@@ -27,6 +27,7 @@ row() {
     sample)     input=embeds arguments="$compute --frames 5 --size 48x32 --steps 2" ;;
     encode-mp4) input=video arguments='-o videos' out=text ;;
     grade)      input=video arguments='-m random:owl-tiny --device cpu --threads 1 --task pc --frames 3 --max-new-tokens 2 --csv scores.csv' out=text ;;
+    collect)    input=prompts arguments='--missing nothing-yet.jsonl' out=text ;;
     compare)    input=scores arguments='--base base --format json base=/dev/stdin' out=text ;;
     report)     input=scores arguments='--base base base=/dev/stdin' out=text ;;
     plot)       input=metrics arguments='--format svg' out=text ;;
