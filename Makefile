@@ -14,7 +14,7 @@
 # SAN=address,undefined       sanitized, in a build folder of its own: make SAN=address,undefined test
 # CC=clang CXX=clang++        another compiler
 
-FILTERS := curate decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade collect compare plot report \
+FILTERS := curate prompts decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade collect compare plot report \
            show tensor-gen tensor-eq model-init model-convert
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.

@@ -253,6 +253,16 @@ void csv_close(struct csv *c)
     free(c->column), free(c->field), free(c);
 }
 
+bool csv_missing(const char *field)
+{
+    static const char *const missing[] = {"",     "#N/A",   "#N/A N/A", "#NA",  "-1.#IND", "-1.#QNAN", "-NaN",
+                                          "-nan", "1.#IND", "1.#QNAN",  "<NA>", "N/A",     "NA",       "NULL",
+                                          "NaN",  "None",   "n/a",      "nan",  "null"};
+    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++)
+        if (!strcmp(field, missing[i])) return true;
+    return false;
+}
+
 bool csv_number(const char *field, double *value)
 {
     char *end;

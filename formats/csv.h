@@ -40,6 +40,9 @@ enum csv_got csv_next(struct csv *c);
 /* The column's index, or -1. A space and an underscore are equal: "motion score" finds motion_score. */
 int csv_column(const struct csv *c, const char *name);
 
+/* What pandas takes for a missing cell unless told otherwise: "", "NA", "None", "null", .. */
+bool csv_missing(const char *field);
+
 /* A plain finite decimal number and nothing else; false leaves *value alone. */
 bool csv_number(const char *field, double *value);
 

@@ -17,6 +17,7 @@ row() {
     input=none arguments='' out=frames
     case $1 in
     curate)     input=clips.csv arguments=--no-filter out=text ;;
+    prompts)    input=clips.csv out=text ;;
     decode)     input=clips arguments='--frames 5 --size 48x32' ;;
     vae-encode) input=video arguments=$compute ;;
     vae-decode) input=latents arguments=$compute ;;
@@ -55,7 +56,7 @@ make_inputs() {
     for name in video latents prompts embeds training clips; do
         (cd "$work" && cat $name.0 $name.1 $name.2 $name.3 >$name)
     done
-    { echo video,caption; seq 2000 | sed 's/.*/&.mp4,"a kettle, take &, boils"/'; } >clips.csv
+    { echo video,caption,upsampled_caption; seq 2000 | sed 's/.*/&.mp4,"a kettle, take &, boils","a long text &"/'; } >clips.csv
     encode-mp4 -o clip <video.0
     mv clip/*.mp4 clip.mp4
     pack -o store <training

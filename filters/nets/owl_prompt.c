@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/csv.h"
 #include "formats/error.h"
 
 /* ---- ids ----------------------------------------------------------------------------------------------- */
@@ -87,17 +88,6 @@ static const struct task {
      "\"?\nChoose 0 if not, 1 if valid, or 2 if indeterminate. \nAI: "},
 };
 
-/* What pandas takes for a missing cell unless told otherwise. */
-static bool is_missing(const char *text)
-{
-    static const char *const missing[] = {"",     "#N/A",   "#N/A N/A", "#NA",  "-1.#IND", "-1.#QNAN", "-NaN",
-                                          "-nan", "1.#IND", "1.#QNAN",  "<NA>", "N/A",     "NA",       "NULL",
-                                          "NaN",  "None",   "n/a",      "nan",  "null"};
-    for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++)
-        if (!strcmp(text, missing[i])) return true;
-    return false;
-}
-
 bool owl_prompt_ids(const struct tokenizer *t, const char *task, const char *text, int32_t **ids, int *count,
                     char *err, size_t errlen)
 {
@@ -110,7 +100,7 @@ bool owl_prompt_ids(const struct tokenizer *t, const char *task, const char *tex
     if (k->after) find_medium(text, &medium);
     if (medium)
         return fail(err, errlen, "the text holds %s, which stands for something to look at", medium->text);
-    if (k->after && is_missing(text)) text = "nan";
+    if (k->after && csv_missing(text)) text = "nan";
     if (asprintf(&prompt, "%s%s%s%s", head, k->before, k->after ? text : "", k->after ? k->after : "") < 0)
         return fail(err, errlen, "out of memory");
     bool good = owl_ids(t, prompt, ids, count, err, errlen);
