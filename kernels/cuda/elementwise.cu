@@ -1,9 +1,6 @@
-/* Operations that go over their elements one by one. Bound by memory: a thread asks for all that it works on
- * before it uses any of it. Inputs may be the output. */
+/* Operations that go over their elements one by one. */
 #include "kernels/cuda/activations.h"
-#include "kernels/cuda/runs.h"
-
-enum { THREADS = 256, AHEAD = 4 };
+#include "kernels/cuda/map.h"
 
 struct add_of {
     __device__ float operator()(float a, float b) const { return a + b; }
@@ -25,56 +22,6 @@ struct gelu_mul {
 struct silu_mul {
     __device__ float operator()(float a, float b) const { return silu(a) * b; }
 };
-
-/* y[i] = f(a[i], b[i]) for n runs, and `rest` more values; b is read when TWO. */
-template <typename T, int N, bool TWO, typename F>
-__global__ static void __launch_bounds__(THREADS) map(T *y, const T *a, const T *b, int64_t n, int rest, F f)
-{
-    const int64_t first = (int64_t)blockIdx.x * (THREADS * AHEAD) + threadIdx.x;
-    run<T, N> x[AHEAD], z[AHEAD];
-#pragma unroll
-    for (int i = 0; i < AHEAD; i++) {
-        const int64_t at = first + i * THREADS;
-        if (at >= n) break;
-        x[i] = load<N>(a + at * N);
-        if (TWO) z[i] = load<N>(b + at * N);
-    }
-#pragma unroll
-    for (int i = 0; i < AHEAD; i++) {
-        const int64_t at = first + i * THREADS;
-        if (at >= n) break;
-        for (int j = 0; j < N; j++)
-            x[i].v[j] = from_float<T>(f(to_float(x[i].v[j]), TWO ? to_float(z[i].v[j]) : 0));
-        store<N>(y + at * N, x[i]);
-    }
-    if (blockIdx.x == 0 && threadIdx.x < rest) {
-        const int64_t at = n * N + threadIdx.x;
-        y[at] = from_float<T>(f(to_float(a[at]), TWO ? to_float(b[at]) : 0));
-    }
-}
-
-template <typename T, bool TWO, typename F>
-static void map_as(struct kern *k, const char *what, struct tensor *y, const struct tensor *a,
-                   const struct tensor *b, F f)
-{
-    const int64_t count = tensor_count(y), runs = count / pack<T>::N;
-    const T *from = (const T *)a->data, *other = TWO ? (const T *)b->data : NULL;
-    if (count == 0) return;
-    if (runs && aligned(y->data, 16) && aligned(from, 16) && aligned(other, 16))
-        map<T, pack<T>::N, TWO><<<(unsigned)ceil_div(runs, THREADS * AHEAD), THREADS, 0, stream_of(k)>>>(
-            (T *)y->data, from, other, runs, (int)(count % pack<T>::N), f);
-    else
-        map<T, 1, TWO><<<(unsigned)ceil_div(count, THREADS * AHEAD), THREADS, 0, stream_of(k)>>>(
-            (T *)y->data, from, other, count, 0, f);
-    cuda_good(k, what, cudaGetLastError());
-}
-
-template <bool TWO, typename F>
-static void map_all(struct kern *k, const char *what, struct tensor *y, const struct tensor *a,
-                    const struct tensor *b, F f)
-{
-    CALL_BY_DTYPE(y->dtype, T, map_as<T, TWO>(k, what, y, a, b, f));
-}
 
 extern "C" void cuda_add(struct kern *k, struct tensor *y, const struct tensor *x)
 {
@@ -109,24 +56,26 @@ extern "C" void cuda_silu_mul_forward(struct kern *k, struct tensor *y, const st
 
 /* ---- a gate for each column --------------------------------------------------------------------------- */
 
-/* out = gate ⊙ y, to which x is added when ADDS: a thread has N columns of AHEAD rows. */
+enum { ROWS = 4 };
+
+/* out = gate ⊙ y, to which x is added when ADDS: a thread has N columns of ROWS rows. */
 template <typename T, int N, bool ADDS>
 __global__ static void gated(T *out, const T *x, const T *y, const T *__restrict__ gate, int64_t rows,
                              int64_t width)
 {
-    const int64_t row = (int64_t)blockIdx.x * AHEAD,
+    const int64_t row = (int64_t)blockIdx.x * ROWS,
                   col = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * N;
-    run<T, N> a[AHEAD], b[AHEAD];
+    run<T, N> a[ROWS], b[ROWS];
     if (col >= width) return;
     const run<T, N> g = load<N>(gate + col);
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) {
+    for (int i = 0; i < ROWS; i++) {
         if (row + i >= rows) break;
         b[i] = load<N>(y + (row + i) * width + col);
         if (ADDS) a[i] = load<N>(x + (row + i) * width + col);
     }
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) {
+    for (int i = 0; i < ROWS; i++) {
         if (row + i >= rows) break;
         for (int j = 0; j < N; j++)
             b[i].v[j] =
@@ -144,7 +93,7 @@ static void gate_all(struct kern *k, const char *what, struct tensor *out, const
     const bool wide = in_runs(width, out, x, y, gate);
     if (rows == 0 || width == 0) return;
     CALL_IN_RUNS(out->dtype, wide, T, N,
-                 const dim3 grid((unsigned)ceil_div(rows, AHEAD), (unsigned)ceil_div(width / N, COLUMNS));
+                 const dim3 grid((unsigned)ceil_div(rows, ROWS), (unsigned)ceil_div(width / N, COLUMNS));
                  gated<T, N, ADDS>
                  <<<grid, COLUMNS, 0, stream_of(k)>>>((T *)out->data, (const T *)x->data, (const T *)y->data,
                                                       (const T *)gate->data, rows, width));

@@ -60,13 +60,14 @@ __global__ static void __launch_bounds__(32 * ROWS)
             for (int j = 0; j < N; j++) mean += u[j] = col < width ? to_float(in[a].v[j]) : 0;
             mean = lanes_sum<LANES>(mean) / D;
             for (int j = 0; j < N; j++) u[j] -= mean, square += u[j] * u[j];
-            const float rstd = rsqrtf(lanes_sum<LANES>(square) / D + eps);
+            const float rstd = 1 / sqrtf(lanes_sum<LANES>(square) / D + eps);
             for (int j = 0; j < N; j++) u[j] *= rstd;
             if (BACK) {
                 float sum = 0, dot = 0;
                 for (int j = 0; j < N; j++) g[j] = col < width ? to_float(grad[a].v[j]) : 0;
                 for (int j = 0; j < N && turned; j += 2) rotate<true>(g[j], g[j + 1], c + j, s + j);
-                for (int j = 0; j < N; j++) g[j] *= weight[j], sum += g[j], dot += g[j] * u[j];
+                for (int j = 0; j < N; j++)
+                    g[j] = __fmul_rn(g[j], weight[j]), sum += g[j], dot += g[j] * u[j];
                 sum = lanes_sum<LANES>(sum) / D, dot = lanes_sum<LANES>(dot) / D;
                 for (int j = 0; j < N; j++) u[j] = rstd * (g[j] - sum - u[j] * dot);
             } else {
@@ -96,7 +97,7 @@ __global__ static void norm_rope_any(T *y, const T *dy, const T *x, const T *w, 
     for (int64_t i = lane; i < d; i += 32) mean += to_float(x[i]);
     mean = warp_sum(mean) / (float)d;
     for (int64_t i = lane; i < d; i += 32) square += (to_float(x[i]) - mean) * (to_float(x[i]) - mean);
-    const float rstd = rsqrtf(warp_sum(square) / (float)d + eps);
+    const float rstd = 1 / sqrtf(warp_sum(square) / (float)d + eps);
     for (int pass = BACK ? 0 : 1; pass < 2; pass++) { /* 0 adds up, 1 writes */
         for (int64_t i = lane; i < d; i += 32) {
             const int64_t even = i / 2 * 2, odd = even + 1 < d ? even + 1 : even;
@@ -104,7 +105,8 @@ __global__ static void norm_rope_any(T *y, const T *dy, const T *x, const T *w, 
             if (BACK) {
                 g[0] = to_float(dy[even]), g[1] = to_float(dy[odd]);
                 if (turned) rotate<true>(g[0], g[1], cos + even, sin + even);
-                const float mine = (i > even ? g[1] : g[0]) * to_float(w[i]), x_hat = i > even ? u[1] : u[0];
+                const float mine = __fmul_rn(i > even ? g[1] : g[0], to_float(w[i])),
+                            x_hat = i > even ? u[1] : u[0];
                 if (pass == 0)
                     sum += mine, dot += mine * x_hat;
                 else

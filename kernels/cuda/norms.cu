@@ -35,15 +35,16 @@ template <typename T, int N> __device__ static void transform(float *u, const st
     }
 }
 
-/* The same for the gradient that reaches the normalised values: dy w (1 + scale). */
+/* The same for the gradient that reaches the normalised values: dy w (1 + scale). Each product is rounded,
+ * never part of a fused sum: its mean is taken away from it, and of equal values nothing must be left. */
 template <typename T, int N>
 __device__ static void transform_gradient(float *g, const run<T, N> &dy, const struct affine &p, int64_t col)
 {
     run<T, N> v = load<N>((const T *)p.w + col);
-    for (int j = 0; j < N; j++) g[j] = to_float(dy.v[j]) * to_float(v.v[j]);
+    for (int j = 0; j < N; j++) g[j] = __fmul_rn(to_float(dy.v[j]), to_float(v.v[j]));
     if (p.scale) {
         v = load<N>((const T *)p.scale + col);
-        for (int j = 0; j < N; j++) g[j] *= 1 + to_float(v.v[j]);
+        for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], 1 + to_float(v.v[j]));
     }
 }
 
@@ -65,7 +66,7 @@ __device__ static struct moments row_moments(const run<T, N> *x, int lane, int64
                 const float d = to_float(x[i].v[j]) - sum;
                 square += d * d;
             }
-    return moments{sum, rsqrtf(warp_sum(square) / (float)width + eps)};
+    return moments{sum, 1 / sqrtf(warp_sum(square) / (float)width + eps)};
 }
 
 template <typename T, int RUNS, bool CENTRED>
@@ -152,7 +153,7 @@ __device__ static struct moments block_moments(const T *x, int64_t width, float 
         const float d = to_float(x[i]) - sum;
         square += d * d;
     }
-    return moments{sum, rsqrtf(block_sum(square, shared) / (float)width + eps)};
+    return moments{sum, 1 / sqrtf(block_sum(square, shared) / (float)width + eps)};
 }
 
 template <typename T, bool CENTRED>

@@ -5,6 +5,7 @@
  * below names; never one found by timing, since bits would then depend on it. Parts of a sum along k are
  * added up in F32, in order. */
 #include "kernels/cuda/activations.h"
+#include "kernels/cuda/map.h"
 #include "kernels/cuda/thin.h"
 
 #include <stdlib.h>
@@ -245,39 +246,23 @@ extern "C" void cuda_linear_backward(struct kern *k, struct tensor *dx, const st
     cublas_good(k, "linear_backward", multiply(k, &g));
 }
 
-/* y = f(pre), and dpre *= slope(pre): for shapes and dtypes that cuBLASLt has no epilogue for. */
-enum activation { GELU, QUICK_GELU };
+/* Where cuBLASLt has no epilogue for a shape or dtype, what it would do is a pass of its own. */
+struct gelu_of {
+    __device__ float operator()(float u, float) const { return gelu(u); }
+};
+struct quick_gelu_of {
+    __device__ float operator()(float u, float) const { return quick_gelu(u); }
+};
+struct times_gelu_slope {
+    __device__ float operator()(float d, float u) const { return d * gelu_slope(u); }
+};
 
-template <typename T> __global__ static void activate(T *y, const T *pre, int64_t n, enum activation f)
-{
-    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    const float u = to_float(pre[i]);
-    y[i] = from_float<T>(f == GELU ? gelu(u) : quick_gelu(u));
-}
-
-template <typename T> __global__ static void times_gelu_slope(T *d, const T *pre, int64_t n)
-{
-    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-    if (i < n) d[i] = from_float<T>(to_float(d[i]) * gelu_slope(to_float(pre[i])));
-}
-
-static unsigned blocks_for(int64_t n)
-{
-    return (unsigned)ceil_div(n, 256);
-}
-
+template <typename F>
 static void activated(struct kern *k, const char *what, struct tensor *y, struct tensor *pre,
-                      const struct tensor *x, const struct tensor *w, const struct tensor *b,
-                      enum activation f)
+                      const struct tensor *x, const struct tensor *w, const struct tensor *b, F f)
 {
     struct arguments g = linear(pre, x, w, b);
-    const int64_t n = tensor_count(y);
-    if (!cublas_good(k, what, multiply(k, &g)) || n == 0) return;
-    CALL_BY_DTYPE(
-        y->dtype, T,
-        activate<<<blocks_for(n), 256, 0, stream_of(k)>>>((T *)y->data, (const T *)pre->data, n, f));
-    cuda_good(k, what, cudaGetLastError());
+    if (cublas_good(k, what, multiply(k, &g))) map_all<false>(k, what, y, pre, NULL, f);
 }
 
 extern "C" void cuda_linear_gelu_forward(struct kern *k, struct tensor *y, struct tensor *pre,
@@ -291,7 +276,7 @@ extern "C" void cuda_linear_gelu_forward(struct kern *k, struct tensor *y, struc
     cublasStatus_t e = CUBLAS_STATUS_NOT_SUPPORTED;
     if (y->dtype == DT_BF16 && y->shape[1] % 8 == 0) e = multiply(k, &g);
     if (e == CUBLAS_STATUS_NOT_SUPPORTED)
-        activated(k, "linear_gelu_forward", y, pre ? pre : y, x, w, b, GELU);
+        activated(k, "linear_gelu_forward", y, pre ? pre : y, x, w, b, gelu_of());
     else
         cublas_good(k, "linear_gelu_forward", e);
 }
@@ -299,14 +284,13 @@ extern "C" void cuda_linear_gelu_forward(struct kern *k, struct tensor *y, struc
 extern "C" void cuda_linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                                const struct tensor *w, const struct tensor *b)
 {
-    activated(k, "linear_quick_gelu_forward", y, y, x, w, b, QUICK_GELU);
+    activated(k, "linear_quick_gelu_forward", y, y, x, w, b, quick_gelu_of());
 }
 
 extern "C" void cuda_linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tensor *dy,
                                           const struct tensor *w, const struct tensor *pre)
 {
     struct arguments g = arguments(dpre, dy, false, w, false);
-    const int64_t n = tensor_count(dpre);
     cublasStatus_t e = CUBLAS_STATUS_NOT_SUPPORTED;
     if (dpre->dtype == DT_BF16 && dpre->shape[1] % 8 == 0) {
         g.of.epilogue = CUBLASLT_EPILOGUE_DGELU;
@@ -319,9 +303,6 @@ extern "C" void cuda_linear_gelu_backward(struct kern *k, struct tensor *dpre, c
     }
     g.of.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     g.aux = NULL;
-    if (!cublas_good(k, "linear_gelu_backward", multiply(k, &g)) || n == 0) return;
-    CALL_BY_DTYPE(
-        dpre->dtype, T,
-        times_gelu_slope<<<blocks_for(n), 256, 0, stream_of(k)>>>((T *)dpre->data, (const T *)pre->data, n));
-    cuda_good(k, "linear_gelu_backward", cudaGetLastError());
+    if (cublas_good(k, "linear_gelu_backward", multiply(k, &g)))
+        map_all<true>(k, "linear_gelu_backward", dpre, dpre, pre, times_gelu_slope());
 }

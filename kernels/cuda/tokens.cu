@@ -36,54 +36,69 @@ extern "C" void cuda_embedding_forward(struct kern *k, struct tensor *y, const s
 /* ---- patches of latents ---------------------------------------------------------------------------------
  */
 
-struct patches {
-    int64_t C, h, w, P, count;
+/* I counts within a frame: 32 bits divide faster. */
+template <typename I> struct patches {
+    int64_t count;
+    I C, h, w, P;
 };
 
 /* Where value i of the tokens lies in the latents. */
-__device__ static int64_t in_latents(const struct patches &s, int64_t i)
+template <typename I> __device__ static int64_t in_latents(const struct patches<I> &s, int64_t i)
 {
-    const int64_t q = i % s.P, p = i / s.P % s.P, c = i / (s.P * s.P) % s.C, token = i / (s.P * s.P * s.C);
-    const int64_t cols = s.w / s.P, rows = s.h / s.P, x = token % cols, y = token / cols % rows,
-                  f = token / (cols * rows);
-    return ((f * s.C + c) * s.h + s.P * y + p) * s.w + s.P * x + q;
+    const I frame = s.C * s.h * s.w, cols = s.w / s.P;
+    const int64_t f = i / frame;
+    I at = (I)(i - f * frame);
+    const I q = at % s.P, p = (at /= s.P) % s.P, c = (at /= s.P) % s.C, x = (at /= s.C) % cols, y = at / cols;
+    return f * frame + (c * s.h + s.P * y + p) * s.w + s.P * x + q;
 }
 
-template <typename T> __global__ static void to_tokens(T *y, const float *x, struct patches s)
+template <typename T, typename I> __global__ static void to_tokens(T *y, const float *x, struct patches<I> s)
 {
     const int64_t i = my_index();
     if (i < s.count) y[i] = from_float<T>(x[in_latents(s, i)]);
 }
 
-template <typename T> __global__ static void to_latents(float *x, const T *y, struct patches s)
+template <typename T, typename I> __global__ static void to_latents(T *y, float *x, struct patches<I> s)
 {
     const int64_t i = my_index();
     if (i < s.count) x[in_latents(s, i)] = to_float(y[i]);
 }
 
-static struct patches patches_of(const struct tensor *x, int patch)
+template <typename I>
+static void move_patches(struct kern *k, const struct tensor *y, const struct tensor *x, int patch,
+                         bool tokens)
 {
-    return {x->shape[1], x->shape[2], x->shape[3], patch, tensor_count(x)};
+    const struct patches<I> s = {
+        tensor_count(x), (I)x->shape[1], (I)x->shape[2], (I)x->shape[3], (I)patch
+    };
+    if (tokens)
+        CALL_BY_DTYPE(y->dtype, T,
+                      to_tokens<<<blocks_for(s.count), THREADS, 0, stream_of(k)>>>(
+                          (T *)y->data, (const float *)x->data, s));
+    else
+        CALL_BY_DTYPE(
+            y->dtype, T,
+            to_latents<<<blocks_for(s.count), THREADS, 0, stream_of(k)>>>((T *)y->data, (float *)x->data, s));
+    cuda_good(k, tokens ? "patchify" : "unpatchify", cudaGetLastError());
+}
+
+static void patches_of(struct kern *k, const struct tensor *y, const struct tensor *x, int patch, bool tokens)
+{
+    if (tensor_count(x) == 0) return;
+    if (tensor_count(x) / x->shape[0] < UINT32_MAX)
+        move_patches<uint32_t>(k, y, x, patch, tokens);
+    else
+        move_patches<int64_t>(k, y, x, patch, tokens);
 }
 
 extern "C" void cuda_patchify(struct kern *k, struct tensor *y, const struct tensor *x, int patch)
 {
-    const struct patches s = patches_of(x, patch);
-    if (s.count == 0) return;
-    CALL_BY_DTYPE(y->dtype, T,
-                  to_tokens<<<blocks_for(s.count), THREADS, 0, stream_of(k)>>>((T *)y->data,
-                                                                               (const float *)x->data, s));
-    cuda_good(k, "patchify", cudaGetLastError());
+    patches_of(k, y, x, patch, true);
 }
 
 extern "C" void cuda_unpatchify(struct kern *k, struct tensor *x, const struct tensor *y, int patch)
 {
-    const struct patches s = patches_of(x, patch);
-    if (s.count == 0) return;
-    CALL_BY_DTYPE(y->dtype, T,
-                  to_latents<<<blocks_for(s.count), THREADS, 0, stream_of(k)>>>((float *)x->data,
-                                                                                (const T *)y->data, s));
-    cuda_good(k, "unpatchify", cudaGetLastError());
+    patches_of(k, y, x, patch, false);
 }
 
 /* ---- a vision tower over frames --------------------------------------------------------------------------
