@@ -98,7 +98,7 @@ static bool declare(struct adapter *a, char *err, size_t errlen)
     return true;
 }
 
-static int64_t saved_floats(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
 {
     (void)a;
     return g->n_text + g->frames * g->rows * g->cols;
@@ -133,7 +133,7 @@ static void backward(struct adapter *a, int module, const struct token_grid *g, 
 }
 
 const struct adapter_kind adapter_seventh = {
-    .name = "seventh", .declare = declare, .saved_floats = saved_floats, .forward = forward, .backward = backward};
+    .name = "seventh", .declare = declare, .saved_count = saved_count, .forward = forward, .backward = backward};
 C
 }
 ok "a seventh kind is one file and one row" '

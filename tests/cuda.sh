@@ -1,3 +1,4 @@
+#!/bin/sh
 # The networks on a GPU: the same tests against the same references as on the CPU, in F32 and in BF16, and what
 # happens when there is no such device.
 # shellcheck shell=sh disable=SC2016

@@ -135,7 +135,7 @@ ok 'what cannot fit in memory is refused with the numbers, and the next clip is 
     shape out latents 3,16,2,3"
 
 ok '--profile tells where the time went, the longest first' "
-    vae-encode $vae --profile <in >out
+    vae-encode $vae --profile <in 2>err >out
     grep -E 'profile: +[0-9.]+ % +[0-9.]+ s +[0-9]+ calls  causal_conv3d_forward' err
     sed -n 's/.*profile: *\([0-9.]*\) %.*/\1/p' err | sort -rnc"
 finish
