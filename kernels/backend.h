@@ -17,12 +17,12 @@
     OP(qk_norm_rope_forward) OP(qk_norm_rope_backward) OP(group_norm_silu_forward)                           \
     OP(spatial_norm_silu_forward) OP(attention_forward) OP(attention_backward) OP(gated_add_forward)         \
     OP(gated_add_backward) OP(add) OP(axpby) OP(silu_forward) OP(gelu_mul_forward) OP(patchify)              \
-    OP(unpatchify) OP(causal_conv3d_forward) OP(conv2d_forward) OP(halve_time_forward) OP(upsample_forward)  \
+    OP(unpatchify) OP(causal_conv3d_forward) OP(conv2d_forward) OP(halve_time_forward) OP(upsample_conv2d_forward)  \
     OP(channels_last) OP(channels_second) OP(pixels_to_unit) OP(unit_to_pixels) OP(copy_window)              \
     OP(blend_edge) OP(mse_forward_backward) OP(sum_squares) OP(adamw_step)           \
     OP(temporal_attention_forward) OP(temporal_attention_backward) OP(gdn_cssm_forward)                      \
     OP(gdn_cssm_backward) OP(linear_quick_gelu_forward) OP(rope_forward) OP(silu_mul_forward)                \
-    OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward)
+    OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward) OP(random_normal)
 /* clang-format on */
 
 struct backend {
@@ -33,7 +33,10 @@ struct backend {
     void *(*alloc)(struct kern *k, size_t bytes); /* 64-byte aligned, zeroed; NULL when there is no room */
     void (*free)(struct kern *k, void *p);
     size_t (*available)(struct kern *k); /* bytes that an allocation may reasonably ask for */
+    void *(*host_alloc)(struct kern *k, size_t bytes); /* see kern_send(); NULL when there is none */
+    void (*host_free)(struct kern *k, void *p);
     void (*upload)(struct kern *k, struct tensor *dst, const struct tensor *host);
+    void (*send)(struct kern *k, struct tensor *dst, const struct tensor *host);
     void (*download)(struct kern *k, struct tensor *host, const struct tensor *src);
     void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
     void (*zero)(struct kern *k, struct tensor *t);

@@ -560,12 +560,14 @@ void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x
     RUN(halve_time_forward, y, x);
 }
 
-void upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time)
+void upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                             const struct tensor *b)
 {
-    if (!want(x, X, 4, -1, -1, -1, -1)) return;
-    int64_t T = x->shape[0], frames = !time ? T : T % 2 ? 1 + 2 * (T - 1) : 2 * T;
-    if (want(y, X, 4, frames, 2 * x->shape[1], 2 * x->shape[2], x->shape[3]))
-        RUN(upsample_forward, y, x, time);
+    if (!want(x, X, 4, -1, -1, -1, -1) || !want(w, X, 4, -1, 3, 3, x->shape[3]) ||
+        !want(b, X, 1, w->shape[0]) ||
+        !want(y, X, 4, x->shape[0], 2 * x->shape[1], 2 * x->shape[2], w->shape[0]))
+        return;
+    RUN_WITH_SCRATCH(upsample_conv2d_forward, y, x, w, b);
 }
 
 void channels_last(struct kern *k, struct tensor *y, const struct tensor *x, float scale)
@@ -624,6 +626,14 @@ void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_
     if (check(inside(0, extent, a->shape[axis]) && inside(0, extent, b->shape[axis]), "%lld of %lld and %lld",
               (long long)extent, (long long)a->shape[axis], (long long)b->shape[axis]))
         RUN(blend_edge, b, a, extent, vertical);
+}
+
+/* ---- made-up weights -------------------------------------------------------------------------------- */
+
+void random_normal(struct kern *k, struct tensor *y, const struct random_normal *r)
+{
+    if (!want_count(y, X, -1) || !check(!r->channels_last || y->rank >= 2, "no channels to go last")) return;
+    RUN(random_normal, y, r);
 }
 
 /* ---- training --------------------------------------------------------------------------------------- */

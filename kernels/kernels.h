@@ -74,6 +74,11 @@ bool kern_planning(const struct kern *k); /* for code that would look at results
 /* Host tensor -> device tensor and back, converting between float dtypes; counts agree. */
 void kern_upload(struct kern *k, struct tensor *dst, const struct tensor *host);
 void kern_download(struct kern *k, struct tensor *host, const struct tensor *src);
+/* The same from memory of kern_host_alloc(), dtypes alike: it need not have happened before kern_wait(), and
+ * until then that memory is not to be changed. A GPU fetches by itself what lies there. NULL: no memory. */
+void kern_send(struct kern *k, struct tensor *dst, const struct tensor *host);
+void *kern_host_alloc(struct kern *k, size_t bytes);
+void kern_host_free(struct kern *k, void *p);                                 /* NULL is fine */
 void kern_copy(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
 void kern_zero(struct kern *k, struct tensor *t);
 
@@ -278,9 +283,11 @@ void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
 /* Halve time: T odd keeps frame 0 and averages (1,2),(3,4)..; T even averages (0,1),(2,3)..
  * x [T,H,W,C]  y [(T+1)/2,H,W,C] */
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x);
-/* Nearest 2x in space; with time also 2x in time, except frame 0 of an odd T.
- * x [T,H,W,C]  y [T or 2T or 1+2(T-1), 2H, 2W, C] */
-void upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time);
+/* Nearest 2x in space, then per frame 3x3 with stride 1 and zero padding 1. A device may add up the weights
+ * that fall on one pixel of x first, and round the sum to its compute dtype. x [T,H,W,Ci]  w [Co,3,3,Ci]  b
+ * [Co]  y [T,2H,2W,Co] */
+void upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                             const struct tensor *b);
 
 /* y [T,H,W,C] = x F32 [T,C,H,W] times `scale`, and y F32 [T,C,H,W] = x [T,H,W,C] times it: between the
  * latents' layout and the convolutions'. */
@@ -297,6 +304,21 @@ void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const
 /* Fade tile b in from its neighbour a over the first `extent` rows (vertical) or columns of b, in place:
  * b[e] = a[n-extent+e] (1 - e/extent) + b[e] e/extent, n = rows (columns) of a.         a, b [T,.,.,C] */
 void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_t extent, bool vertical);
+
+/* ---- made-up weights -------------------------------------------------------------------------------- */
+
+/* y[i] = mean + std N(first + i), rounded to F32 and that to BF16, whatever the compute dtype: the same
+ * values on every device. N are the standard normals of philox.h by key and stream, in double rounded to F32.
+ * With channels_last y is a convolution's [out,k..,in], and i counts in its file's order [out,in,k..]. */
+struct random_normal {
+    uint32_t key[2];
+    uint64_t stream, first;
+    double mean, std;
+    bool channels_last;
+};
+void random_normal(struct kern *k, struct tensor *y, const struct random_normal *r);
+/* The same on the host: n values from number `from` after r->first on, F32, in the file's order. */
+void random_normal_fill(const struct random_normal *r, uint64_t from, float *y, size_t n);
 
 /* ---- training --------------------------------------------------------------------------------------- */
 

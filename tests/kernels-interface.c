@@ -87,7 +87,7 @@ CALL(causal_conv3d_forward,
      t[0], t[1], t[2], true, t[3], t[4], t[5])
 CALL(conv2d_forward, "y F32 2 3 4 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3], 1)
 CALL(halve_time_forward, "y F32 2 3 4 2, x F32 3 3 4 2", t[0], t[1])
-CALL(upsample_forward, "y F32 4 6 8 2, x F32 2 3 4 2", t[0], t[1], true)
+CALL(upsample_conv2d_forward, "y F32 2 6 8 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3])
 CALL(channels_last, "y F32 2 4 5 3, x F32 2 3 4 5", t[0], t[1], 1)
 CALL(channels_second, "y F32 2 3 4 5, x F32 2 4 5 3", t[0], t[1], 1)
 CALL(pixels_to_unit, "y F32 3 4, u8 U8 3 4", t[0], t[1])

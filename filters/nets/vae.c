@@ -18,27 +18,28 @@ struct window { /* in latents */
     int64_t y, x, h, w;
 };
 
-/* Frames [from, to) of the host's video or latents, brought into the network's form and cut to a window */
-static struct tensor load(struct vae *v, const struct coder *c, const struct tensor *host, int64_t from,
-                          int64_t to, struct window at)
+/* Frames of the host's video or latents on the device */
+static struct tensor uploaded(struct vae *v, const struct coder *c, const struct tensor *host)
+{
+    const int64_t *n = host->shape;
+    struct tensor raw = kern_tensor(v->k, c == &v->encoder ? DT_U8 : DT_F32, 4, n[0], n[1], n[2], n[3]);
+    kern_upload(v->k, &raw, host);
+    return raw;
+}
+
+/* What has been uploaded in the network's form, cut to a window */
+static struct tensor load(struct vae *v, const struct coder *c, const struct tensor *raw, struct window at)
 {
     const bool pixels = c == &v->encoder;
-    const int64_t side = pixels ? v->c.side : 1, height = host->shape[pixels ? 1 : 2],
-                  width = host->shape[pixels ? 2 : 3];
-    struct tensor rows = tensor_rows(host, from, to - from), x;
-    if (pixels) {
-        struct tensor raw = kern_tensor(v->k, DT_U8, 4, to - from, height, width, (int64_t)3);
-        x = vae_roomy(v, to - from, height, width, 3);
-        kern_upload(v->k, &raw, &rows);
-        pixels_to_unit(v->k, &x, &raw);
-    } else {
-        struct tensor raw = kern_tensor(v->k, DT_F32, 4, to - from, v->c.latent, height, width);
-        x = vae_roomy(v, to - from, height, width, v->c.latent);
-        kern_upload(v->k, &raw, &rows);
-        channels_last(v->k, &x, &raw, (float)(1 / v->c.scaling));
-    }
+    const int64_t side = pixels ? v->c.side : 1, frames = raw->shape[0], height = raw->shape[pixels ? 1 : 2],
+                  width = raw->shape[pixels ? 2 : 3];
+    struct tensor x = vae_roomy(v, frames, height, width, pixels ? 3 : v->c.latent);
+    if (pixels)
+        pixels_to_unit(v->k, &x, raw);
+    else
+        channels_last(v->k, &x, raw, (float)(1 / v->c.scaling));
     if (at.h * side == height && at.w * side == width) return x;
-    struct tensor cut = vae_roomy(v, to - from, at.h * side, at.w * side, x.shape[3]);
+    struct tensor cut = vae_roomy(v, frames, at.h * side, at.w * side, x.shape[3]);
     copy_window(v->k, &cut, 0, 0, &x, at.y * side, at.x * side, at.h * side, at.w * side);
     return cut;
 }
@@ -65,7 +66,8 @@ static void store(struct vae *v, const struct coder *c, struct tensor *host, int
     kern_release(v->k, mark);
 }
 
-/* All chunks of one window, into the tile or, when that is NULL, straight to the host */
+/* All chunks of one window: of what has been uploaded into the tile or, without one, from the host to the
+ * host */
 static void chunks(struct vae *v, struct coder *c, struct tensor *tile, struct tensor *out,
                    const struct tensor *in, struct window at)
 {
@@ -76,7 +78,9 @@ static void chunks(struct vae *v, struct coder *c, struct tensor *tile, struct t
     for (int64_t from = 0, to; from < in->shape[0]; from = to) {
         size_t chunk = kern_mark(k);
         to = chunk_end(from, in->shape[0], c->frames);
-        struct tensor x = load(v, c, in, from, to, at);
+        struct tensor raw = tensor_rows(in, from, to - from);
+        if (!tile) raw = uploaded(v, c, &raw);
+        struct tensor x = load(v, c, &raw, at);
         struct tensor y =
             c == &v->encoder ? vae_encode_chunk(v, x, from == 0) : vae_decode_chunk(v, x, from == 0);
         if (tile) {
@@ -110,7 +114,7 @@ static void tiles(struct vae *v, struct coder *c, struct tensor *out, const stru
     const int64_t side = pixels ? v->c.side : 1, frames = out->shape[0],
                   channels = pixels ? 3 : 2 * v->c.latent;
     const int64_t largest = frames * least(tile_h, h) * side * least(tile_w, w) * side * channels;
-    struct tensor whole = vae_activation(v, frames, h * side, w * side, channels);
+    struct tensor whole = vae_activation(v, frames, h * side, w * side, channels), all = uploaded(v, c, in);
     struct tensor kept = kern_tensor(k, kern_compute(k), 2, 2 * columns, largest);
 #define TILE(i, j)                                                                                           \
     tensor_of(kept.dtype, tensor_rows(&kept, (i) % 2 * columns + (j), 1).data, 4, frames,                    \
@@ -121,7 +125,7 @@ static void tiles(struct vae *v, struct coder *c, struct tensor *out, const stru
             const struct window at = {i * step_h, j * step_w, least(tile_h, h - i * step_h),
                                       least(tile_w, w - j * step_w)};
             struct tensor t = TILE(i, j);
-            chunks(v, c, &t, NULL, in, at);
+            chunks(v, c, &t, NULL, &all, at);
             if (i && blend_h) {
                 struct tensor above = TILE(i - 1, j);
                 blend_edge(k, &t, &above, least(blend_h * side, least(above.shape[1], t.shape[1])), true);
@@ -228,21 +232,35 @@ bool vae_encode(struct vae *v, struct tensor *latents, const struct tensor *vide
         kern_fail(v->k, "out of memory for %zu moments", 3 * n);
         return false;
     }
-    float *z = v->host + 2 * n;
+    float *latent = v->host + 2 * n;
     struct tensor moments = tensor_of(DT_F32, v->host, 4, frames, 2 * channels, h, w);
     if (!vae_moments(v, &moments, video, tiling)) return false;
 
-    if (noise) rng_normal(noise, z, n);
+    if (noise) rng_normal(noise, latent, n);
     bool finite = true;
-    for (size_t i = 0; i < n; i++) {
-        const float *mean = v->host + i / part * 2 * part + i % part;
-        float deviation = noise ? expf(fminf(fmaxf(mean[part], -30), 20) / 2) * z[i] : 0;
-        z[i] = (float)v->c.scaling * (mean[0] + deviation);
-        finite &= isfinite(z[i]) != 0;
+#pragma omp parallel for reduction(&& : finite)
+    for (int64_t t = 0; t < frames; t++) {
+        const float *mean = v->host + (size_t)t * 2 * part, *logvar = mean + part;
+        float *z = latent + (size_t)t * part;
+        for (size_t i = 0; i < part; i++) {
+            float deviation = noise ? expf(fminf(fmaxf(logvar[i], -30), 20) / 2) * z[i] : 0;
+            z[i] = (float)v->c.scaling * (mean[i] + deviation);
+            finite = finite && isfinite(z[i]);
+        }
     }
     if (!finite) kern_fail(v->k, "the encoder made values that are not finite");
-    struct tensor made = tensor_of(DT_F32, z, 4, frames, channels, h, w);
+    struct tensor made = tensor_of(DT_F32, latent, 4, frames, channels, h, w);
     tensor_convert(latents, &made);
+    return finite;
+}
+
+static bool all_finite(const struct tensor *t)
+{
+    const int64_t n = tensor_count(t);
+    const float *f = t->dtype == DT_F32 ? t->data : NULL;
+    bool finite = true;
+#pragma omp parallel for reduction(&& : finite)
+    for (int64_t i = 0; i < n; i++) finite = finite && isfinite(f ? f[i] : (float)tensor_get(t, i));
     return finite;
 }
 
@@ -260,8 +278,7 @@ bool vae_decode(struct vae *v, struct tensor *video, const struct tensor *latent
     if (!(video->dtype == DT_U8 || dtype_is_float(video->dtype)) ||
         !tensor_is(video, video->dtype, 4, vae_video_frames(v, latents->shape[0]), h * side, w * side, 3))
         kern_fail(v->k, "no room for the video in %s", tensor_describe(what, sizeof what, video));
-    for (int64_t i = 0; kern_ok(v->k) && i < tensor_count(latents); i++)
-        if (!isfinite(tensor_get(latents, i))) kern_fail(v->k, "latents hold values that are not finite");
+    if (!all_finite(latents)) kern_fail(v->k, "latents hold values that are not finite");
     return run(v, &v->decoder, video, latents, h, w, tiling);
 }
 

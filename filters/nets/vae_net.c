@@ -228,29 +228,35 @@ static void norm_silu(struct vae *v, struct tensor *y, const struct tensor *x, c
     kern_release(v->k, mark);
 }
 
-/* x + conv2(silu(norm2(conv1(silu(norm1(x))))))        roomy; in place when it can be, else x is used up */
-static struct tensor resnet(struct vae *v, struct resnet *r, struct tensor x, const struct tensor *z,
-                            bool first)
+/* y = x + conv2(silu(norm2(conv1(silu(norm1(x))))))        all roomy, and may not overlap; x is used up */
+static void resnet(struct vae *v, struct resnet *r, struct tensor *y, struct tensor *x,
+                   const struct tensor *z, bool first)
 {
-    struct tensor sum = x;
-    if (r->in != r->out) {
-        sum = roomy(v, &x, r->out);
-        pointwise(v, &sum, &x, &r->shortcut);
-    }
     size_t mark = kern_mark(v->k);
-    struct tensor n = r->in == r->out ? roomy(v, &x, r->in) : x, h = roomy(v, &x, r->out);
-    norm_silu(v, &n, &x, &r->norm1, z);
-    causal(v, &h, &n, &r->conv1, first, NULL);
+    struct tensor h = roomy(v, x, r->out), *n = y, sum = *x;
+    if (r->in != r->out) {
+        sum = with_channels(v, x, r->out);
+        pointwise(v, &sum, x, &r->shortcut);
+        n = x;
+    }
+    norm_silu(v, n, x, &r->norm1, z);
+    causal(v, &h, n, &r->conv1, first, NULL);
     norm_silu(v, &h, &h, &r->norm2, z);
-    causal(v, &sum, &h, &r->conv2, first, &sum);
+    causal(v, y, &h, &r->conv2, first, &sum);
     kern_release(v->k, mark);
-    return sum;
 }
 
+/* The resnets one after the other, to and fro between two tensors. */
 static struct tensor level(struct vae *v, struct level *l, struct tensor x, const struct tensor *z,
                            bool first)
 {
-    for (int j = 0; j < l->resnets; j++) x = resnet(v, &l->resnet[j], x, z, first);
+    struct tensor y = roomy(v, &x, l->resnet[0].out);
+    for (int j = 0; j < l->resnets; j++) {
+        struct tensor used = x;
+        resnet(v, &l->resnet[j], &y, &x, z, first);
+        x = y;
+        y = j == 0 && used.shape[3] != x.shape[3] ? roomy(v, &x, x.shape[3]) : used;
+    }
     return x;
 }
 
@@ -275,14 +281,18 @@ static int64_t twice(int64_t frames)
     return frames % 2 ? 1 + 2 * (frames - 1) : 2 * frames;
 }
 
+/* Frames that come of one are alike, so that they are convolved once. */
 static struct tensor upsample(struct vae *v, const struct conv *c, struct tensor x, bool time)
 {
-    const int64_t frames = time ? twice(x.shape[0]) : x.shape[0];
-    struct tensor y = vae_roomy(v, frames, 2 * x.shape[1], 2 * x.shape[2], x.shape[3]);
+    const int64_t T = x.shape[0], rows = 2 * x.shape[1], cols = 2 * x.shape[2];
+    struct tensor y = vae_roomy(v, time ? twice(T) : T, rows, cols, x.shape[3]);
     size_t mark = kern_mark(v->k);
-    struct tensor wide = vae_activation(v, frames, 2 * x.shape[1], 2 * x.shape[2], x.shape[3]);
-    upsample_forward(v->k, &wide, &x, time);
-    conv2d_forward(v->k, &y, &wide, &c->w, &c->b, 1);
+    struct tensor wide = time ? vae_activation(v, T, rows, cols, x.shape[3]) : y;
+    upsample_conv2d_forward(v->k, &wide, &x, &c->w, &c->b);
+    for (int64_t t = 0; time && t < y.shape[0]; t++) {
+        struct tensor to = tensor_rows(&y, t, 1), from = tensor_rows(&wide, (t + T % 2) / 2, 1);
+        kern_copy(v->k, &to, &from);
+    }
     kern_release(v->k, mark);
     return y;
 }

@@ -13,18 +13,20 @@ struct conv {
     int64_t H, W, C;             /* of a frame of x */
     int64_t out_h, out_w, count; /* output pixels of a frame, of all frames */
     int depth, stride, pad;      /* taps in time; step and zero rows above in space */
+    int up;                      /* each pixel of x stands for 2^up by 2^up */
 };
 
 /* Three neighbours of row i of a frame, from column j on: 3C values, zero outside the frame. */
 static float *gather_row(float *to, const struct conv *g, const float *from, int64_t i, int64_t j)
 {
-    int64_t low = j < 0 ? -j : 0, high = min64(3, g->W - j);
     size_t pixel = (size_t)g->C * sizeof(float);
-    if (i < 0 || i >= g->H) low = high = 0;
-    memset(to, 0, (size_t)low * pixel);
-    memcpy(to + low * g->C, from + (i * g->W + j + low) * g->C, (size_t)(high - low) * pixel);
-    memset(to + high * g->C, 0, (size_t)(3 - high) * pixel);
-    return to + 3 * g->C;
+    for (int64_t end = j + 3; j < end; j++, to += g->C) {
+        if (i < 0 || i >= g->H << g->up || j < 0 || j >= g->W << g->up)
+            memset(to, 0, pixel);
+        else
+            memcpy(to, from + ((i >> g->up) * g->W + (j >> g->up)) * g->C, pixel);
+    }
+    return to;
 }
 
 static void gather(float *to, const struct conv *g, int64_t pixel, int64_t n)
@@ -104,6 +106,23 @@ void cpu_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x
                      .depth = 1,
                      .stride = stride,
                      .pad = stride == 1,
+                     .count = y->shape[0] * y->shape[1] * y->shape[2]};
+    convolve(k, y, &g, w, b, NULL);
+}
+
+void cpu_upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                 const struct tensor *w, const struct tensor *b)
+{
+    struct conv g = {.x = f32(x),
+                     .H = x->shape[1],
+                     .W = x->shape[2],
+                     .C = x->shape[3],
+                     .out_h = y->shape[1],
+                     .out_w = y->shape[2],
+                     .depth = 1,
+                     .stride = 1,
+                     .pad = 1,
+                     .up = 1,
                      .count = y->shape[0] * y->shape[1] * y->shape[2]};
     convolve(k, y, &g, w, b, NULL);
 }

@@ -17,19 +17,6 @@ void cpu_halve_time_forward(struct kern *k, struct tensor *y, const struct tenso
         }
 }
 
-void cpu_upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time)
-{
-    int64_t odd = x->shape[0] % 2, H = x->shape[1], W = x->shape[2], C = x->shape[3];
-    size_t pixel = (size_t)C * sizeof(float);
-    PARALLEL_FOR(k, y->shape[0] * 4 * H * W * C)
-    for (int64_t row = 0; row < y->shape[0] * 2 * H; row++) {
-        int64_t t = row / (2 * H), source = !time ? t : (t + odd) / 2;
-        const float *from = f32(x) + (source * H + row % (2 * H) / 2) * W * C;
-        float *to = f32(y) + row * 2 * W * C;
-        for (int64_t j = 0; j < 2 * W; j++) memcpy(to + j * C, from + j / 2 * C, pixel);
-    }
-}
-
 void cpu_copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const struct tensor *x,
                      int64_t i0, int64_t j0, int64_t rows, int64_t cols)
 {

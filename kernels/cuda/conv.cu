@@ -1,6 +1,7 @@
-/* Convolutions. BF16 goes to cuDNN, bias and residual in the same pass. Few channels, F32, and what cuDNN has
- * no engine for, are laid out as rows that a product multiplies: for F32 slower than could be, and right for
- * every shape. */
+/* Convolutions. BF16 goes to cuDNN, bias and residual in the same pass; behind a doubling of rows and
+ * columns, as four convolutions of 2x2. F32, few channels, and what cuDNN has no engine for, are laid out as
+ * rows that a product multiplies: for F32 slower than could be, and right for every shape. Few results are a
+ * product, whose columns are then added up. */
 #include "kernels/cuda/cudnn.h"
 #include "kernels/cuda/image.h"
 
@@ -12,6 +13,7 @@ struct conv {
     int64_t T, H, W, C; /* frames of the result; a frame of x */
     int64_t out_h, out_w, out;
     int64_t depth, stride; /* taps in time, steps in space */
+    int up, phase;         /* each pixel of x stands for 2^up by 2^up; of four parts, for cuDNN */
     bool residual;
 };
 
@@ -51,11 +53,13 @@ static struct tensor widened(struct kern *k, const struct tensor *t, int64_t n, 
 /* ---- as products ---- */
 
 /* Row r: the neighbourhood of result `first` + r, [depth,3,3,C], zero outside the frame and up to `wide`,
- * which is a multiple of EIGHT. A thread writes eight values. */
-template <typename T>
+ * which is a multiple of EIGHT. A thread writes eight values. CHANNELS is C where that is to be known
+ * beforehand, else 0. */
+template <typename T, int CHANNELS>
 __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t first, int64_t rows, int wide)
 {
-    const unsigned C = (unsigned)g.C, width = (unsigned)g.depth * 9 * C, packs = wide / EIGHT;
+    const unsigned C = CHANNELS ? CHANNELS : (unsigned)g.C, width = (unsigned)g.depth * 9 * C,
+                   packs = wide / EIGHT;
     const int pad = g.stride == 1;
     for (int64_t at = place(); at < rows * packs; at += places()) {
         const int64_t r = at / packs, p = first + r, frame = g.out_h * g.out_w, t = p / frame;
@@ -66,11 +70,21 @@ __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t fi
         for (int e = 0; e < EIGHT; e++) {
             const unsigned n = n0 + e, tap = n / C;
             const int i = i0 + (int)(tap / 3 % 3), j = j0 + (int)(tap % 3);
-            const bool inside = n < width && i >= 0 && i < g.H && j >= 0 && j < g.W;
-            v.v[e] = inside ? x[(((t + tap / 9) * g.H + i) * g.W + j) * C + n % C] : from_float<T>(0);
+            const bool inside = n < width && i >= 0 && i < g.H << g.up && j >= 0 && j < g.W << g.up;
+            v.v[e] = inside ? x[(((t + tap / 9) * g.H + (i >> g.up)) * g.W + (j >> g.up)) * C + n % C]
+                            : from_float<T>(0);
         }
         *(run<T, EIGHT> *)(to + r * wide + n0) = v;
     }
+}
+
+template <typename T, int CHANNELS>
+static void unfold_by(struct kern *k, const struct tensor *rows, const struct tensor *x, const struct conv *g,
+                      int64_t first, int64_t wide)
+{
+    const int64_t n = rows->shape[0];
+    unfold<T, CHANNELS><<<blocks_for(n * wide / EIGHT), ACROSS, 0, stream_of(k)>>>(
+        (T *)rows->data, (const T *)x->data, *g, first, n, (int)wide);
 }
 
 /* y = sum + b + residual; y may be the residual */
@@ -78,7 +92,7 @@ template <typename T>
 __global__ static void add_up(T *y, const float *sum, const T *b, const T *residual, int64_t n, int64_t C)
 {
     for (int64_t i = place(); i < n; i += places())
-        y[i] = from_float<T>(sum[i] + to_float(b[i % C]) + to_float(residual[i]));
+        y[i] = from_float<T>(sum[i] + to_float(b[i % C]) + (residual ? to_float(residual[i]) : 0));
 }
 
 static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor *x, const struct conv *g,
@@ -89,7 +103,8 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
     const int64_t fit = ROWS_BYTES / (int64_t)(wide * dtype_size(d)) + 1, tile = fit < pixels ? fit : pixels;
     struct tensor rows = scratch(k, d, tile, wide), taps = widened(k, w, g->out, width, g->out, wide),
                   sum = {};
-    if (residual) sum = scratch(k, DT_F32, tile, g->out);
+    const bool sums = residual || g->out % EIGHT; /* else the product adds the bias, too */
+    if (sums) sum = scratch(k, DT_F32, tile, g->out);
     if (g->out_h * g->out_w > INT32_MAX || wide > INT32_MAX)
         kern_fail(k, "frames of %lldx%lld are too large for a convolution", (long long)g->W, (long long)g->H);
     if (k->planning) return;
@@ -98,10 +113,11 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
         const int64_t all[] = {2, pixels, g->out};
         struct tensor to = tensor_reshaped(y, all);
         to = tensor_rows(&to, p, n);
-        CALL_BY_DTYPE(d, T,
-                      unfold<<<blocks_for(n * wide / EIGHT), ACROSS, 0, stream_of(k)>>>(
-                          (T *)rows.data, (const T *)x->data, *g, p, n, (int)wide));
-        if (!residual) {
+        if (d == DT_BF16 && g->C == 3)
+            unfold_by<bf16, 3>(k, &rows, x, g, p, wide);
+        else
+            CALL_BY_DTYPE(d, T, unfold_by<T, 0>(k, &rows, x, g, p, wide));
+        if (!sums) {
             cuda_linear_forward(k, &to, &rows, &taps, b);
             continue;
         }
@@ -110,7 +126,73 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
         CALL_BY_DTYPE(d, T,
                       add_up<<<blocks_for(values), ACROSS, 0, stream_of(k)>>>(
                           (T *)to.data, (const float *)sum.data, (const T *)b->data,
-                          (const T *)residual->data + p * g->out, values, g->out));
+                          residual ? (const T *)residual->data + p * g->out : NULL, values, g->out));
+    }
+    cuda_good(k, "convolution", cudaGetLastError());
+}
+
+/* ---- few results ---- */
+
+/* to [wide,C], row tap out + o from w [out,taps,C]; zeros from taps out on */
+template <typename T>
+__global__ static void by_tap(T *to, const T *w, int64_t out, int64_t taps, int64_t C, int64_t wide)
+{
+    for (int64_t i = place(); i < wide * C; i += places()) {
+        const int64_t row = i / C, tap = row / out, o = row % out;
+        to[i] = tap < taps ? w[(o * taps + tap) * C + i % C] : from_float<T>(0);
+    }
+}
+
+/* What every tap makes of every pixel, frame by frame, [pixels,wide] */
+struct shares {
+    const float *frame[3];
+};
+
+/* One frame of y [H,W,out]: what the taps made of the neighbours, and b */
+template <typename T>
+__global__ static void gather(T *y, const struct shares s, const T *b, const T *residual, int H, int W,
+                              int out, int depth, int64_t wide)
+{
+    for (int64_t at = place(); at < (int64_t)H * W * out; at += places()) {
+        const int o = (int)(at % out), j = (int)(at / out % W), i = (int)(at / out / W);
+        float sum = to_float(b[o]) + (residual ? to_float(residual[at]) : 0);
+        for (int d = 0; d < depth; d++)
+            for (int p = -1; p <= 1; p++)
+                for (int q = -1; q <= 1; q++)
+                    if (i + p >= 0 && i + p < H && j + q >= 0 && j + q < W)
+                        sum += s.frame[d][((int64_t)(i + p) * W + j + q) * wide +
+                                          ((d * 3 + p + 1) * 3 + q + 1) * out + o];
+        y[at] = from_float<T>(sum);
+    }
+}
+
+/* A product with all taps reads x once, where cuDNN would for each tap fill tiles of 64 results with three.
+ */
+static void convolve_few(struct kern *k, struct tensor *y, const struct tensor *x, const struct conv *g,
+                         const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+{
+    const int64_t taps = g->depth * 9, wide = to_eight(taps * g->out), pixels = g->H * g->W,
+                  values = pixels * g->out;
+    const int64_t rows[] = {2, x->shape[0] * pixels, g->C};
+    struct tensor all = tensor_reshaped(x, rows), by = scratch(k, x->dtype, wide, g->C), share[3];
+    for (int64_t d = 0; d < g->depth; d++) share[d] = scratch(k, DT_F32, pixels, wide);
+    if (k->planning || !kern_ok(k)) return;
+    CALL_BY_DTYPE(x->dtype, T,
+                  by_tap<<<blocks_for(wide * g->C), ACROSS, 0, stream_of(k)>>>(
+                      (T *)by.data, (const T *)w->data, g->out, taps, g->C, wide));
+    for (int64_t f = 0; f < x->shape[0]; f++) {
+        const int64_t t = f - (g->depth - 1);
+        struct tensor frame = tensor_rows(&all, f * pixels, pixels);
+        cuda_matmul(k, &share[f % g->depth], &frame, false, &by, true, 1, 0);
+        struct shares s = {};
+        for (int64_t d = 0; d < g->depth; d++)
+            s.frame[d] = (const float *)share[(t + d + g->depth) % g->depth].data;
+        if (t < 0) continue;
+        CALL_BY_DTYPE(x->dtype, T,
+                      gather<<<blocks_for(values), ACROSS, 0, stream_of(k)>>>(
+                          (T *)y->data + t * values, s, (const T *)b->data,
+                          residual ? (const T *)residual->data + t * values : NULL, (int)g->H, (int)g->W,
+                          (int)g->out, (int)g->depth, wide));
     }
     cuda_good(k, "convolution", cudaGetLastError());
 }
@@ -121,15 +203,15 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
 
 enum { X = 1, WEIGHT, BIAS, RESIDUAL, Y };
 
-/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space` axes of `size` each.
- */
+/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space` axes of `size` each,
+ * of which every `step`th place is meant. */
 static desc last(struct cudnn_graph *g, int64_t id, int64_t batch, int64_t channels, int space,
-                 const int64_t *size)
+                 const int64_t *size, int64_t step = 1)
 {
     int64_t dims[5] = {batch, channels}, strides[5] = {0, 1}, n = channels;
     for (int i = space - 1; i >= 0; i--) {
         dims[2 + i] = size[i];
-        strides[2 + i] = n;
+        strides[2 + i] = n *= step;
         n *= size[i];
     }
     strides[0] = n;
@@ -142,14 +224,18 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
 {
     const bool time = c->depth > 1;
     const int space = time ? 3 : 2, skip = time ? 0 : 1;
-    const int64_t batch = time ? 1 : c->T, in[] = {c->T + 2, c->H, c->W}, out[] = {c->T, c->out_h, c->out_w},
-                  taps[] = {3, 3, 3}, one[] = {1, 1, 1};
-    const int64_t before[] = {0, c->stride == 1, c->stride == 1}, after[] = {0, 1, 1},
-                  strides[] = {1, c->stride, c->stride};
+    const int64_t batch = time ? 1 : c->T, one[] = {1, 1, 1}, taps[] = {3, c->up ? 2 : 3, c->up ? 2 : 3};
+    const int64_t in[] = {c->T + 2, c->H, c->W}, out[] = {c->T, c->out_h >> c->up, c->out_w >> c->up};
+    const int64_t step = 1 << c->up, strides[] = {1, c->stride, c->stride};
+    int64_t before[] = {0, c->stride == 1, c->stride == 1}, after[] = {0, 1, 1};
+    if (c->up) { /* a pixel of an even row or column sees one more before it, of an odd one after it */
+        before[1] = !(after[1] = c->phase / 2);
+        before[2] = !(after[2] = c->phase % 2);
+    }
     struct cudnn_graph *g = cudnn_begin(k);
-    desc x = last(g, X, batch, c->C, space, in + skip), w = last(g, WEIGHT, c->out, c->C, space, taps),
-         b = last(g, BIAS, 1, c->out, space, one), y = last(g, Y, batch, c->out, space, out + skip),
-         sum = last(g, 0, batch, c->out, space, out + skip);
+    desc x = last(g, X, batch, c->C, space, in + skip), w = last(g, WEIGHT, c->out, c->C, space, taps + skip),
+         b = last(g, BIAS, 1, c->out, space, one), y = last(g, Y, batch, c->out, space, out + skip, step),
+         sum = last(g, 0, batch, c->out, space, out + skip, step);
     cudnn_convolution(g, x, w, sum, space, before + skip, after + skip, strides + skip);
     if (c->residual) {
         desc r = last(g, RESIDUAL, batch, c->out, space, out + skip),
@@ -161,22 +247,26 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
     return g;
 }
 
-/* Engine 41 is the one for Hopper that adds bias and residual; its first three choices of knobs were 675, 538
- * and 840 TFLOP/s for convolutions on which these reach 788, 788 and 820 (49 frames of 480x720, 2026-11-22,
- * one H200). */
+/* Engine 41 is the one for Hopper that adds bias and residual. Its heuristics' first choice of knobs runs at
+ * 675, 538, 718 TFLOP/s where these reach 788, 788, 794 (2026-11-22, one H200; 128 and 256 channels to 128 at
+ * 480x720, 256 to 256 at 120x180, 8 frames). */
 static const struct cudnn_engine *best_engine(const struct conv *c)
 {
-#define KNOBS(tile, m, n)                                                                                    \
+#define KNOBS(tile, workspace, m, n)                                                                         \
     {                                                                                                        \
         41, {{CUDNN_KNOB_TYPE_TILE_SIZE, tile}, {CUDNN_KNOB_TYPE_TILEK, 1},                                  \
-             {CUDNN_KNOB_TYPE_IDX_MODE, 0},     {CUDNN_KNOB_TYPE_WORKSPACE, 0},                              \
+             {CUDNN_KNOB_TYPE_IDX_MODE, 0},     {CUDNN_KNOB_TYPE_WORKSPACE, workspace},                      \
              {CUDNN_KNOB_TYPE_TILE_CGA_M, m},   {CUDNN_KNOB_TYPE_TILE_CGA_N, n}},                            \
             6                                                                                                \
     }
-    static const struct cudnn_engine narrow = KNOBS(0, 1, 1), wide = KNOBS(0, 1, 2), few = KNOBS(6, 2, 1);
+    static const struct cudnn_engine narrow = KNOBS(0, 0, 1, 1), narrow_residual = KNOBS(0, 0, 2, 1),
+                                     few = KNOBS(6, 0, 2, 1), wide = KNOBS(0, 0, 1, 2),
+                                     many = KNOBS(3, 1, 1, 2);
 #undef KNOBS
+    const int64_t pixels = c->T * c->out_h * c->out_w;
     if (c->out < 128 || c->C < 64) return NULL;
-    return c->out < 256 ? &narrow : c->T * c->out_h * c->out_w >= 1 << 16 ? &wide : &few;
+    if (c->out < 256) return c->residual ? &narrow_residual : &narrow;
+    return pixels < 65536 ? &few : pixels < 400000 || c->residual ? &wide : &many;
 }
 
 /* The plan for this convolution, made when it is first met; NULL when no engine does it, or after a failure.
@@ -184,7 +274,8 @@ static const struct cudnn_engine *best_engine(const struct conv *c)
 static struct cudnn_graph *plan_of(struct kern *k, const struct conv *c)
 {
     struct cuda *cuda = cuda_of(k);
-    const int64_t key[CUDNN_MAX_KEY] = {c->T, c->H, c->W, c->C, c->out, c->depth, c->stride, c->residual};
+    const int64_t key[CUDNN_MAX_KEY] = {c->T,     c->H,      c->W,  c->C,     c->out,
+                                        c->depth, c->stride, c->up, c->phase, c->residual};
     struct cudnn_graph *g = cuda->convolutions;
     while (g && memcmp(g->key, key, sizeof key)) g = g->next;
     if (!g) {
@@ -212,7 +303,8 @@ static int64_t frames_at_once(const struct conv *g)
     return n < 0 ? 0 : n < g->T ? n : g->T;
 }
 
-/* Piece by piece; without tensors only the plans are made. false: no engine does it. */
+/* Piece by piece; without tensors only the plans are made. false: no engine does it. y and w are of the
+ * phase. */
 static bool run_pieces(struct kern *k, struct conv g, const struct tensor *y, const struct tensor *x,
                        const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
@@ -230,25 +322,52 @@ static bool run_pieces(struct kern *k, struct conv g, const struct tensor *y, co
     return true;
 }
 
-/* What has a few channels too many for multiples of eight is given zeros to fill them up. */
+/* to [4,rows,2,2,C] from w [out,3,3,C]: what falls on the same pixel of x is added up, for even and odd rows
+ * and columns; zeros from `out` on. */
+__global__ static void phases(bf16 *to, const bf16 *w, int64_t out, int64_t rows, int64_t C)
+{
+    for (int64_t at = place(); at < 16 * rows * C; at += places()) {
+        const int64_t c = at % C, o = at / (4 * C) % rows;
+        const int q = (int)(at / C % 2), p = (int)(at / (2 * C) % 2), phase = (int)(at / (4 * C * rows));
+        const int i0 = p * (1 + phase / 2), i1 = phase / 2 + p * (2 - phase / 2), j0 = q * (1 + phase % 2),
+                  j1 = phase % 2 + q * (2 - phase % 2);
+        float sum = 0;
+        for (int i = i0; o < out && i <= i1; i++)
+            for (int j = j0; j <= j1; j++) sum += to_float(w[((o * 3 + i) * 3 + j) * C + c]);
+        to[at] = from_float<bf16>(sum);
+    }
+}
+
 static bool cudnn_does(struct kern *k, struct conv g)
 {
-    g.out = to_eight(g.out);
-    return g.C % EIGHT == 0 && run_pieces(k, g, NULL, NULL, NULL, NULL, NULL);
+    g.out = to_eight(g.out); /* what is missing is filled up with zeros */
+    for (g.phase = 0; g.phase < (g.up ? 4 : 1); g.phase++)
+        if (g.C % EIGHT || !run_pieces(k, g, NULL, NULL, NULL, NULL, NULL)) return false;
+    return true;
 }
 
 static void convolve_cudnn(struct kern *k, struct tensor *y, const struct tensor *x, struct conv g,
                            const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
     const int64_t out = g.out, width = g.depth * 9 * g.C, pixels = g.T * g.out_h * g.out_w;
-    struct tensor wide = *y, more = *y;
+    struct tensor wide = *y, more = *y, taps;
     g.out = wide.shape[3] = more.shape[3] = to_eight(out);
-    const struct tensor taps = widened(k, w, out, width, g.out, width),
-                        bias = widened(k, b, 1, out, 1, g.out);
+    if (g.up)
+        taps = scratch(k, DT_BF16, 4, g.out * 4 * g.C);
+    else
+        taps = widened(k, w, out, width, g.out, width);
+    const struct tensor bias = widened(k, b, 1, out, 1, g.out);
     if (g.out != out) wide.data = cuda_scratch(k, DT_BF16, tensor_count(&wide));
     if (residual) more.data = widened(k, residual, pixels, out, pixels, g.out).data;
     if (k->planning || !kern_ok(k)) return;
-    run_pieces(k, g, &wide, x, &taps, &bias, residual ? &more : NULL);
+    if (g.up)
+        phases<<<blocks_for(tensor_count(&taps)), ACROSS, 0, stream_of(k)>>>(
+            (bf16 *)taps.data, (const bf16 *)w->data, out, g.out, g.C);
+    for (g.phase = 0; g.phase < (g.up ? 4 : 1); g.phase++) {
+        struct tensor to = wide, part = g.up ? tensor_rows(&taps, g.phase, 1) : taps;
+        to.data = (bf16 *)wide.data + (g.phase / 2 * g.out_w + g.phase % 2) * g.out;
+        run_pieces(k, g, &to, x, &part, &bias, residual ? &more : NULL);
+    }
     if (g.out != out)
         narrow<<<blocks_for(pixels * out), ACROSS, 0, stream_of(k)>>>(
             (bf16 *)y->data, (const bf16 *)wide.data, pixels, out, g.out);
@@ -282,7 +401,9 @@ static void convolve(struct kern *k, struct tensor *y, const struct tensor *x, c
                      const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
     if (!tensor_count(y) || !g->C) return;
-    if (x->dtype == DT_BF16 && cudnn_does(k, *g))
+    if (g->out <= 4 && g->C >= 64 && g->stride == 1 && !g->up)
+        convolve_few(k, y, x, g, w, b, residual);
+    else if (x->dtype == DT_BF16 && cudnn_does(k, *g))
         convolve_cudnn(k, y, x, *g, w, b, residual);
     else
         convolve_rows(k, y, x, g, w, b, residual);
@@ -302,7 +423,7 @@ void cuda_causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor 
                                 const struct tensor *residual)
 {
     const int64_t T = x->shape[0] - 2, H = x->shape[1], W = x->shape[2];
-    const struct conv g = {T, H, W, x->shape[3], H, W, w->shape[0], 3, 1, residual != NULL};
+    const struct conv g = {T, H, W, x->shape[3], H, W, w->shape[0], 3, 1, 0, 0, residual != NULL};
     if (!k->planning && tensor_count(x)) {
         if (first)
             for (int i = 0; i < 2; i++) move(k, tensor_rows(x, i, 1), tensor_rows(x, 2, 1));
@@ -317,6 +438,15 @@ void cuda_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *
                          const struct tensor *b, int stride)
 {
     const int64_t *n = x->shape;
-    const struct conv g = {n[0], n[1], n[2], n[3], y->shape[1], y->shape[2], w->shape[0], 1, stride, false};
+    const struct conv g = {n[0],        n[1], n[2],   n[3], y->shape[1], y->shape[2],
+                           w->shape[0], 1,    stride, 0,    0,           false};
+    convolve(k, y, x, &g, w, b, NULL);
+}
+
+void cuda_upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                  const struct tensor *w, const struct tensor *b)
+{
+    const int64_t *n = x->shape;
+    const struct conv g = {n[0], n[1], n[2], n[3], y->shape[1], y->shape[2], w->shape[0], 1, 1, 1, 0, false};
     convolve(k, y, x, &g, w, b, NULL);
 }

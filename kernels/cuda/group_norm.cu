@@ -4,7 +4,7 @@
  * one where rows are ragged. */
 #include "kernels/cuda/image.h"
 
-enum { THREADS = ACROSS, RUN = 8, MAX_PARTS = 1056, MIN_PIXELS = 64, ROWS = 8 };
+enum { THREADS = ACROSS, RUN = 8, MAX_PARTS = 792, MIN_PIXELS = 64, ROWS = 8 };
 
 /* Σx and Σx² of each channel over one part of the pixels, parts [part][x, x²][C]. Each of a quarter of a
  * million threads adds up a few hundred values in F32; from there on it is double. The order depends on the
@@ -60,6 +60,7 @@ __global__ static void __launch_bounds__(THREADS)
     __shared__ double sums[2][THREADS];
     const int64_t c0 = (int64_t)blockIdx.x * size;
     double s = 0, q = 0;
+#pragma unroll 4
     for (int i = threadIdx.x; i < count * size; i += THREADS) {
         const double *p = parts + i / size * (2 * C) + c0 + i % size;
         s += p[0];
@@ -86,56 +87,71 @@ template <typename T> __device__ static inline float silu(float u)
     return sizeof(T) == 4 ? u / (1 + expf(-u)) : __fdividef(u, 1 + __expf(-u));
 }
 
-struct image { /* x, and the latents that modulate it; without them, h bands of rows */
+struct image { /* x, and the latents that modulate it; without them, bands of rows */
     int64_t T, H, W, C, Tz, h, w;
 };
 
-/* The latent frame that shows in frame t: when T > 1 is odd, frame 0 comes from frame 0 and the rest from the
- * rest. */
-__device__ static inline int64_t latent_frame(int64_t t, int64_t T, int64_t Tz)
+/* The first of `out` places that nearest resizing takes from place z of `in` */
+__device__ static inline int64_t first_of(int64_t z, int64_t in, int64_t out)
 {
-    if (T == 1 || T % 2 == 0) return t * Tz / T;
-    return t == 0 ? 0 : 1 + (t - 1) * (Tz - 1) / (T - 1);
+    return (z * out + in - 1) / in;
 }
 
-/* A thread keeps what N channels of one latent pixel need, and goes down a column of the rows that show it.
- */
+/* The first frame that shows latent frame z: when T > 1 is odd, frame 0 shows the first, and the rest the
+ * rest. */
+__device__ static inline int64_t first_frame(int64_t z, int64_t T, int64_t Tz)
+{
+    if (T == 1 || T % 2 == 0) return first_of(z, Tz, T);
+    return z == 0 ? 0 : 1 + (z == 1 ? 0 : first_of(z - 1, Tz - 1, T - 1));
+}
+
+/* A thread keeps what N channels of one latent pixel need, and goes down its column of all frames that show
+ * it. */
 template <typename T, int N, bool SPATIAL>
-__global__ static void __launch_bounds__(THREADS, 2)
+__global__ static void __launch_bounds__(THREADS, 4)
     apply(T *y, const T *x, const float *mean, const float *gain, const T *b, const T *mul, const T *add,
           const struct image g)
 {
+    enum { AT_ONCE = 2 };
     const unsigned packs = (unsigned)(g.C / N), at = blockIdx.x * THREADS + threadIdx.x;
     const unsigned j = at / packs, c = at % packs * N;
     if (j >= g.W) return;
-    const run<float, N> m = load<N>(mean + c), a = load<N>(gain + c);
-    const run<T, N> s = load<N>(b + c);
-    for (int64_t t = blockIdx.z; t < g.T; t += gridDim.z)
+    for (int64_t z = blockIdx.z; z < g.Tz; z += gridDim.z)
         for (int64_t band = blockIdx.y; band < g.h; band += gridDim.y) {
-            const int64_t from = (band * g.H + g.h - 1) / g.h, to = ((band + 1) * g.H + g.h - 1) / g.h;
-            float scale[N], shift[N]; /* y = silu((x - mean) scale + shift) */
-            for (int n = 0; n < N; n++) scale[n] = a.v[n], shift[n] = to_float(s.v[n]);
+            float m[N], scale[N], shift[N]; /* y = silu((x - m) scale + shift) */
+            const run<T, N> s = load<N>(b + c);
+            load_floats<N>(m, mean + c);
+            load_floats<N>(scale, gain + c);
+            for (int n = 0; n < N; n++) shift[n] = to_float(s.v[n]);
             if (SPATIAL) {
-                const int64_t z = ((latent_frame(t, g.T, g.Tz) * g.h + band) * g.w + j * g.w / g.W) * g.C + c;
-                const run<T, N> by = load<N>(mul + z), plus = load<N>(add + z);
+                const int64_t from = ((z * g.h + band) * g.w + j * g.w / g.W) * g.C + c;
+                const run<T, N> by = load<N>(mul + from), plus = load<N>(add + from);
                 for (int n = 0; n < N; n++) {
                     scale[n] *= to_float(by.v[n]);
                     shift[n] = shift[n] * to_float(by.v[n]) + to_float(plus.v[n]);
                 }
             }
-            for (int64_t i = from; i < to; i += RUN / 2) {
-                const int64_t p = ((t * g.H + i) * g.W + j) * g.C + c;
-                run<T, N> v[RUN / 2];
+            const int64_t row = g.W * g.C, top = first_of(band, g.h, g.H), t0 = first_frame(z, g.T, g.Tz);
+            const int rows = (int)(first_of(band + 1, g.h, g.H) - top),
+                      count = rows * (int)(first_frame(z + 1, g.T, g.Tz) - t0);
+            int64_t p = ((t0 * g.H + top) * g.W + j) * g.C + c;
+            for (int e = 0, i = 0; e < count; e += AT_ONCE) {
+                int64_t place[AT_ONCE];
+                run<T, N> v[AT_ONCE];
 #pragma unroll
-                for (int r = 0; r < RUN / 2; r++)
-                    if (i + r < to) v[r] = load<N>(x + p + r * g.W * g.C);
+                for (int r = 0; r < AT_ONCE; r++) {
+                    place[r] = p;
+                    p += row;
+                    if (++i == rows) i = 0, p += (g.H - rows) * row; /* on to the next frame */
+                    if (e + r < count) v[r] = load<N>(x + place[r]);
+                }
 #pragma unroll
-                for (int r = 0; r < RUN / 2; r++) {
-                    if (i + r >= to) break;
+                for (int r = 0; r < AT_ONCE; r++) {
+                    if (e + r >= count) break;
                     for (int n = 0; n < N; n++)
                         v[r].v[n] =
-                            from_float<T>(silu<T>((to_float(v[r].v[n]) - m.v[n]) * scale[n] + shift[n]));
-                    store<N>(y + p + r * g.W * g.C, v[r]);
+                            from_float<T>(silu<T>((to_float(v[r].v[n]) - m[n]) * scale[n] + shift[n]));
+                    store<N>(y + place[r], v[r]);
                 }
             }
         }
@@ -148,7 +164,7 @@ static void norm_silu(struct kern *k, T *y, const T *x, const T *w, const T *b, 
 {
     cudaStream_t s = stream_of(k);
     const int64_t pixels = g->T * g->H * g->W, packs = g->C / N;
-    const dim3 blocks = image_grid(g->W * packs, g->h, g->T);
+    const dim3 blocks = image_grid(g->W * packs, g->h, g->Tz);
     part_sums<T, N><<<dim3((unsigned)count, (unsigned)ceil_div(packs, THREADS)), THREADS, 0, s>>>(
         parts, x, pixels, part, g->C);
     group_gains<<<groups, THREADS, 0, s>>>(mean, mean + g->C, parts, w, (int)count, pixels, g->C,
@@ -164,7 +180,7 @@ static void norm(struct kern *k, const char *op, struct tensor *y, const struct 
                  const struct tensor *add, int groups, float eps)
 {
     const int64_t *n = x->shape, pixels = n[0] * n[1] * n[2], least = ceil_div(pixels, MIN_PIXELS);
-    struct image g = {n[0], n[1], n[2], n[3], 1, ceil_div(n[1], ROWS), 1};
+    struct image g = {n[0], n[1], n[2], n[3], n[0], ceil_div(n[1], ROWS), 1};
     if (mul) g.Tz = mul->shape[0], g.h = mul->shape[1], g.w = mul->shape[2];
     if (!tensor_count(x)) return;
     const int64_t part = ceil_div(pixels, least < MAX_PARTS ? least : (int64_t)MAX_PARTS),

@@ -33,36 +33,6 @@ void cuda_halve_time_forward(struct kern *k, struct tensor *y, const struct tens
     CUDA_LAUNCHED(k);
 }
 
-/* A thread reads N channels of a pixel and writes them to the four pixels that it becomes. */
-template <typename T, int N>
-__global__ static void upsample(T *y, const T *x, int64_t frames, int64_t H, int64_t W, int64_t C, int odd,
-                                bool time)
-{
-    const unsigned packs = (unsigned)(C / N), at = blockIdx.x * ACROSS + threadIdx.x, j = at / packs,
-                   c = at % packs * N;
-    if (j >= W) return;
-    for (int64_t t = blockIdx.z; t < frames; t += gridDim.z)
-        for (int64_t i = blockIdx.y; i < H; i += gridDim.y) {
-            const int64_t source = time ? (t + odd) / 2 : t;
-            const run<T, N> v = load<N>(x + ((source * H + i) * W + j) * C + c);
-            T *to = y + ((t * 2 * H + 2 * i) * 2 * W + 2 * j) * C + c;
-            store<N>(to, v);
-            store<N>(to + C, v);
-            store<N>(to + 2 * W * C, v);
-            store<N>(to + 2 * W * C + C, v);
-        }
-}
-
-void cuda_upsample_forward(struct kern *k, struct tensor *y, const struct tensor *x, bool time)
-{
-    const int64_t H = x->shape[1], W = x->shape[2], C = x->shape[3], frames = y->shape[0];
-    if (!tensor_count(y) || !row_fits(k, "upsample_forward", W * C)) return;
-    CALL_IN_RUNS(x->dtype, in_runs(C, y, x), T, N,
-                 upsample<T, N><<<image_grid(W * C / N, H, frames), ACROSS, 0, stream_of(k)>>>(
-                     (T *)y->data, (const T *)x->data, frames, H, W, C, (int)(x->shape[0] % 2), time));
-    CUDA_LAUNCHED(k);
-}
-
 /* `rows` rows of `width` values a frame; the rows and frames of y and x start so many values apart. */
 template <typename T, int N>
 __global__ static void copy_rows(T *y, const T *x, int64_t width, int64_t rows, int64_t frames, int64_t y_row,
