@@ -283,9 +283,9 @@ void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
 /* Halve time: T odd keeps frame 0 and averages (1,2),(3,4)..; T even averages (0,1),(2,3)..
  * x [T,H,W,C]  y [(T+1)/2,H,W,C] */
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x);
-/* Nearest 2x in space, then per frame 3x3 with stride 1 and zero padding 1. A device may add up the weights
- * that fall on one pixel of x first, and round the sum to its compute dtype. x [T,H,W,Ci]  w [Co,3,3,Ci]  b
- * [Co]  y [T,2H,2W,Co] */
+/* Nearest 2x in space, then per frame 3x3 with stride 1 and zero padding 1. A device may first add up the
+ * weights that fall on one pixel of x, and round the sum to its compute dtype.
+ * x [T,H,W,Ci]  w [Co,3,3,Ci]  b [Co]  y [T,2H,2W,Co] */
 void upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                              const struct tensor *b);
 
