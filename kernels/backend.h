@@ -25,14 +25,20 @@
     OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward) OP(random_normal)
 /* clang-format on */
 
+/* A backend in a file of its own may be of another build: it tells first which operations it was made for. */
+#define OP(name) #name " "
+static const char kernel_operations[] __attribute__((unused)) = KERNEL_OPS(OP);
+#undef OP
+
 struct backend {
+    const char *operations; /* kernel_operations */
     const char *name;
     bool bf16;                               /* computes in BF16, too, and does unless told otherwise */
     bool (*open)(struct kern *k, int index); /* device `index`; false with kern_fail() */
     void (*close)(struct kern *k);
     void *(*alloc)(struct kern *k, size_t bytes); /* 64-byte aligned, zeroed; NULL when there is no room */
     void (*free)(struct kern *k, void *p);
-    size_t (*available)(struct kern *k); /* bytes that an allocation may reasonably ask for */
+    size_t (*available)(struct kern *k);               /* bytes that an allocation may reasonably ask for */
     void *(*host_alloc)(struct kern *k, size_t bytes); /* see kern_send(); NULL when there is none */
     void (*host_free)(struct kern *k, void *p);
     void (*upload)(struct kern *k, struct tensor *dst, const struct tensor *host);
@@ -55,7 +61,7 @@ struct kern {
     char error[256]; /* empty: fine */
     bool planning;
     struct kern_profile *profile; /* NULL: nobody wants to know */
-    char *stack; /* scratch: base, size, top, and the highest top seen */
+    char *stack;                  /* scratch: base, size, top, and the highest top seen */
     size_t size, used, peak;
     size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */
     struct kern_block *blocks;     /* long-lived allocations */

@@ -28,8 +28,8 @@ static const struct backend *find_cuda(char *why, size_t size)
         if (access(path, F_OK)) continue;
         void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         const struct backend *b = object ? dlsym(object, "cuda_backend") : NULL;
-        if (b) return b;
-        snprintf(why, size, "%s", dlerror());
+        if (b && !strcmp(b->operations, kernel_operations)) return b;
+        snprintf(why, size, "%s", b ? "sluice-cuda.so belongs to another build" : dlerror());
     }
     return NULL;
 }

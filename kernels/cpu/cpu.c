@@ -55,6 +55,18 @@ static size_t cpu_available(struct kern *k)
     return available;
 }
 
+static void *cpu_host_alloc(struct kern *k, size_t bytes)
+{
+    (void)k;
+    return malloc(bytes);
+}
+
+static void cpu_host_free(struct kern *k, void *p)
+{
+    (void)k;
+    free(p);
+}
+
 static void cpu_convert(struct kern *k, struct tensor *dst, const struct tensor *src)
 {
     (void)k;
@@ -85,13 +97,17 @@ static void cpu_wait(struct kern *k)
     (void)k;
 }
 
-const struct backend cpu_backend = {.name = "cpu",
+const struct backend cpu_backend = {.operations = kernel_operations,
+                                    .name = "cpu",
                                     .open = cpu_open,
                                     .close = cpu_close,
                                     .alloc = cpu_alloc,
                                     .free = cpu_free,
                                     .available = cpu_available,
+                                    .host_alloc = cpu_host_alloc,
+                                    .host_free = cpu_host_free,
                                     .upload = cpu_convert,
+                                    .send = cpu_convert,
                                     .download = cpu_convert,
                                     .copy = cpu_copy,
                                     .zero = cpu_zero,

@@ -129,6 +129,28 @@ static size_t cuda_available(struct kern *k)
     return available;
 }
 
+static void *cuda_host_alloc(struct kern *k, size_t bytes)
+{
+    void *p = NULL;
+    (void)k;
+    if (cudaMallocHost(&p, bytes) == cudaSuccess) return p;
+    cudaGetLastError(); /* as above */
+    return NULL;
+}
+
+static void cuda_host_free(struct kern *k, void *p)
+{
+    (void)k;
+    cudaFreeHost(p);
+}
+
+static void cuda_send(struct kern *k, struct tensor *dst, const struct tensor *host)
+{
+    cuda_good(
+        k, "send",
+        cudaMemcpyAsync(dst->data, host->data, tensor_bytes(host), cudaMemcpyHostToDevice, stream_of(k)));
+}
+
 /* Piece by piece through pinned memory, converted on the host; a piece is filled while the one before it is
  * on its way. */
 static void cuda_upload(struct kern *k, struct tensor *dst, const struct tensor *host)
@@ -217,6 +239,7 @@ EXPORTED bool cuda_test_register(void *memory, size_t bytes)
 static struct backend table(void)
 {
     struct backend b = {};
+    b.operations = kernel_operations;
     b.name = "cuda";
     b.bf16 = true;
     b.open = cuda_open;
@@ -224,7 +247,10 @@ static struct backend table(void)
     b.alloc = cuda_alloc;
     b.free = cuda_free;
     b.available = cuda_available;
+    b.host_alloc = cuda_host_alloc;
+    b.host_free = cuda_host_free;
     b.upload = cuda_upload;
+    b.send = cuda_send;
     b.download = cuda_download;
     b.copy = cuda_copy;
     b.zero = cuda_zero;
