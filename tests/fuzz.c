@@ -12,6 +12,8 @@
 #include "filters/stats/comparison.h"
 #include "formats/csv.h"
 #include "formats/safetensors.h"
+#include "formats/torch_file.h"
+#include "tests/archive.h"
 #include "tests/tap.h"
 #include "tests/wire.h"
 
@@ -106,7 +108,14 @@ static void mutate_bytes(struct wire *w)
                   {"9223372036854775808", 19},
                   {"-9223372036854775809", 20},
                   {"4294967296", 10},
-                  {"null", 4}};
+                  {"null", 4},
+                  {"h\2", 2},
+                  {"R", 1},
+                  {"Q", 1},
+                  {"(", 1},
+                  {"t", 1},
+                  {"u", 1},
+                  {"\x85", 1}};
     for (size_t edits = 1 + below(3); edits--;) {
         size_t at = below(w->n + 1), left = w->n - at, token = below(sizeof tokens / sizeof tokens[0]);
         size_t some = left ? 1 + below(left < 16 ? left : 16) : 0, from = below(w->n + 1 - some);
@@ -472,6 +481,79 @@ static bool fuzz_scores(void)
     return good;
 }
 
+/* ---- archives ------------------------------------------------------------------------------------------ */
+
+static struct zip *open_archive(const struct archive *a)
+{
+    char path[64], err[512] = "", *name = path;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", wire_open(a->bytes.bytes, a->bytes.n));
+    struct zip *z = zip_open((const char *const *)&name, 1, err, sizeof err);
+    if (!z && !*err) abort();
+    return z;
+}
+
+/* What unpacks without complaint has the size and the checksum that the directory tells. */
+static bool fuzz_zip(void)
+{
+    struct archive a = {.zip64 = one_in(2)};
+    char err[512], *bytes;
+    size_t n;
+    archive_add(&a, "stored", "some bytes as they are", 22, false);
+    archive_add(&a, "folder/deflated", "tick tock tick tock tick tock tick", 34, true);
+    archive_add(&a, "folder/", "", 0, false);
+    archive_end(&a, one_in(2) ? "" : "a comment");
+    mutate_bytes(&a.bytes);
+    struct zip *z = open_archive(&a);
+    bool good = z;
+    for (int i = 0; z && i < z->count; i++) {
+        const struct zip_entry *e = &z->entry[i];
+        FILE *to = open_memstream(&bytes, &n);
+        *err = 0;
+        bool fine = zip_unpack(z, e, to, err, sizeof err);
+        fclose(to);
+        if (fine ? n != e->bytes || crc32(0, (uint8_t *)bytes, (uInt)n) != e->crc : !*err) abort();
+        if (!zip_find(z, e->name)) abort();
+        good &= fine;
+        free(bytes);
+    }
+    zip_close(z);
+    archive_free(&a);
+    return good;
+}
+
+/* A pickle of two tensors over one storage, with memos as torch writes them. */
+static bool fuzz_torch(void)
+{
+    static const char pickle[] =
+        "\x80\2}q\0(X\1\0\0\0aq\1ctorch._utils\n_rebuild_tensor_v2\nq\2((X\7\0\0\0storageq\3"
+        "ctorch\nFloatStorage\nq\4X\1\0\0\0000q\5X\3\0\0\0cpuq\6K\6tq\7QK\0K\2K\3\x86q\10K\3K\1"
+        "\x86q\11\x89"
+        "ccollections\nOrderedDict\nq\12)Rq\13tq\14Rq\15X\1\0\0\0bq\16h\2(h\7QJ"
+        "\1\0\0\0\x8a\1\2\x85q\17K\1\x85q\20\x89h\12)Rq\21tq\22Rq\23u}q\24X\1\0\0\0mq\25}sb.";
+    struct archive a = {0};
+    struct wire w = {0};
+    char err[512] = "", path[64];
+    float data[64];
+    wire_add(&w, pickle, sizeof pickle - 1);
+    if (!one_in(8)) mutate_bytes(&w);
+    archive_add(&a, "x/data.pkl", w.bytes, w.n, false);
+    archive_add(&a, "x/data/0", "twenty-four bytes of it.", 24, false);
+    archive_end(&a, "");
+    if (one_in(8)) mutate_bytes(&a.bytes);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", wire_open(a.bytes.bytes, a.bytes.n));
+    struct torch_file *f = torch_file_open(path, err, sizeof err);
+    if (!f && !*err) abort();
+    bool good = f;
+    for (int i = 0; f && i < f->dict.count; i++) {
+        if (tensor_bytes(&f->dict.tensor[i].shape) > 24) abort();
+        good &= torch_file_read(f, &f->dict.tensor[i], data, err, sizeof err);
+    }
+    torch_file_close(f);
+    wire_free(&w);
+    archive_free(&a);
+    return good;
+}
+
 /* ---- all of them --------------------------------------------------------------------------------------- */
 
 static const struct target {
@@ -480,7 +562,8 @@ static const struct target {
     long count;        /* for a short test; a sanitizer takes eight times as long and gets a quarter */
 } targets[] = {{"frames", fuzz_frames, 60000}, {"values", fuzz_values, 100000},
                {"lines", fuzz_lines, 40000},   {"safetensors", fuzz_safetensors, 60000},
-               {"csv", fuzz_csv, 60000},       {"scores", fuzz_scores, 20000}};
+               {"csv", fuzz_csv, 60000},       {"scores", fuzz_scores, 20000},
+               {"zip", fuzz_zip, 60000},       {"torch", fuzz_torch, 60000}};
 
 static void say_which(int signal)
 {

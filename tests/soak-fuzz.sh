@@ -11,7 +11,7 @@ if [ -z "${SAN:-}" ]; then
     fuzz=$top/build/address-undefined/tests/fuzz
     ok 'a sanitized build' 'make -s -C "$top" SAN=address,undefined build/address-undefined/tests/fuzz'
 fi
-for target in frames values lines safetensors csv scores; do
+for target in frames values lines safetensors csv scores zip torch; do
     ok "$each inputs of $target" '$fuzz $target 1000000 $each >said || { grep -v ^# said; tail -n 40 said; exit 1; }; tail -n 2 said'
 done
 finish
