@@ -59,6 +59,9 @@ $(BIN)/sluice-cuda.so: $(CUDA_OBJECTS)
 	$(NVCC) -shared -o $@ $^ -lcublasLt -lcufft -ldl
 	@ln -sf $(abspath $@) $(BUILD)/tests/
 
+# What must be rounded as on the CPU.
+$(BUILD)/kernels/cuda/random.cu.o: NVFLAGS += -fmad=false
+
 $(BUILD)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) -c -o $@ $<

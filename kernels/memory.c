@@ -173,6 +173,25 @@ void kern_upload(struct kern *k, struct tensor *dst, const struct tensor *host)
     if (copyable(k, __func__, dst, host)) k->backend->upload(k, dst, host);
 }
 
+void kern_send(struct kern *k, struct tensor *dst, const struct tensor *host)
+{
+    if (!copyable(k, __func__, dst, host)) return;
+    if (dst->dtype == host->dtype)
+        k->backend->send(k, dst, host);
+    else
+        kern_fail(k, "kern_send: %s into %s", dtype_name(host->dtype), dtype_name(dst->dtype));
+}
+
+void *kern_host_alloc(struct kern *k, size_t bytes)
+{
+    return k->backend->host_alloc(k, bytes ? bytes : 1);
+}
+
+void kern_host_free(struct kern *k, void *p)
+{
+    if (p) k->backend->host_free(k, p);
+}
+
 void kern_download(struct kern *k, struct tensor *host, const struct tensor *src)
 {
     if (copyable(k, __func__, host, src)) k->backend->download(k, host, src);

@@ -1,7 +1,8 @@
 #include "filters/nets/rng.h"
 
-#include <math.h>
 #include <string.h>
+
+#include "kernels/philox.h"
 
 /* XXH64 (Yann Collet, xxHash specification 0.1.1). Reads are little-endian, as everything here is. */
 static const uint64_t P1 = 0x9E3779B185EBCA87, P2 = 0xC2B2AE3D27D4EB4F, P3 = 0x165667B19E3779F9,
@@ -60,19 +61,7 @@ struct rng rng_make(uint64_t seed, const char *key, const char *purpose, uint64_
 
 void rng_words(const struct rng *r, uint64_t block, uint32_t words[4])
 {
-    uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
-    uint32_t c2 = (uint32_t)r->stream, c3 = (uint32_t)(r->stream >> 32);
-    uint32_t k0 = r->key[0], k1 = r->key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53 * c0, b = (uint64_t)0xCD9E8D57 * c2;
-        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0;
-        c1 = (uint32_t)b;
-        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
-        c3 = (uint32_t)a;
-        k0 += 0x9E3779B9;
-        k1 += 0xBB67AE85;
-    }
-    words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+    philox_words(words, r->key[0], r->key[1], r->stream, block);
 }
 
 /* The two 64-bit numbers of a block. */
@@ -100,14 +89,8 @@ uint64_t rng_below(const struct rng *r, uint64_t i, uint64_t n)
 
 void rng_normal(const struct rng *r, float *out, size_t n)
 {
-#pragma omp parallel for schedule(static) if (n > 4096)
-    for (size_t block = 0; block < (n + 1) / 2; block++) {
-        uint64_t pair[2];
-        block_pair(r, block, pair);
-        double u = (double)((pair[0] >> 11) + 1) * 0x1p-53; /* (0, 1]: its logarithm is finite */
-        double angle = 2 * M_PI * ((double)(pair[1] >> 11) * 0x1p-53);
-        double radius = sqrt(-2 * log(u));
-        out[2 * block] = (float)(radius * cos(angle));
-        if (2 * block + 1 < n) out[2 * block + 1] = (float)(radius * sin(angle));
-    }
+    const size_t tile = 4096;
+#pragma omp parallel for schedule(static) if (n > 4 * tile)
+    for (size_t i = 0; i < n; i += tile)
+        philox_fill(out + i, r->key, r->stream, i, n - i < tile ? n - i : tile);
 }

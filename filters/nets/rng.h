@@ -20,7 +20,7 @@ struct rng rng_make(uint64_t seed, const char *key, const char *purpose, uint64_
 void rng_words(const struct rng *r, uint64_t block, uint32_t words[4]); /* one Philox block */
 double rng_uniform(const struct rng *r, uint64_t i);                    /* [0, 1), 53 bits */
 uint64_t rng_below(const struct rng *r, uint64_t i, uint64_t n);        /* [0, n), unbiased to 2^-64 */
-/* n standard normals by Box-Muller in double, two per block, rounded to float. */
+/* n standard normals by Box-Muller in double, two per block, rounded to float (kernels/philox.h). */
 void rng_normal(const struct rng *r, float *out, size_t n);
 
 uint64_t hash64(uint64_t seed, const void *data, size_t n); /* XXH64: good, not cryptographic */

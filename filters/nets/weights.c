@@ -44,14 +44,20 @@ int64_t params_count(const struct params *list)
     return n;
 }
 
-void weights_random(const struct param *p, uint64_t seed, float *data)
+static struct random_normal draws_of(const struct param *p, uint64_t seed)
 {
     struct rng r = rng_make(seed, p->name, "weights", 0);
-    const int64_t n = tensor_count(&p->shape);
-    if (p->std != 0) rng_normal(&r, data, (size_t)n);
-#pragma omp parallel for schedule(static) if (n > 4096)
-    for (int64_t i = 0; i < n; i++)
-        data[i] = f32_from_bf16(bf16_from_f32((float)(p->mean + (p->std != 0 ? p->std * data[i] : 0))));
+    return (struct random_normal){
+        .key = {r.key[0], r.key[1]}, .stream = r.stream, .mean = p->mean, .std = p->std};
+}
+
+void weights_random(const struct param *p, uint64_t seed, float *data)
+{
+    const struct random_normal r = draws_of(p, seed);
+    const int64_t n = tensor_count(&p->shape), tile = 1 << 14;
+#pragma omp parallel for schedule(static) if (n > tile)
+    for (int64_t i = 0; i < n; i += tile)
+        random_normal_fill(&r, (uint64_t)i, data + i, (size_t)(n - i < tile ? n - i : tile));
 }
 
 /* ---- what is in the files against what is wanted ----------------------------------------------- */
@@ -109,47 +115,56 @@ static bool check(const struct model_weights *w, const char *part, const struct 
 
 /* ---- from where they are to the device --------------------------------------------------------- */
 
-enum { PIECES = 16, PIECE_BYTES = 2 << 20 };
+/* Two batches of pieces: while one is made ready by all threads, the other is on its way to the device. */
+enum { BATCH = 32, PIECE_BYTES = 2 << 20 };
 
 struct loading {
     struct kern *k;
     enum dtype dtype; /* of weights on the device */
     uint64_t hash;    /* of what went by */
     size_t size;      /* of a piece: at least one row of any tensor, 4 bytes an element */
-    struct piece {    /* some rows of a tensor; several are under way at once */
+    char *host;       /* every piece's `ready` */
+    int batch, count; /* the one that is being filled, and how far */
+    struct piece {    /* some rows of a tensor, all of which are in the pieces that follow each other */
+        const struct param *param;
+        const struct model_tensor *tensor;
+        int64_t from, rows;
         char *raw, *turned, *ready;
         uint32_t crc;
         bool good;
         char why[512];
-    } piece[PIECES];
+    } piece[2][BATCH];
 };
 
-static bool loading_start(struct loading *l, struct kern *k, const struct params *list, char *err,
+static bool loading_start(struct loading *l, struct kern *k, const struct params *list, bool files, char *err,
                           size_t errlen)
 {
-    bool good = true;
     *l = (struct loading){.k = k, .dtype = kern_compute(k), .size = PIECE_BYTES};
+    if (!files) return true;
     for (int i = 0; i < list->count; i++) {
         struct tensor row = list->param[i].shape;
         if (row.rank) row.shape[0] = 1;
         if (tensor_bytes(&row) > l->size) l->size = tensor_bytes(&row);
     }
-    for (int i = 0; i < PIECES; i++) {
-        struct piece *p = &l->piece[i];
+    const size_t ready = l->size / 4 * dtype_size(l->dtype);
+    bool good = (l->host = kern_host_alloc(k, 2 * BATCH * ready)) != NULL;
+    for (int i = 0; i < 2 * BATCH; i++) {
+        struct piece *p = &l->piece[i / BATCH][i % BATCH];
         p->raw = malloc(l->size);
         p->turned = malloc(l->size);
-        p->ready = malloc(2 * l->size); /* 16 bits may become 32 */
-        good = good && p->raw && p->turned && p->ready;
+        p->ready = good ? l->host + (size_t)i * ready : NULL;
+        good = good && p->raw && p->turned;
     }
-    return good || fail(err, errlen, "no memory for %zu bytes of weights on their way", 4 * l->size * PIECES);
+    return good || fail(err, errlen, "no memory for %zu bytes of weights on their way", 6 * l->size * BATCH);
 }
 
 static void loading_end(struct loading *l)
 {
-    for (int i = 0; i < PIECES; i++) {
-        free(l->piece[i].raw);
-        free(l->piece[i].turned);
-        free(l->piece[i].ready);
+    kern_wait(l->k);
+    kern_host_free(l->k, l->host);
+    for (int i = 0; i < 2 * BATCH; i++) {
+        free(l->piece[i / BATCH][i % BATCH].raw);
+        free(l->piece[i / BATCH][i % BATCH].turned);
     }
 }
 
@@ -165,35 +180,28 @@ static void add_shape(struct loading *l, const struct tensor *t)
 }
 
 /* Device memory for the slot, [out,in,k..] as [out,k..,in] where channels go last. */
-static bool make_slot(struct loading *l, const struct param *p)
+static void make_slot(struct loading *l, const struct param *p)
 {
     int64_t shape[1 + TENSOR_MAX_RANK] = {p->shape.rank};
-    if (!p->slot) return true;
+    if (!p->slot) return;
     memcpy(shape + 1, p->shape.shape, sizeof p->shape.shape);
     if (p->channels_last) {
         memmove(shape + 2, shape + 3, (size_t)(p->shape.rank - 2) * sizeof *shape);
         shape[p->shape.rank] = p->shape.shape[1];
     }
     *p->slot = kern_alloc_shape(l->k, l->dtype, shape);
-    return kern_ok(l->k);
 }
 
-/* The slot's rows from `from` on become these, converted if need be: run by run where q, k and v of each head
- * are to be parted. */
-static bool fill_slot(struct loading *l, const struct param *p, int64_t from, int64_t rows, enum dtype d,
-                      void *data)
+/* Where the slot has the file's rows from `from` on, `rows` at most: *n of them lie together, fewer where q,
+ * k and v of each head are to be parted. */
+static struct tensor slot_rows(const struct param *p, int64_t from, int64_t rows, int64_t *n)
 {
     int64_t all = p->shape.rank ? p->shape.shape[0] : 1, width = tensor_count(&p->shape) / all;
     int64_t heads = p->qkv_heads, run = heads ? all / (3 * heads) : all;
-    struct tensor flat = tensor_as(p->slot, 2, all, width), src = tensor_of(d, data, 2, rows, width);
-    for (int64_t row = from, n; row < from + rows; row += n) {
-        int64_t third = row / run % 3, head = row / run / 3, left = from + rows - row;
-        n = run - row % run < left ? run - row % run : left;
-        struct tensor to = tensor_rows(&flat, (third * heads + head) * run + row % run, n),
-                      part = tensor_rows(&src, row - from, n);
-        kern_upload(l->k, &to, &part);
-    }
-    return kern_ok(l->k);
+    int64_t third = from / run % 3, head = from / run / 3, left = run - from % run;
+    struct tensor flat = tensor_as(p->slot, 2, all, width);
+    *n = left < rows ? left : rows;
+    return tensor_rows(&flat, (third * heads + head) * run + from % run, *n);
 }
 
 /* [rows,in,k..] to [rows,k..,in], of elements of 2 or 4 bytes */
@@ -227,55 +235,80 @@ static bool all_finite(const struct tensor *t)
     return bad == 0;
 }
 
-/* Reads rows of a tensor, sums and checks them, and makes them what the device wants, in s->ready. */
-static bool fetch(struct piece *s, const struct loading *l, const struct param *p,
-                  const struct model_tensor *t, int64_t from, int64_t rows)
+/* Reads the piece, sums and checks it, and makes it what the device wants, in s->ready. */
+static bool fetch(struct piece *s, const struct loading *l)
 {
+    const struct param *p = s->param;
+    const struct model_tensor *t = s->tensor;
     struct tensor part = t->entry->shape;
     if (part.rank) part.shape[0] = 1;
-    const size_t row = tensor_bytes(&part), bytes = row * (size_t)rows;
-    if (part.rank) part.shape[0] = rows;
-    part.data = s->raw;
-    if (!safetensors_read_part(t->file, t->entry, row * (size_t)from, s->raw, bytes, s->why, sizeof s->why))
+    const size_t row = tensor_bytes(&part), bytes = row * (size_t)s->rows;
+    const bool turns = p->channels_last, converts = part.dtype != l->dtype;
+    if (part.rank) part.shape[0] = s->rows;
+    part.data = turns || converts || !p->slot ? s->raw : s->ready;
+    if (!safetensors_read_part(t->file, t->entry, row * (size_t)s->from, part.data, bytes, s->why,
+                               sizeof s->why))
         return false;
-    s->crc = crc32c(0, s->raw, bytes);
+    s->crc = crc32c(0, part.data, bytes);
     if (!all_finite(&part))
         return fail(s->why, sizeof s->why, "%s: tensor %s holds a NaN or an infinity", t->file->path,
                     p->name);
     if (!p->slot) return true;
-    if (p->channels_last) turn(part.data = s->turned, s->raw, rows, &part);
+    if (turns) turn(part.data = converts ? s->turned : s->ready, s->raw, s->rows, &part);
     struct tensor ready = part;
     ready.dtype = l->dtype;
     ready.data = s->ready;
-    tensor_convert(&ready, &part);
+    if (converts) tensor_convert(&ready, &part);
     return true;
+}
+
+/* The piece's part in the hash, and its rows to the slot. */
+static bool send_piece(struct loading *l, struct piece *s, char *err, size_t errlen)
+{
+    const struct param *p = s->param;
+    if (!s->good) return fail(err, errlen, "%s", s->why);
+    if (s->from == 0) {
+        add_text(l, p->name);
+        add_shape(l, &s->tensor->entry->shape);
+        make_slot(l, p);
+    }
+    if (s->rows) l->hash = hash64(l->hash, &s->crc, sizeof s->crc);
+    const int64_t width = s->rows ? tensor_count(&p->shape) / (p->shape.rank ? p->shape.shape[0] : 1) : 0;
+    const struct tensor ready = tensor_of(l->dtype, s->ready, 2, s->rows, width);
+    for (int64_t at = 0, n = 0; p->slot && kern_ok(l->k) && at < s->rows; at += n) {
+        struct tensor to = slot_rows(p, s->from + at, s->rows - at, &n), from = tensor_rows(&ready, at, n);
+        kern_send(l->k, &to, &from);
+    }
+    return kern_ok(l->k) || fail(err, errlen, "%s", kern_error(l->k));
+}
+
+/* What the batch before sent has arrived once this one is ready: its memory is free for the next. */
+static bool send_batch(struct loading *l, char *err, size_t errlen)
+{
+    struct piece *piece = l->piece[l->batch];
+    bool good = true;
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < l->count; i++) piece[i].good = fetch(&piece[i], l);
+    kern_wait(l->k);
+    for (int i = 0; good && i < l->count; i++) good = send_piece(l, &piece[i], err, errlen);
+    l->batch = !l->batch;
+    l->count = 0;
+    return good;
 }
 
 static bool load_tensor(struct loading *l, const struct param *p, const struct model_tensor *t, char *err,
                         size_t errlen)
 {
-    const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1;
-    add_text(l, p->name);
-    add_shape(l, &t->entry->shape);
-    if (!make_slot(l, p)) return fail(err, errlen, "%s", kern_error(l->k));
-    if (tensor_count(&p->shape) == 0) return true;
-
-    const int64_t width = tensor_count(&p->shape) / rows, step = (int64_t)l->size / (4 * width);
-    for (int64_t from = 0; from < rows; from += PIECES * step) {
-        const int pieces = (int)(rows - from < PIECES * step ? (rows - from + step - 1) / step : PIECES);
-#pragma omp parallel for schedule(dynamic)
-        for (int i = 0; i < pieces; i++) {
-            const int64_t at = from + i * step, n = rows - at < step ? rows - at : step;
-            l->piece[i].good = fetch(&l->piece[i], l, p, t, at, n);
-        }
-        for (int i = 0; i < pieces; i++) {
-            struct piece *s = &l->piece[i];
-            const int64_t at = from + i * step, n = rows - at < step ? rows - at : step;
-            if (!s->good) return fail(err, errlen, "%s", s->why);
-            l->hash = hash64(l->hash, &s->crc, sizeof s->crc);
-            if (p->slot && !fill_slot(l, p, at, n, l->dtype, s->ready))
-                return fail(err, errlen, "%s", kern_error(l->k));
-        }
+    const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1,
+                  width = rows ? tensor_count(&p->shape) / rows : 0;
+    const int64_t step = width ? (int64_t)l->size / (4 * width) : 1;
+    for (int64_t from = 0; from == 0 || (width && from < rows); from += step) {
+        struct piece *s = &l->piece[l->batch][l->count++];
+        s->param = p;
+        s->tensor = t;
+        s->from = from;
+        s->rows = !width ? 0 : rows - from < step ? rows - from : step;
+        if (l->count == BATCH && !send_batch(l, err, errlen)) return false;
     }
     return true;
 }
@@ -295,42 +328,27 @@ static bool load_files(struct loading *l, const struct model *m, const char *par
     bool good = w && check(w, source(m, part, path), order, count, alias, err, errlen);
     for (int i = 0; good && i < count; i++)
         good = load_tensor(l, order[i], model_weights_find(w, order[i]->name), err, errlen);
+    good = good && send_batch(l, err, errlen);
     model_weights_close(w);
     return good;
-}
-
-/* tensor_convert by all threads, for whole matrices */
-static void convert(struct tensor *dst, const struct tensor *src)
-{
-    const int64_t n = tensor_count(src), step = 1 << 20;
-#pragma omp parallel for schedule(static) if (n > step)
-    for (int64_t i = 0; i < n; i += step) {
-        struct tensor d = tensor_rows(dst, i, n - i < step ? n - i : step),
-                      s = tensor_rows(src, i, n - i < step ? n - i : step);
-        tensor_convert(&d, &s);
-    }
 }
 
 static bool make_up(struct loading *l, const struct param *p, uint64_t seed, char *err, size_t errlen)
 {
     const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1, n = tensor_count(&p->shape);
+    struct random_normal r = draws_of(p, seed);
     add_text(l, p->name);
     add_shape(l, &p->shape);
     l->hash = hash64(l->hash ^ seed, (double[]){p->mean, p->std}, 2 * sizeof(double));
-    if (!make_slot(l, p)) return fail(err, errlen, "%s", kern_error(l->k));
-    if (!p->slot || n == 0) return true;
-
-    float *values = malloc(2 * (size_t)n * sizeof *values), *turned = values + n;
-    if (!values) return fail(err, errlen, "no memory for the %lld values of %s", (long long)n, p->name);
-    weights_random(p, seed, values);
-    if (p->channels_last) turn(turned, values, rows, &p->shape);
-    struct tensor made = tensor_of(DT_F32, p->channels_last ? turned : values, 1, n), ready = made;
-    ready.dtype = l->dtype;
-    ready.data = made.data == values ? turned : values;
-    convert(&ready, &made);
-    bool good = fill_slot(l, p, 0, rows, l->dtype, ready.data);
-    free(values);
-    return good || fail(err, errlen, "%s", kern_error(l->k));
+    make_slot(l, p);
+    r.channels_last = p->channels_last;
+    if (p->slot && p->channels_last) random_normal(l->k, p->slot, &r);
+    for (int64_t at = 0, count; p->slot && !p->channels_last && n && at < rows; at += count) {
+        struct tensor part = slot_rows(p, at, rows - at, &count);
+        r.first = (uint64_t)(at * (n / rows));
+        random_normal(l->k, &part, &r);
+    }
+    return kern_ok(l->k) || fail(err, errlen, "%s", kern_error(l->k));
 }
 
 static bool add_config(struct loading *l, const struct model *m, const char *part, char *err, size_t errlen)
@@ -362,7 +380,7 @@ static bool load(struct kern *k, const struct params *list, const struct model *
     const struct param **order = sorted(list);
     bool good =
         (order && !list->failed) || fail(err, errlen, "%s: no memory for the list of its weights", name);
-    good = loading_start(&l, k, list, err, errlen) && good;
+    good = loading_start(&l, k, list, !m->random || path, err, errlen) && good;
     good = good && add_config(&l, m, part, err, errlen) && room_for(&l, list, name, err, errlen);
     if (good && m->random && !path)
         for (int i = 0; good && i < list->count; i++) good = make_up(&l, order[i], m->seed, err, errlen);
