@@ -371,7 +371,8 @@ static void test_float(bool spectral, struct shape s)
             size = 0;
         for (int64_t j = 0; j < tensor_count(&o.grad[i]); j++) size = fmax(size, fabs(grad[i][j]));
         snprintf(what, sizeof what, "%s in float, gradient %d", name, i);
-        near_size(&o.grad[i], grad[i], size, 5e-5, what);
+        near_size(&o.grad[i], grad[i], size, 1e-4,
+                  what); /* frequency 0 is nearly all that the norm removes */
     }
 }
 

@@ -5,10 +5,10 @@
  * of tokens by channel, their spectra, one scalar per frame and channel. Sums over tokens are partial sums of
  * tiles of TILE tokens of a frame, added up in their order at the end: no result depends on how many modules
  * go together. */
-#include "kernels/cuda/frames.h"
+
 #include "kernels/cuda/spectrum.h"
 
-enum { MODULES = 4, TILE = 128, CHUNK = 16, POINTS = 64, THREADS = 256 };
+enum { MODULES = 4, TILE = 128, CHUNK = 16, POINTS = 128, THREADS = 256 };
 
 struct gdn {
     int T, H, W, F, HF, area, r, d, heads, modules, tiles;
@@ -20,6 +20,7 @@ struct gdn {
     stack<float> qkv, gate, raw; /* [frames 3r], [frames r] before silu, [frames r] before the norm */
     stack<float2> x, o, dx;      /* spectra of q, k, v, of the output, and x's gradients */
     float *inverse_norm;         /* [frames, 2r] of q and k */
+    float *sums;                 /* [frames tiles, r]: of z */
     float *mean, *logit;  /* [frames, r]; [frames, 2, H + F] of alpha and beta: by row, then by column */
     float2 *state, *work; /* [modules heads T, slots, HF] when kept; of one thread: see `scan` */
     float *dgate, *dlogit, *dmean; /* [modules, heads, 2, T, HF] of alpha and beta; as logit, mean */
@@ -118,6 +119,21 @@ template <typename E> __device__ static void store_chunk(E *p, const float (&v)[
     }
 }
 
+/* to[i] = Σ v[i] over a block of TILE threads, i < n */
+__device__ static void sum_chunk(float *to, const float (&v)[CHUNK], int n)
+{
+    __shared__ float sums[TILE / 32][CHUNK];
+    const int tid = (int)threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < CHUNK; i++) {
+        const float sum = warp_sum(v[i]);
+        if (tid % 32 == 0) sums[tid / 32][i] = sum;
+    }
+    __syncthreads();
+    if (tid < CHUNK && tid < n) to[tid] = (sums[0][tid] + sums[1][tid]) + (sums[2][tid] + sums[3][tid]);
+    __syncthreads();
+}
+
 /* Where a thread of a block of TILE stands: its token of its frame. */
 struct place {
     int64_t frame, token; /* the token counts from its module's first */
@@ -153,13 +169,13 @@ __device__ static void rotate(const gdn &g, float (&v)[CHUNK], int c0, const pla
         }
 }
 
-/* q, k, v and the gate: CHUNK channels of a tile of tokens. */
+/* q, k, v and the gate: CHUNK channels of a tile of tokens; and once the sums of z. */
 template <typename E> __global__ static void __launch_bounds__(TILE) project(const gdn g)
 {
-    __shared__ float w[CHUNK][CHUNK]; /* [in][out] */
+    alignas(16) __shared__ float w[CHUNK][CHUNK]; /* [in][out] */
     const place at = place_of(g);
     const int c0 = (int)blockIdx.y * CHUNK;
-    float y[CHUNK] = {}, z[CHUNK];
+    float y[CHUNK] = {}, z[CHUNK] = {};
     for (int j0 = 0; j0 < g.r; j0 += CHUNK) {
         __syncthreads();
         for (int i = (int)threadIdx.x; i < CHUNK * CHUNK; i += TILE) {
@@ -167,8 +183,8 @@ template <typename E> __global__ static void __launch_bounds__(TILE) project(con
             w[j][c] = c0 + c < 4 * g.r && j0 + j < g.r ? weights_of(g, at.m, c0 + c)[j0 + j] : 0;
         }
         __syncthreads();
-        if (!at.inside) continue;
-        load_chunk(z, (const E *)g.z[at.m] + at.token * g.r + j0, g.r - j0);
+        if (at.inside) load_chunk(z, (const E *)g.z[at.m] + at.token * g.r + j0, g.r - j0);
+        if (c0 == 0) sum_chunk(g.sums + blockIdx.x * (int64_t)g.r + j0, z, g.r - j0);
 #pragma unroll
         for (int j = 0; j < CHUNK; j++)
 #pragma unroll
@@ -200,7 +216,7 @@ __device__ static inline float sigmoid_at(const gdn &g, int64_t frame, int gate,
 
 /* Of each frame (blockIdx.x) the norm of channel blockIdx.y of q and k; the block after them means and
  * logits. */
-template <typename E> __global__ static void __launch_bounds__(THREADS) statistics(const gdn g)
+__global__ static void __launch_bounds__(THREADS) statistics(const gdn g)
 {
     __shared__ float shared[32];
     const int64_t frame = blockIdx.x;
@@ -216,11 +232,18 @@ template <typename E> __global__ static void __launch_bounds__(THREADS) statisti
         return;
     }
     float *mean = g.mean + frame * g.r;
-    frame_sums<THREADS>(mean, 1 / (float)g.area, (const E *)g.z[m] + frame % g.T * g.area * g.r, g.area, g.r);
+    for (int j = (int)threadIdx.x; j < g.r; j += THREADS) {
+        float s = 0;
+#pragma unroll 8
+        for (int i = 0; i < g.tiles; i++) s += g.sums[(frame * g.tiles + i) * g.r + j];
+        mean[j] = s / (float)g.area;
+    }
+    __syncthreads();
     for (int i = (int)threadIdx.x; i < 2 * (g.H + g.F); i += THREADS) {
         const int gate = i / (g.H + g.F), at = i % (g.H + g.F), row = at < g.H ? at : at - g.H;
         const enum gdn_cssm_param p = logit_weight(g, gate, at);
         float s = g.w[m][p + 1][row];
+#pragma unroll 8
         for (int j = 0; j < g.r; j++) s += g.w[m][p][(int64_t)row * g.r + j] * mean[j];
         g.logit[(frame * 2 + gate) * (g.H + g.F) + at] = s;
     }
@@ -228,23 +251,34 @@ template <typename E> __global__ static void __launch_bounds__(THREADS) statisti
 
 /* ---- the delta rule over time ------------------------------------------------------------------------- */
 
-/* A thread goes through time with one head at one frequency. With D > 0 the head's d <= D channels, padded by
- * zeros, lie in registers; with D = 0 there are any number of them, in `work`. */
+/* D threads go through time with one head at one frequency, each with one row of the state; the head's d <= D
+ * channels, padded by zeros, lie in registers. With D = 0 it is one thread for any d, and all lies in `work`.
+ */
 struct point {
     int m, head, u, f, i; /* i = u F + f */
-    int64_t thread, threads;
+    int row;              /* the thread's own, of D */
+    int64_t thread;       /* D = 0: of all */
 };
 
-__device__ static inline point point_of(const gdn &g)
+template <int D> __device__ static inline point point_of(const gdn &g)
 {
-    const int i = (int)(blockIdx.x * POINTS + threadIdx.x), head = (int)blockIdx.y, m = (int)blockIdx.z;
-    return {m,
-            head,
-            i / g.F,
-            i % g.F,
-            i,
-            ((int64_t)m * g.heads + head) * g.HF + i,
-            (int64_t)g.modules * g.heads * g.HF};
+    const int lanes = D ? D : 1, tid = (int)(blockIdx.x * POINTS + threadIdx.x), i = tid / lanes;
+    const int head = (int)blockIdx.y, m = (int)blockIdx.z;
+    return {m, head, i / g.F, i % g.F, i, tid % lanes, ((int64_t)m * g.heads + head) * g.HF + i};
+}
+
+/* Σ over the threads of a point */
+template <int D> __device__ static inline float over_rows(float x)
+{
+    const unsigned lanes = D ? ((1u << D) - 1) << (threadIdx.x % 32 / (D ? D : 1) * D) : 0;
+#pragma unroll
+    for (int n = D / 2; n; n /= 2) x += __shfl_xor_sync(lanes, x, n);
+    return x;
+}
+
+template <int D> __device__ static inline float2 over_rows(float2 x)
+{
+    return make_float2(over_rows<D>(x.x), over_rows<D>(x.y));
 }
 
 /* to[j] = scale[j] times channel j of a head, whose first is `first` */
@@ -254,7 +288,18 @@ __device__ static inline void gather(float2 *to, const gdn &g, stack<float2> x, 
 {
 #pragma unroll
     for (int j = 0; j < (D ? D : g.d); j++)
-        to[j] = !D || j < g.d ? (scale ? scale[j] : 1) * x(first + j, p.u, p.f) : make_float2(0, 0);
+        to[j] = !D || j < g.d ? __ldg(scale + j) * __ldg(&x(first + j, p.u, p.f)) : make_float2(0, 0);
+}
+
+/* of the rows that are the thread's own */
+template <int D>
+__device__ static inline void gather_own(float2 *to, const gdn &g, stack<float2> x, int64_t first,
+                                         const point &p)
+{
+    for (int n = 0; n < (D ? 1 : g.d); n++) {
+        const int i = D ? p.row : n;
+        to[n] = i < g.d ? __ldg(&x(first + i, p.u, p.f)) : make_float2(0, 0);
+    }
 }
 
 /* q, k, v at one time; q and k of unit energy, then k over its channels, the norm of which is returned */
@@ -266,7 +311,7 @@ __device__ static inline float gather_all(float2 *q, float2 *key, float2 *v, con
     const float *scale = g.inverse_norm + frame * 2 * g.r + (int64_t)p.head * g.d;
     gather<D>(q, g, g.x, first, scale, p);
     gather<D>(key, g, g.x, first + g.r, scale + g.r, p);
-    gather<D>(v, g, g.x, first + 2 * g.r, NULL, p);
+    gather_own<D>(v, g, g.x, first + 2 * g.r, p);
     float energy = eps;
 #pragma unroll
     for (int j = 0; j < (D ? D : g.d); j++) energy += inner(key[j], key[j]);
@@ -281,151 +326,149 @@ __device__ static inline float2 bounded(float2 kernel)
     return 0.999f / (1 + sqrtf(inner(kernel, kernel))) * kernel;
 }
 
-/* S = decay (S - beta (S K) Kᴴ) + beta V Kᴴ */
+/* The thread's rows of S after time t. */
+template <int D> __device__ static inline float2 *state_of(const gdn &g, const point &p, int t)
+{
+    const int64_t d = D ? D : g.d, slot = (((int64_t)p.m * g.heads + p.head) * g.T + t) * d + (D ? p.row : 0);
+    return g.state + slot * d * g.HF + p.i;
+}
+
+/* S = decay (S - beta (S K) Kᴴ) + beta V Kᴴ, one row of it */
 template <int D>
-__device__ static inline void step(float2 *s, const float2 *key, const float2 *v, int any_d, float2 decay,
+__device__ static inline void step(float2 *s, const float2 *key, float2 v, int any_d, float2 decay,
                                    float beta)
 {
     const int d = D ? D : any_d;
+    float2 read = make_float2(0, 0);
 #pragma unroll
-    for (int i = 0; i < d; i++) {
-        float2 read = make_float2(0, 0);
+    for (int j = 0; j < d; j++) read = read + s[j] * key[j];
+    const float2 erase = beta * read, write = beta * v;
 #pragma unroll
-        for (int j = 0; j < d; j++) read = read + s[i * d + j] * key[j];
-        const float2 erase = beta * read, write = beta * v[i];
-#pragma unroll
-        for (int j = 0; j < d; j++)
-            s[i * d + j] = decay * (s[i * d + j] - conj(key[j]) * erase) + conj(key[j]) * write;
-    }
+    for (int j = 0; j < d; j++) s[j] = decay * (s[j] - conj(key[j]) * erase) + conj(key[j]) * write;
 }
 
 template <int D> __global__ static void __launch_bounds__(POINTS) scan(const gdn g, bool keep)
 {
-    const point p = point_of(g);
+    const point p = point_of<D>(g);
     if (p.i >= g.HF) return;
-    const int d = D ? D : g.d;
-    float2 own[D ? D * D + 3 * D : 1];
-    float2 *s = D ? own : g.work + p.thread * (d * d + 3 * d), *q = s + d * d, *key = q + d, *v = key + d;
+    const int d = D ? D : g.d, rows = D ? 1 : g.d;
+    float2 own[D ? 3 * D + 1 : 1];
+    float2 *s = D ? own : g.work + p.thread * (d * d + 3 * d), *q = s + rows * d, *key = q + d, *v = key + d;
     const float2 phat = bounded(((const float2 *)g.w[p.m][GDN_KERNEL])[(int64_t)p.head * g.HF + p.i]);
 #pragma unroll
-    for (int i = 0; i < d * d; i++) s[i] = make_float2(0, 0);
+    for (int j = 0; j < rows * d; j++) s[j] = make_float2(0, 0);
     for (int t = 0; t < g.T; t++) {
-        const int64_t frame = (int64_t)p.m * g.T + t;
+        const int64_t frame = (int64_t)p.m * g.T + t, out = frame * g.r + (int64_t)p.head * g.d;
         gather_all<D>(q, key, v, g, frame, p);
-        const float alpha = 0.1f + 0.89f * sigmoid_at(g, frame, 0, p.u, p.f);
-        step<D>(s, key, v, d, alpha * phat, sigmoid_at(g, frame, 1, p.u, p.f));
-        if (keep) {
-            float2 *to = g.state + (((int64_t)p.m * g.heads + p.head) * g.T + t) * d * d * g.HF + p.i;
-#pragma unroll
-            for (int i = 0; i < d * d; i++) to[(int64_t)i * g.HF] = s[i];
-        }
-#pragma unroll
-        for (int i = 0; i < d; i++) {
+        const float2 decay = (0.1f + 0.89f * sigmoid_at(g, frame, 0, p.u, p.f)) * phat;
+        const float beta = sigmoid_at(g, frame, 1, p.u, p.f);
+        for (int n = 0; n < rows; n++) {
+            const int i = D ? p.row : n;
             float2 o = make_float2(0, 0);
+            step<D>(s + n * d, key, v[n], d, decay, beta);
 #pragma unroll
-            for (int j = 0; j < d; j++) o = o + s[i * d + j] * q[j];
-            if (!D || i < g.d) g.o(frame * g.r + (int64_t)p.head * g.d + i, p.u, p.f) = o;
+            for (int j = 0; j < d; j++) {
+                if (keep) state_of<D>(g, p, t)[(int64_t)(n * d + j) * g.HF] = s[n * d + j];
+                o = o + s[n * d + j] * q[j];
+            }
+            if (i < g.d) g.o(out + i, p.u, p.f) = o;
         }
     }
 }
 
-/* The formulas stand over step_back() of the CPU. ds: from the gradient of S' to that of S. */
+/* One row; the formulas stand over step_back() of the CPU. ds: from the gradient of S' to that of S; adds the
+ * row's share of the other gradients. Returns dv. */
 template <int D>
-__device__ static inline void step_back(float2 *ds, float2 *dk, float2 *dv, float2 *dphat, float *dalpha,
-                                        float *dbeta, const float2 *last, const float2 *key, const float2 *v,
-                                        int any_d, float2 phat, float alpha, float beta)
+__device__ static inline float2 step_back(float2 *ds, float2 *dk, float2 *dphat, float *dalpha, float *dbeta,
+                                          const float2 *last, const float2 *key, float2 v, int any_d,
+                                          float2 phat, float alpha, float beta)
 {
     const int d = D ? D : any_d;
     const float2 decay = alpha * phat;
-    float da = 0, db = 0;
+    float2 u = make_float2(0, 0), written = u;
 #pragma unroll
-    for (int j = 0; j < d; j++) dk[j] = make_float2(0, 0);
-#pragma unroll
-    for (int i = 0; i < d; i++) {
-        float2 u = make_float2(0, 0), written = u;
-#pragma unroll
-        for (int j = 0; j < d; j++) {
-            u = u + last[i * d + j] * key[j];
-            written = written + ds[i * d + j] * key[j];
-        }
-        float2 du = conj(decay) * written;
-        dv[i] = beta * written;
-        db += inner(written, v[i]) - inner(du, u);
-        du = -beta * du;
-#pragma unroll
-        for (int j = 0; j < d; j++) {
-            const float2 grad = ds[i * d + j], dm = conj(decay) * grad, s = last[i * d + j];
-            const float2 m = s - beta * (conj(key[j]) * u);
-            da += inner(grad, phat * m);
-            *dphat = *dphat + alpha * (conj(m) * grad);
-            dk[j] = dk[j] + beta * (conj(grad) * v[i] - conj(dm) * u) + conj(s) * du;
-            ds[i * d + j] = dm + conj(key[j]) * du;
-        }
+    for (int j = 0; j < d; j++) {
+        u = u + last[j] * key[j];
+        written = written + ds[j] * key[j];
     }
-    *dalpha = da;
-    *dbeta = db;
-}
-
-/* state [.., t, d², HF] of one thread, before the first step zero */
-template <int D> __device__ static inline void gather_state(float2 *s, const gdn &g, const point &p, int t)
-{
-    const int d = D ? D : g.d;
-    const float2 *from = g.state + (((int64_t)p.m * g.heads + p.head) * g.T + t) * d * d * g.HF + p.i;
+    float2 du = conj(decay) * written;
+    *dbeta += inner(written, v) - inner(du, u);
+    du = -beta * du;
 #pragma unroll
-    for (int i = 0; i < d * d; i++) s[i] = t < 0 ? make_float2(0, 0) : from[(int64_t)i * g.HF];
+    for (int j = 0; j < d; j++) {
+        const float2 grad = ds[j], dm = conj(decay) * grad, s = last[j];
+        const float2 m = s - beta * (conj(key[j]) * u);
+        *dalpha += inner(grad, phat * m);
+        *dphat = *dphat + alpha * (conj(m) * grad);
+        dk[j] = dk[j] + beta * (conj(grad) * v - conj(dm) * u) + conj(s) * du;
+        ds[j] = dm + conj(key[j]) * du;
+    }
+    return beta * written;
 }
 
 /* g.o holds the gradient of the scan's output. Leaves those of q and k of unit energy and of v in dx, of
  * alpha and beta in dgate, and adds that of the kernel. */
 template <int D> __global__ static void __launch_bounds__(POINTS) scan_back(const gdn g)
 {
-    const point p = point_of(g);
+    const point p = point_of<D>(g);
     if (p.i >= g.HF) return;
-    const int d = D ? D : g.d;
-    float2 own[D ? 3 * D * D + 6 * D : 1];
-    float2 *ds = D ? own : g.work + p.thread * (3 * d * d + 6 * d), *last = ds + d * d, *now = last + d * d;
-    float2 *q = now + d * d, *key = q + d, *v = key + d, *go = v + d, *dk = go + d, *dv = dk + d;
+    const int d = D ? D : g.d, rows = D ? 1 : g.d;
+    float2 own[D ? 7 * D + 2 : 1];
+    float2 *ds = D ? own : g.work + p.thread * (3 * d * d + 6 * d), *last = ds + rows * d,
+           *now = last + rows * d;
+    float2 *q = now + rows * d, *key = q + d, *dq = key + d, *dk = dq + d, *v = dk + d, *go = v + rows;
     const int64_t at_kernel = (int64_t)p.head * g.HF + p.i;
-    const float2 kernel = ((const float2 *)g.w[p.m][GDN_KERNEL])[at_kernel], phat = bounded(kernel);
-    float2 dphat = make_float2(0, 0);
+    const float2 none = make_float2(0, 0), kernel = ((const float2 *)g.w[p.m][GDN_KERNEL])[at_kernel];
+    const float2 phat = bounded(kernel);
+    float2 dphat = none;
 #pragma unroll
-    for (int i = 0; i < d * d; i++) ds[i] = make_float2(0, 0);
-    gather_state<D>(now, g, p, g.T - 1);
+    for (int j = 0; j < rows * d; j++) ds[j] = none, now[j] = state_of<D>(g, p, g.T - 1)[(int64_t)j * g.HF];
     for (int t = g.T - 1; t >= 0; t--) {
         const int64_t frame = (int64_t)p.m * g.T + t, first = frame * 3 * g.r + (int64_t)p.head * g.d;
         const float norm = gather_all<D>(q, key, v, g, frame, p);
-        gather<D>(go, g, g.o, frame * g.r + (int64_t)p.head * g.d, NULL, p);
-        gather_state<D>(last, g, p, t - 1);
+        gather_own<D>(go, g, g.o, frame * g.r + (int64_t)p.head * g.d, p);
+#pragma unroll
+        for (int j = 0; j < rows * d; j++)
+            last[j] = t ? __ldg(state_of<D>(g, p, t - 1) + (int64_t)j * g.HF) : none;
+        const float alpha = 0.1f + 0.89f * sigmoid_at(g, frame, 0, p.u, p.f);
+        const float beta = sigmoid_at(g, frame, 1, p.u, p.f);
+        float dalpha = 0, dbeta = 0, along = 0;
+#pragma unroll
+        for (int j = 0; j < d; j++) dq[j] = dk[j] = none;
+        for (int n = 0; n < rows; n++) {
+            const int i = D ? p.row : n;
+#pragma unroll
+            for (int j = 0; j < d; j++) {
+                dq[j] = dq[j] + conj(now[n * d + j]) * go[n];
+                ds[n * d + j] = ds[n * d + j] + conj(q[j]) * go[n];
+            }
+            const float2 dv = step_back<D>(ds + n * d, dk, &dphat, &dalpha, &dbeta, last + n * d, key, v[n],
+                                           d, phat, alpha, beta);
+            if (i < g.d) g.dx(first + 2 * g.r + i, p.u, p.f) = dv;
+        }
+        dalpha = over_rows<D>(dalpha), dbeta = over_rows<D>(dbeta);
 #pragma unroll
         for (int j = 0; j < d; j++) {
-            float2 dq = make_float2(0, 0);
-#pragma unroll
-            for (int i = 0; i < d; i++) {
-                dq = dq + conj(now[i * d + j]) * go[i];
-                ds[i * d + j] = ds[i * d + j] + conj(q[j]) * go[i];
-            }
-            if (!D || j < g.d) g.dx(first + j, p.u, p.f) = dq;
+            dq[j] = over_rows<D>(dq[j]), dk[j] = over_rows<D>(dk[j]);
+            along += inner(dk[j], key[j]);
         }
-        float *dgate = g.dgate + (((int64_t)p.m * g.heads + p.head) * 2 * g.T + t) * g.HF + p.i;
-        step_back<D>(ds, dk, dv, &dphat, dgate, dgate + (int64_t)g.T * g.HF, last, key, v, d, phat,
-                     0.1f + 0.89f * sigmoid_at(g, frame, 0, p.u, p.f), sigmoid_at(g, frame, 1, p.u, p.f));
-        float along = 0;
-#pragma unroll
-        for (int j = 0; j < d; j++) along += inner(dk[j], key[j]);
 #pragma unroll
         for (int j = 0; j < d; j++)
-            if (!D || j < g.d) {
+            if (j < g.d && (!D || j == p.row)) {
+                g.dx(first + j, p.u, p.f) = dq[j];
                 g.dx(first + g.r + j, p.u, p.f) = 1 / norm * (dk[j] - along * key[j]);
-                g.dx(first + 2 * g.r + j, p.u, p.f) = dv[j];
             }
+        float *dgate = g.dgate + (((int64_t)p.m * g.heads + p.head) * 2 * g.T + t) * g.HF + p.i;
+        if (p.row == 0) dgate[0] = dalpha, dgate[(int64_t)g.T * g.HF] = dbeta;
 #pragma unroll
-        for (int i = 0; i < d * d; i++) now[i] = last[i];
+        for (int j = 0; j < rows * d; j++) now[j] = last[j];
     }
     /* dP = 0.999 (g / (1+m) - P <g, P> / (m (1+m)²)), m = |P|; the second term is 0 at P = 0 */
+    dphat = over_rows<D>(dphat);
     const float m = sqrtf(inner(kernel, kernel));
     const float inward = m > 0 ? inner(dphat, kernel) / (m * (1 + m) * (1 + m)) : 0;
     float2 *dkernel = (float2 *)g.dw[p.m][GDN_KERNEL] + at_kernel;
-    *dkernel = *dkernel + 0.999f * (1 / (1 + m) * dphat - inward * kernel);
+    if (p.row == 0) *dkernel = *dkernel + 0.999f * (1 / (1 + m) * dphat - inward * kernel);
 }
 
 /* ---- back through norms and gates ---------------------------------------------------------------------- */
@@ -441,6 +484,8 @@ __device__ static void gates_back(const gdn &g, int64_t frame)
         for (int i = (int)threadIdx.x; i < g.HF; i += THREADS) {
             const float s = sigmoid_at(g, frame, gate, i / g.F, i % g.F);
             float sum = 0;
+
+#pragma unroll 4
             for (int head = 0; head < g.heads; head++) sum += grad[head * of_head + i];
             grad[i] = sum * (gate ? 1 : 0.89f) * s * (1 - s);
         }
@@ -449,6 +494,8 @@ __device__ static void gates_back(const gdn &g, int64_t frame)
             const bool row = i < g.H;
             const float *from = row ? grad + (int64_t)i * g.F : grad + i - g.H;
             float sum = 0;
+
+#pragma unroll 8
             for (int j = 0; j < (row ? g.F : g.H); j++) sum += from[row ? j : (int64_t)j * g.F];
             dlogit[i] = sum;
         }
@@ -489,12 +536,22 @@ __global__ static void __launch_bounds__(THREADS) statistics_back(const gdn g)
 
 /* ---- norm and output gate ------------------------------------------------------------------------------ */
 
+/* CHUNK channels of a token from planes; 0 from n on. */
+__device__ static inline void load_planes(float (&v)[CHUNK], stack<float> planes, int64_t first, int n,
+                                          const place &at)
+{
+#pragma unroll
+    for (int i = 0; i < CHUNK; i++) v[i] = i < n ? planes(first + i, at.h, at.w) : 0;
+}
+
 __device__ static inline float inverse_rms(const gdn &g, const place &at)
 {
     float s = 0;
-    for (int c = 0; c < g.r; c++) {
-        const float v = g.raw(at.frame * g.r + c, at.h, at.w);
-        s += v * v;
+    float raw[CHUNK];
+    for (int c0 = 0; c0 < g.r; c0 += CHUNK) {
+        load_planes(raw, g.raw, at.frame * g.r + c0, g.r - c0, at);
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++) s += raw[i] * raw[i];
     }
     return 1 / sqrtf(s / (float)g.r + eps);
 }
@@ -504,16 +561,14 @@ template <typename E> __global__ static void __launch_bounds__(TILE) finish(cons
 {
     const place at = place_of(g);
     if (!at.inside) return;
-    const float s = inverse_rms(g, at);
+    const float s = inverse_rms(g, at), *w = g.w[at.m][GDN_NORM];
+    float y[CHUNK], gate[CHUNK];
     for (int c0 = 0; c0 < g.r; c0 += CHUNK) {
-        float y[CHUNK] = {};
+        load_planes(y, g.raw, at.frame * g.r + c0, g.r - c0, at);
+        load_planes(gate, g.gate, at.frame * g.r + c0, g.r - c0, at);
 #pragma unroll
         for (int i = 0; i < CHUNK; i++)
-            if (c0 + i < g.r) {
-                const float gate = g.gate(at.frame * g.r + c0 + i, at.h, at.w);
-                y[i] = g.raw(at.frame * g.r + c0 + i, at.h, at.w) * s * g.w[at.m][GDN_NORM][c0 + i] * gate *
-                       sigmoid(gate);
-            }
+            if (c0 + i < g.r) y[i] *= s * w[c0 + i] * gate[i] * sigmoid(gate[i]);
         store_chunk((E *)g.out[at.m] + at.token * g.r + c0, y, g.r - c0);
     }
 }
@@ -525,47 +580,39 @@ __host__ __device__ static inline int64_t partials(int64_t r)
     return 4 * r * (r + 1) + r;
 }
 
-/* In place: gate -> its gradient, raw -> its gradient. */
+/* In place: gate -> its gradient, raw -> its gradient. In double: what the norm takes out of a gradient may
+ * be nearly all of it. */
 template <typename E> __global__ static void __launch_bounds__(TILE) finish_back(const gdn g)
 {
-    __shared__ float sums[TILE / 32][CHUNK];
     const place at = place_of(g);
-    const float s = at.inside ? inverse_rms(g, at) : 0, *w = g.w[at.m][GDN_NORM];
-    const E *dout = (const E *)g.dout[at.m] + at.token * g.r;
+    const float s = at.inside ? inverse_rms(g, at) : 0;
+    const float *w = g.w[at.m][GDN_NORM];
     float *partial = g.partial + blockIdx.x * partials(g.r) + 4 * g.r * (g.r + 1);
-    float along = 0, dy[CHUNK];
-    for (int c0 = 0; c0 < g.r && at.inside; c0 += CHUNK) {
-        load_chunk(dy, dout + c0, g.r - c0);
+    float raw[CHUNK], gate[CHUNK], dy[CHUNK], dnorm[CHUNK];
+    float along = 0;
+    for (int twice = 0; twice < 2; twice++) /* first for `along`, then for all else */
+        for (int c0 = 0; c0 < g.r; c0 += CHUNK) {
+            const int64_t first = at.frame * g.r + c0;
+            const int n = at.inside ? g.r - c0 : 0;
+            load_planes(raw, g.raw, first, n, at);
+            load_planes(gate, g.gate, first, n, at);
+            load_chunk(dy, (const E *)g.dout[at.m] + at.token * g.r + c0, n);
 #pragma unroll
-        for (int i = 0; i < CHUNK; i++)
-            if (c0 + i < g.r) {
-                const float gate = g.gate(at.frame * g.r + c0 + i, at.h, at.w);
-                along +=
-                    dy[i] * gate * sigmoid(gate) * w[c0 + i] * g.raw(at.frame * g.r + c0 + i, at.h, at.w) * s;
+            for (int i = 0; i < CHUNK; i++) {
+                dnorm[i] = 0;
+                if (i >= n) continue;
+                const float sig = sigmoid(gate[i]), silu = gate[i] * sig;
+                const float unit = raw[i] * s, slope = dy[i] * w[c0 + i];
+                if (!twice) {
+                    along += slope * silu * unit;
+                } else {
+                    dnorm[i] = dy[i] * silu * unit;
+                    g.raw(first + i, at.h, at.w) = s * (slope * silu - unit * along / (float)g.r);
+                    g.gate(first + i, at.h, at.w) = slope * unit * (sig + silu * (1 - sig));
+                }
             }
-    }
-    for (int c0 = 0; c0 < g.r; c0 += CHUNK) {
-        if (at.inside) load_chunk(dy, dout + c0, g.r - c0);
-#pragma unroll
-        for (int i = 0; i < CHUNK; i++) {
-            float dnorm = 0;
-            if (c0 + i < g.r && at.inside) {
-                float *raw = &g.raw(at.frame * g.r + c0 + i, at.h, at.w);
-                float *gate = &g.gate(at.frame * g.r + c0 + i, at.h, at.w);
-                const float sig = sigmoid(*gate), silu = *gate * sig, unit = *raw * s,
-                            slope = dy[i] * w[c0 + i];
-                dnorm = dy[i] * silu * unit;
-                *raw = s * (slope * silu - unit * along / (float)g.r);
-                *gate = slope * unit * (sig + silu * (1 - sig));
-            }
-            dnorm = warp_sum(dnorm);
-            if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32][i] = dnorm;
+            if (twice) sum_chunk(partial + c0, dnorm, g.r - c0);
         }
-        __syncthreads();
-        const int c = (int)threadIdx.x;
-        if (c < CHUNK && c0 + c < g.r) partial[c0 + c] = sums[0][c] + sums[1][c] + sums[2][c] + sums[3][c];
-        __syncthreads();
-    }
 }
 
 /* ---- back through the projections -----------------------------------------------------------------------
@@ -574,7 +621,7 @@ template <typename E> __global__ static void __launch_bounds__(TILE) finish_back
 /* dz of a tile of tokens, CHUNK of its channels, and what those add to the gradients of the projections. */
 template <typename E> __global__ static void __launch_bounds__(TILE) project_back(const gdn g)
 {
-    __shared__ float w[CHUNK][CHUNK];                                    /* [out][in] */
+    alignas(16) __shared__ float w[CHUNK][CHUNK];                        /* [out][in] */
     __shared__ float4 dys[CHUNK][TILE / 4 + 1], zs[CHUNK][TILE / 4 + 1]; /* [channel][token] */
     const place at = place_of(g);
     const int tid = (int)threadIdx.x, j0 = (int)blockIdx.y * CHUNK, n = g.r - j0;
@@ -602,6 +649,8 @@ template <typename E> __global__ static void __launch_bounds__(TILE) project_bac
         /* Eight threads to a channel of dy, two channels of z to a thread. */
         const int c = tid / 8, a = tid % 8, b = a + 8;
         float of_a = 0, of_b = 0, bias = 0;
+
+#pragma unroll 4
         for (int i = 0; i < TILE / 4; i++) {
             const float4 y = dys[c][i], za = zs[a][i], zb = zs[b][i];
             of_a += y.x * za.x + y.y * za.y + y.z * za.z + y.w * za.w;
@@ -712,6 +761,7 @@ static bool prepare(struct call *c, struct kern *k, int modules, const struct te
     g->x = cuda_spectrum_frequencies(&c->many);
     g->o = cuda_spectrum_frequencies(&c->few);
     g->inverse_norm = floats(k, frames * 2 * r);
+    g->sums = floats(k, frames * g->tiles * r);
     g->mean = floats(k, frames * r);
     g->logit = floats(k, frames * 2 * (H + F));
     if (!c->padded)
@@ -746,9 +796,9 @@ static dim3 grid_of_frames(const struct gdn *g)
     return dim3((unsigned)(g->modules * g->T), (unsigned)(2 * g->r + 1));
 }
 
-static dim3 grid_of_points(const struct gdn *g)
+static dim3 grid_of_points(const struct gdn *g, int lanes)
 {
-    return dim3((unsigned)ceil_div(g->HF, POINTS), (unsigned)g->heads, (unsigned)g->modules);
+    return dim3((unsigned)ceil_div((int64_t)lanes * g->HF, POINTS), (unsigned)g->heads, (unsigned)g->modules);
 }
 
 /* Everything up to the norm. */
@@ -757,11 +807,11 @@ static void run_forward(struct call *c, bool keep)
     const struct gdn *g = &c->g;
     LAUNCH_FOR(project, grid_of_tiles(g, 4 * g->r), TILE, *g);
     cuda_to_spectrum(&c->many, g->x, g->qkv, false);
-    LAUNCH_FOR(statistics, grid_of_frames(g), THREADS, *g);
+    LAUNCH(statistics, grid_of_frames(g), THREADS, *g);
     if (c->padded)
-        LAUNCH(scan<4>, grid_of_points(g), POINTS, *g, keep);
+        LAUNCH(scan<4>, grid_of_points(g, 4), POINTS, *g, keep);
     else
-        LAUNCH(scan<0>, grid_of_points(g), POINTS, *g, keep);
+        LAUNCH(scan<0>, grid_of_points(g, 1), POINTS, *g, keep);
     cuda_from_spectrum(&c->few, g->raw, g->o, true);
 }
 
@@ -771,9 +821,9 @@ static void run_backward(struct call *c)
     LAUNCH_FOR(finish_back, grid_of_tiles(g, 1), TILE, *g);
     cuda_to_spectrum(&c->few, g->o, g->raw, true); /* the adjoint of the inverse */
     if (c->padded)
-        LAUNCH(scan_back<4>, grid_of_points(g), POINTS, *g);
+        LAUNCH(scan_back<4>, grid_of_points(g, 4), POINTS, *g);
     else
-        LAUNCH(scan_back<0>, grid_of_points(g), POINTS, *g);
+        LAUNCH(scan_back<0>, grid_of_points(g, 1), POINTS, *g);
     LAUNCH(statistics_back, grid_of_frames(g), THREADS, *g);
     cuda_from_spectrum(&c->many, g->qkv, g->dx, false);
     LAUNCH_FOR(project_back, grid_of_tiles(g, g->r), TILE, *g);

@@ -5,16 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* A thread's tile of results is ROWS rows of two numbers; SHARED leaves room for two blocks on a
- * multiprocessor. */
-enum { ROWS = 5, THREADS = 288, SHARED = 112 << 10 };
-
-struct spectrum_tables {
-    int H, W;
-    float2 *rows, *cols; /* [H,H] e^(-2πi u h / H), [W,F] e^(-2πi f w / W) */
-    struct spectrum_tables *next;
-};
-
 struct spectrum_plans {
     int H, W;
     int64_t count;
@@ -24,213 +14,197 @@ struct spectrum_plans {
 };
 
 struct cuda_spectra {
-    struct spectrum_tables *tables;
+    float *tables; /* of the folded transform, on the device */
     struct spectrum_plans *plans;
     bool fft_only;
 };
 
-/* ---- dense ------------------------------------------------------------------------------------------ */
+/* ---- folded ------------------------------------------------------------------------------------------ */
 
-/* y = x b, for x [rows, 4 quads] and b [4 quads, 2 pairs] in shared memory: put(row, pair, two results) */
-template <typename Put>
-__device__ static void multiply(const float4 *x, int rows, int quads, const float2 *b, int pairs, Put put)
-{
-    for (int task = threadIdx.x; task < (rows + ROWS - 1) / ROWS * pairs; task += THREADS) {
-        const int pair = task % pairs, first = task / pairs * ROWS;
-        float2 sum[ROWS] = {};
-        for (int q = 0; q < quads; q++) {
-            const float2 *e = b + 4 * q * pairs + pair;
-            const float2 e0 = e[0], e1 = e[pairs], e2 = e[2 * pairs], e3 = e[3 * pairs];
-#pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const float4 v = x[min(first + i, rows - 1) * quads + q];
-                sum[i].x += v.x * e0.x + v.y * e1.x + v.z * e2.x + v.w * e3.x;
-                sum[i].y += v.x * e0.y + v.y * e1.y + v.z * e2.y + v.w * e3.y;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            if (first + i < rows) put(first + i, pair, sum[i]);
-    }
-}
+/* For one size of grid the transform is written out: cosines are even and sines odd in every index, so rows h
+ * and H-h, columns w and W-w are first added and subtracted. That leaves four quarters of a plane, each a
+ * small real matrix between two tables of cosines or sines, and 2.5 times fewer products than the plain
+ * matrices need. With q even and odd in (h, w) and its transform named by the tables' functions,
+ *   x[u,f] = cc - ss - i (sc + cs),  x[-u,f] = cc + ss - i (cs - sc),
+ * and the same tables, being symmetric, lead back. */
+enum {
+    H = 30,
+    W = 45,
+    F = W / 2 + 1,
+    HALF = H / 2 + 1,
+    PAD = (F + 3) / 4 * 4,
+    PLANES = 4, /* of a block */
+    PARTS = 2,  /* threads that share the rows of a column of a plane */
+    ROWS = HALF / PARTS,
+    ACTIVE = F * PARTS * PLANES,
+    THREADS = (ACTIVE + 31) / 32 * 32
+};
+static_assert(HALF % (4 * PARTS) == 0, "rows are read four by four");
 
-/* y[u] = Σ_h m[u,h] x[h] of every column of x [planes,n,cols]: put(plane, u, column, result) */
-template <typename Put>
-__device__ static void mix_rows(const float2 *x, int planes, int n, int cols, const float2 *m, Put put)
-{
-    const int groups = (n + ROWS - 1) / ROWS;
-    for (int task = threadIdx.x; task < planes * groups * cols; task += THREADS) {
-        const int col = task % cols, first = task / cols % groups * ROWS, plane = task / (cols * groups);
-        const float2 *in = x + plane * n * cols + col;
-        float2 sum[ROWS] = {};
-        for (int h = 0; h < n; h++) {
-            const float2 v = in[h * cols];
-#pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const float2 e = m[min(first + i, n - 1) * n + h];
-                sum[i].x += e.x * v.x - e.y * v.y;
-                sum[i].y += e.x * v.y + e.y * v.x;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            if (first + i < n) put(plane, first + i, col, sum[i]);
-    }
-}
-
-__host__ __device__ static inline int quads_of(int n)
-{
-    return (n + 3) / 4;
-}
-
-struct dense {
-    int H, W, F, group;
-    int64_t count;
-    const float2 *rows, *cols;
-    bool weighted;
+struct tables {
+    float cols[2][PAD][PAD], rows[2][HALF][HALF]; /* cosines, then sines; zero from F on */
 };
 
-__device__ static inline float column_weight(const struct dense &d, int f)
+struct quarters { /* [even, odd in w even in h, odd in h even in w, odd] */
+    float at[PLANES][4][HALF][PAD];
+};
+
+struct shared {
+    struct tables table;
+    struct quarters in, between;
+};
+
+/* Along w, then along h: put(plane, u, f, the four quarters' results there). */
+template <typename Put> __device__ static void transform(struct shared &s, Put put)
 {
-    return !d.weighted ? 1 : (f == 0 || 2 * f == d.W ? 1.0f : 2.0f) / (float)(d.H * d.W);
+    const int tid = (int)threadIdx.x, f = tid % F, part = tid / F;
+    __syncthreads();
+    for (int odd = 0; odd < 2 && tid < ACTIVE; odd++) {
+        float e[PAD];
+#pragma unroll
+        for (int w = 0; w < PAD; w++) e[w] = s.table.cols[odd][w][f];
+#pragma unroll 4
+        for (int row = part; row < PLANES * 2 * HALF; row += PARTS * PLANES) {
+            const int plane = row / (2 * HALF), quarter = row / HALF % 2 * 2 + odd;
+            const float4 *from = (const float4 *)s.in.at[plane][quarter][row % HALF];
+            float sum = 0;
+#pragma unroll
+            for (int i = 0; i < PAD / 4; i++) {
+                const float4 v = from[i];
+                sum += v.x * e[4 * i] + v.y * e[4 * i + 1] + v.z * e[4 * i + 2] + v.w * e[4 * i + 3];
+            }
+            s.between.at[plane][quarter][row % HALF][f] = sum;
+        }
+    }
+    __syncthreads();
+    if (tid >= ACTIVE) return;
+    const int plane = part / PARTS, first = part % PARTS * ROWS;
+    float sum[4][ROWS] = {};
+#pragma unroll 4
+    for (int h = 0; h < HALF; h++) {
+        float e[2][ROWS];
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            e[0][i] = s.table.rows[0][h][first + i], e[1][i] = s.table.rows[1][h][first + i];
+#pragma unroll
+        for (int q = 0; q < 4; q++) {
+            const float v = s.between.at[plane][q][h][f];
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) sum[q][i] += v * e[q / 2][i];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) put(plane, first + i, f, sum[0][i], sum[1][i], sum[2][i], sum[3][i]);
 }
 
-/* All threads of a block over rows, a warp a row */
-#define EACH_ROW(row, n)    for (int row = threadIdx.x / 32; row < (n); row += THREADS / 32)
-#define EACH_COLUMN(col, n) for (int col = threadIdx.x % 32; col < (n); col += 32)
-
-/* A block transforms `group` planes, along w and then along h. */
-__global__ static void __launch_bounds__(THREADS)
-    dense_to_spectrum(const struct dense d, stack<float2> x, stack<float> in)
+/* Where an index is its own mirror image there is one of it, not two. */
+__device__ static inline bool own_mirror(int i, int n)
 {
-    extern __shared__ float4 shared[];
-    const int H = d.H, W = d.W, F = d.F, quads = quads_of(W);
-    float4 *space = shared;                                 /* [group H, quads] */
-    float2 *half = (float2 *)(space + d.group * H * quads); /* [group H, F] */
-    float2 *cols = half + d.group * H * F;                  /* [4 quads, F] */
-    float2 *rows = cols + 4 * quads * F;                    /* [H, H] */
-    const int64_t first = (int64_t)blockIdx.x * d.group;
-    const int planes = (int)min((int64_t)d.group, d.count - first);
-
-    EACH_ROW(row, planes * H)
-    EACH_COLUMN(w, 4 * quads)
-    ((float *)space)[row * 4 * quads + w] = w < W ? in(first + row / H, row % H, w) : 0;
-    EACH_ROW(w, 4 * quads)
-    EACH_COLUMN(f, F)
-    {
-        const float2 e = w < W ? d.cols[w * F + f] : make_float2(0, 0);
-        cols[w * F + f] = make_float2(e.x * column_weight(d, f), e.y * column_weight(d, f));
-    }
-    for (int i = threadIdx.x; i < H * H; i += THREADS) rows[i] = d.rows[i];
-    __syncthreads();
-    multiply(space, planes * H, quads, cols, F, [=](int row, int f, float2 y) { half[row * F + f] = y; });
-    __syncthreads();
-    mix_rows(half, planes, H, F, rows, [=](int p, int u, int f, float2 y) { x(first + p, u, f) = y; });
+    return i == 0 || 2 * i == n;
 }
 
-/* The other way about: a complex number of `half` is two columns of the last product's left side. */
-__global__ static void __launch_bounds__(THREADS)
-    dense_from_spectrum(const struct dense d, stack<float> out, stack<float2> x)
+__device__ static inline void load_tables(struct shared &s, const struct tables *from)
 {
-    extern __shared__ float4 shared[];
-    const int H = d.H, W = d.W, F = d.F, quads = quads_of(2 * F), pairs = (W + 1) / 2;
-    float4 *half = shared;                                 /* [group H, quads] */
-    float2 *from = (float2 *)(half + d.group * H * quads); /* [group H, F] */
-    float2 *cols = from + d.group * H * F;                 /* [4 quads, pairs] */
-    float2 *rows = cols + 4 * quads * pairs;               /* [H, H] */
-    const int64_t first = (int64_t)blockIdx.x * d.group;
-    const int planes = (int)min((int64_t)d.group, d.count - first);
+    for (int i = (int)threadIdx.x; i < (int)(sizeof s.table / 16); i += THREADS)
+        ((float4 *)&s.table)[i] = ((const float4 *)from)[i];
+}
 
-    EACH_ROW(row, planes * H)
-    {
-        EACH_COLUMN(f, F)
-        from[row * F + f] = x(first + row / H, row % H, f);
-        EACH_COLUMN(f, 2 * quads - F)
-        ((float2 *)half)[row * 2 * quads + F + f] = make_float2(0, 0);
+__device__ static inline float column_weight(int f, bool weighted)
+{
+    return !weighted ? 1 : (own_mirror(f, W) ? 1.0f : 2.0f) / (float)(H * W);
+}
+
+__global__ static void __launch_bounds__(THREADS, 4)
+    folded_to_spectrum(stack<float2> x, stack<float> in, int64_t count, const struct tables *tables,
+                       bool weighted)
+{
+    extern __shared__ float4 memory[];
+    struct shared &s = *(struct shared *)memory;
+    const int64_t first = (int64_t)blockIdx.x * PLANES;
+    load_tables(s, tables);
+    for (int i = (int)threadIdx.x; i < PLANES * HALF * PAD; i += THREADS) {
+        const int p = i / (HALF * PAD), h = i / PAD % HALF, w = i % PAD;
+        const bool there = w < F && first + p < count;
+        const bool two_h = there && !own_mirror(h, H), two_w = there && !own_mirror(w, W);
+        const float a = there ? in(first + p, h, w) : 0, b = two_w ? in(first + p, h, W - w) : 0;
+        const float c = two_h ? in(first + p, H - h, w) : 0,
+                    d = two_h && two_w ? in(first + p, H - h, W - w) : 0;
+        s.in.at[p][0][h][w] = (a + b) + (c + d);
+        s.in.at[p][1][h][w] = (a - b) + (c - d);
+        s.in.at[p][2][h][w] = (a + b) - (c + d);
+        s.in.at[p][3][h][w] = (a - b) - (c - d);
     }
-    EACH_ROW(w, 2 * pairs)
-    EACH_COLUMN(f, 2 * quads)
-    {
-        const float2 e = w < W && f < F ? d.cols[w * F + f] : make_float2(0, 0);
-        ((float *)cols)[2 * f * 2 * pairs + w] = e.x * column_weight(d, f);
-        ((float *)cols)[(2 * f + 1) * 2 * pairs + w] = e.y * column_weight(d, f);
-    }
-    for (int i = threadIdx.x; i < H * H; i += THREADS) rows[i] = make_float2(d.rows[i].x, -d.rows[i].y);
-    __syncthreads();
-    mix_rows(from, planes, H, F, rows,
-             [=](int p, int h, int f, float2 y) { ((float2 *)half)[(p * H + h) * 2 * quads + f] = y; });
-    __syncthreads();
-    multiply(half, planes * H, quads, cols, pairs, [=](int row, int pair, float2 y) {
-        float *to = &out(first + row / H, row % H, 2 * pair);
-        to[0] = y.x;
-        if (2 * pair + 1 < W) to[1] = y.y;
+    transform(s, [=](int p, int u, int f, float cc, float cs, float sc, float ss) {
+        const float weight = column_weight(f, weighted);
+        if (first + p >= count) return;
+        x(first + p, u, f) = make_float2(weight * (cc - ss), -weight * (sc + cs));
+        if (!own_mirror(u, H)) x(first + p, H - u, f) = make_float2(weight * (cc + ss), weight * (sc - cs));
     });
 }
 
-/* Bytes of shared memory, whichever kernel needs more. */
-static size_t dense_bytes(int64_t H, int64_t W, int64_t group)
+__global__ static void __launch_bounds__(THREADS, 4)
+    folded_from_spectrum(stack<float> out, stack<float2> x, int64_t count, const struct tables *tables,
+                         bool weighted)
 {
-    const int64_t F = W / 2 + 1, to = quads_of((int)W), from = quads_of((int)(2 * F));
-    const int64_t a = group * H * to + 2 * to * F, b = group * H * from + 2 * from * ((W + 1) / 2);
-    return (size_t)(16 * (a > b ? a : b) + 8 * (group * H * F + H * H));
-}
-
-/* Planes a block takes: as many as give each thread a tile; 0: none fits. */
-static int dense_group(int64_t H, int64_t W)
-{
-    const int64_t F = W / 2 + 1;
-    if (H > SHARED || W > SHARED) return 0;
-    int64_t group = THREADS * ROWS / (H * F) > 1 ? THREADS * ROWS / (H * F) : 1;
-    while (group && dense_bytes(H, W, group) > SHARED) group--;
-    return (int)group;
-}
-
-/* e^(-2πi m / n), exact at the quarters: the sines of columns 0 and W/2 are zero. */
-static float2 root(int64_t m, int64_t n)
-{
-    static const float2 quarter[] = {{1, 0}, {0, -1}, {-1, 0}, {0, 1}};
-    m %= n;
-    if (4 * m % n == 0) return quarter[4 * m / n];
-    const double a = 2 * M_PI * (double)m / (double)n;
-    return make_float2((float)cos(a), (float)-sin(a));
-}
-
-static bool upload_roots(struct kern *k, float2 **table, int n, int rows, int cols)
-{
-    const size_t bytes = (size_t)rows * cols * sizeof **table;
-    float2 *host = (float2 *)malloc(bytes);
-    if (!host) kern_fail(k, "out of memory");
-    for (int i = 0; host && i < rows * cols; i++) host[i] = root((int64_t)(i / cols) * (i % cols), n);
-    const bool good = host && cuda_good(k, "spectrum", cudaMalloc((void **)table, bytes)) &&
-                      cuda_good(k, "spectrum",
-                                cudaMemcpyAsync(*table, host, bytes, cudaMemcpyHostToDevice, stream_of(k))) &&
-                      cuda_good(k, "spectrum", cudaStreamSynchronize(stream_of(k)));
-    free(host);
-    return good;
-}
-
-static const struct spectrum_tables *tables_for(struct kern *k, struct cuda_spectra *s, int H, int W)
-{
-    for (struct spectrum_tables *t = s->tables; t; t = t->next)
-        if (t->H == H && t->W == W) return t;
-    struct spectrum_tables *t = (struct spectrum_tables *)calloc(1, sizeof *t);
-    if (!t) {
-        kern_fail(k, "out of memory");
-        return NULL;
+    extern __shared__ float4 memory[];
+    struct shared &s = *(struct shared *)memory;
+    const int64_t first = (int64_t)blockIdx.x * PLANES;
+    load_tables(s, tables);
+    for (int i = (int)threadIdx.x; i < PLANES * HALF * PAD; i += THREADS) {
+        const int p = i / (HALF * PAD), u = i / PAD % HALF, f = i % PAD;
+        const bool there = f < F && first + p < count;
+        const float weight = column_weight(f, weighted);
+        const float2 none = make_float2(0, 0), a = there ? x(first + p, u, f) : none;
+        const float2 b = there && !own_mirror(u, H) ? x(first + p, H - u, f) : none;
+        s.in.at[p][0][u][f] = weight * (a.x + b.x);
+        s.in.at[p][1][u][f] = -weight * (a.y + b.y);
+        s.in.at[p][2][u][f] = -weight * (a.y - b.y);
+        s.in.at[p][3][u][f] = -weight * (a.x - b.x);
     }
-    *t = {H, W, NULL, NULL, s->tables};
-    if (upload_roots(k, &t->rows, H, H, H) && upload_roots(k, &t->cols, W, W, W / 2 + 1) &&
-        cuda_good(
-            k, "spectrum",
-            cudaFuncSetAttribute(dense_to_spectrum, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED)) &&
-        cuda_good(
-            k, "spectrum",
-            cudaFuncSetAttribute(dense_from_spectrum, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED)))
-        return s->tables = t;
-    cudaFree(t->rows);
-    cudaFree(t->cols);
-    free(t);
-    return NULL;
+    transform(s, [=](int p, int h, int w, float cc, float cs, float sc, float ss) {
+        const bool two_h = !own_mirror(h, H), two_w = !own_mirror(w, W);
+        if (first + p >= count) return;
+        out(first + p, h, w) = (cc + ss) + (cs + sc);
+        if (two_w) out(first + p, h, W - w) = (cc - ss) - (cs - sc);
+        if (two_h) out(first + p, H - h, w) = (cc - ss) + (cs - sc);
+        if (two_h && two_w) out(first + p, H - h, W - w) = (cc + ss) - (cs + sc);
+    });
+}
+
+/* cos or sin of 2π m / n, exact at the quarters: the sines that must be zero are. */
+static float circle(bool sine, int64_t m, int64_t n)
+{
+    static const float quarter[] = {1, 0, -1, 0};
+    m %= n;
+    if (4 * m % n == 0) return quarter[(4 * m / n + (sine ? 3 : 0)) % 4];
+    const double a = 2 * M_PI * (double)m / (double)n;
+    return (float)(sine ? sin(a) : cos(a));
+}
+
+static bool make_tables(struct kern *k, struct cuda_spectra *s)
+{
+    static struct tables t;
+    if (s->tables) return true;
+    for (int odd = 0; odd < 2; odd++) {
+        for (int w = 0; w < F; w++)
+            for (int f = 0; f < F; f++) t.cols[odd][w][f] = circle(odd, w * f, W);
+        for (int h = 0; h < HALF; h++)
+            for (int u = 0; u < HALF; u++) t.rows[odd][h][u] = circle(odd, h * u, H);
+    }
+    if (cuda_good(k, "spectrum", cudaMalloc((void **)&s->tables, sizeof t)) &&
+        cuda_good(k, "spectrum",
+                  cudaMemcpyAsync(s->tables, &t, sizeof t, cudaMemcpyHostToDevice, stream_of(k))) &&
+        cuda_good(k, "spectrum", cudaStreamSynchronize(stream_of(k))) &&
+        cuda_good(k, "spectrum",
+                  cudaFuncSetAttribute(folded_to_spectrum, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       sizeof(struct shared))) &&
+        cuda_good(k, "spectrum",
+                  cudaFuncSetAttribute(folded_from_spectrum, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       sizeof(struct shared))))
+        return true;
+    cudaFree(s->tables);
+    s->tables = NULL;
+    return false;
 }
 
 /* ---- cuFFT ------------------------------------------------------------------------------------------ */
@@ -265,34 +239,34 @@ static void free_plans(struct spectrum_plans *p)
 }
 
 /* Planes lie side by side, row by row: only so is the transform along h one batch. */
-static const struct spectrum_plans *plans_for(struct kern *k, struct cuda_spectra *s, int H, int W,
+static const struct spectrum_plans *plans_for(struct kern *k, struct cuda_spectra *s, int rows, int cols,
                                               int64_t count)
 {
-    const int64_t F = W / 2 + 1;
+    const int64_t half = cols / 2 + 1;
     for (struct spectrum_plans *p = s->plans; p; p = p->next)
-        if (p->H == H && p->W == W && p->count == count) return p;
+        if (p->H == rows && p->W == cols && p->count == count) return p;
     struct spectrum_plans *p = (struct spectrum_plans *)calloc(1, sizeof *p);
     if (!p) {
         kern_fail(k, "out of memory");
         return NULL;
     }
-    *p = {H, W, count, -1, -1, -1, 0, s->plans};
-    if (make_plan(k, &p->real, CUFFT_R2C, W, 1, W, F, H * count, &p->work) &&
-        make_plan(k, &p->complex, CUFFT_C2C, H, count * F, 1, 1, count * F, &p->work) &&
-        make_plan(k, &p->back, CUFFT_C2R, W, 1, F, W, H * count, &p->work))
+    *p = {rows, cols, count, -1, -1, -1, 0, s->plans};
+    if (make_plan(k, &p->real, CUFFT_R2C, cols, 1, cols, half, rows * count, &p->work) &&
+        make_plan(k, &p->complex, CUFFT_C2C, rows, count * half, 1, 1, count * half, &p->work) &&
+        make_plan(k, &p->back, CUFFT_C2R, cols, 1, half, cols, rows * count, &p->work))
         return s->plans = p;
     free_plans(p);
     return NULL;
 }
 
-/* x [n/F,F]: column 0, and W/2 when there is one, times `self`, the others times `other`. real: of those
- * columns keep the real part only, for the transform back to real numbers may take it for granted. */
-__global__ static void weigh(float2 *x, int64_t n, int F, int W, float self, float other, bool real)
+/* x [n/half,half]: column 0, and W/2 when there is one, times `self`, the others times `other`. real: of
+ * those columns keep the real part only, for the transform back to real numbers may take it for granted. */
+__global__ static void weigh(float2 *x, int64_t n, int half, int cols, float self, float other, bool real)
 {
     for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
          i += (int64_t)gridDim.x * blockDim.x) {
-        const int f = (int)(i % F);
-        const bool own = f == 0 || 2 * f == W;
+        const int f = (int)(i % half);
+        const bool own = own_mirror(f, cols);
         const float w = own ? self : other;
         x[i] = make_float2(w * x[i].x, own && real ? 0 : w * x[i].y);
     }
@@ -308,53 +282,51 @@ static void weigh_columns(const struct cuda_spectrum *s, float2 *x, float self, 
 
 /* ---- either ------------------------------------------------------------------------------------------ */
 
-bool cuda_spectrum_make(struct kern *k, struct cuda_spectrum *s, int64_t H, int64_t W, int64_t count)
+bool cuda_spectrum_make(struct kern *k, struct cuda_spectrum *s, int64_t rows, int64_t cols, int64_t count)
 {
     struct cuda *c = cuda_of(k);
     if (!kern_ok(k)) return false;
-    if (H > INT_MAX / 4 || W > INT_MAX / 4 || H * (W / 2 + 1) > INT_MAX / 4) {
-        kern_fail(k, "spectrum: %lld x %lld tokens are too many", (long long)H, (long long)W);
+    if (rows > INT_MAX / 4 || cols > INT_MAX / 4 || rows * (cols / 2 + 1) > INT_MAX / 4) {
+        kern_fail(k, "spectrum: %lld x %lld tokens are too many", (long long)rows, (long long)cols);
         return false;
     }
     if (!c->spectra && !(c->spectra = (struct cuda_spectra *)calloc(1, sizeof *c->spectra))) {
         kern_fail(k, "out of memory");
         return false;
     }
-    *s = {k, (int)H, (int)W, (int)W / 2 + 1, c->spectra->fft_only ? 0 : dense_group(H, W), count, NULL, NULL, NULL};
-    if (s->group) {
-        s->tables = tables_for(k, c->spectra, s->H, s->W);
-    } else if ((s->plans = plans_for(k, c->spectra, s->H, s->W, count))) {
+    *s = {k, (int)rows, (int)cols, (int)cols / 2 + 1, count, NULL, NULL};
+    if (rows == H && cols == W && !c->spectra->fft_only) return make_tables(k, c->spectra);
+    if ((s->plans = plans_for(k, c->spectra, s->H, s->W, count)))
         s->work = cuda_scratch(k, DT_U8, (int64_t)s->plans->work);
-    }
     return kern_ok(k);
 }
 
 stack<float> cuda_spectrum_space(const struct cuda_spectrum *s)
 {
     float *at = (float *)cuda_scratch(s->k, DT_F32, s->count * s->H * s->W);
-    if (s->group) return {at, (int64_t)s->H * s->W, s->W};
-    return {at, s->W, s->count * s->W};
+    if (s->plans) return {at, s->W, s->count * s->W};
+    return {at, (int64_t)s->H * s->W, s->W};
 }
 
 stack<float2> cuda_spectrum_frequencies(const struct cuda_spectrum *s)
 {
     float2 *at = (float2 *)cuda_scratch(s->k, DT_F32, 2 * s->count * s->H * s->F);
-    if (s->group) return {at, (int64_t)s->H * s->F, s->F};
-    return {at, s->F, s->count * s->F};
+    if (s->plans) return {at, s->F, s->count * s->F};
+    return {at, (int64_t)s->H * s->F, s->F};
 }
 
-static struct dense dense_of(const struct cuda_spectrum *s, bool weighted)
+static const struct tables *tables_of(struct kern *k)
 {
-    return {s->H, s->W, s->F, s->group, s->count, s->tables->rows, s->tables->cols, weighted};
+    return (const struct tables *)cuda_of(k)->spectra->tables;
 }
 
 void cuda_to_spectrum(const struct cuda_spectrum *s, stack<float2> x, stack<float> in, bool weighted)
 {
     struct kern *k = s->k;
     if (!kern_ok(k)) return;
-    if (s->group) {
-        dense_to_spectrum<<<(unsigned)ceil_div(s->count, s->group), THREADS,
-                            dense_bytes(s->H, s->W, s->group), stream_of(k)>>>(dense_of(s, weighted), x, in);
+    if (!s->plans) {
+        folded_to_spectrum<<<(unsigned)ceil_div(s->count, PLANES), THREADS, sizeof(struct shared),
+                             stream_of(k)>>>(x, in, s->count, tables_of(k), weighted);
         CUDA_LAUNCHED(k);
         return;
     }
@@ -371,10 +343,9 @@ void cuda_from_spectrum(const struct cuda_spectrum *s, stack<float> out, stack<f
 {
     struct kern *k = s->k;
     if (!kern_ok(k)) return;
-    if (s->group) {
-        dense_from_spectrum<<<(unsigned)ceil_div(s->count, s->group), THREADS,
-                              dense_bytes(s->H, s->W, s->group), stream_of(k)>>>(dense_of(s, weighted), out,
-                                                                                 x);
+    if (!s->plans) {
+        folded_from_spectrum<<<(unsigned)ceil_div(s->count, PLANES), THREADS, sizeof(struct shared),
+                               stream_of(k)>>>(out, x, s->count, tables_of(k), weighted);
         CUDA_LAUNCHED(k);
         return;
     }
@@ -392,18 +363,12 @@ void cuda_from_spectrum(const struct cuda_spectrum *s, stack<float> out, stack<f
 void cuda_spectra_close(struct cuda *c)
 {
     struct cuda_spectra *s = c->spectra;
-    while (s && s->tables) {
-        struct spectrum_tables *t = s->tables;
-        s->tables = t->next;
-        cudaFree(t->rows);
-        cudaFree(t->cols);
-        free(t);
-    }
     while (s && s->plans) {
         struct spectrum_plans *p = s->plans;
         s->plans = p->next;
         free_plans(p);
     }
+    if (s) cudaFree(s->tables);
     free(s);
     c->spectra = NULL;
 }

@@ -4,8 +4,8 @@
  * only: out[h,w] = Re Σ_f Σ_u x[u,f] e^(2πi (u h / H + f w / W)). `weighted` multiplies each column f by
  * (f is 0 or W/2 ? 1 : 2) / (H W), which makes the second the inverse of the first.
  *
- * Small grids are two dense products in shared memory, others cuFFT's plans in one dimension: one in two
- * dimensions would take columns 0 and W/2 to have a symmetry that they lack here. */
+ * The grid of CogVideoX's 480 x 720 videos, 30 x 45, has a kernel of its own; others are cuFFT's plans in one
+ * dimension: one in two dimensions would take columns 0 and W/2 to have a symmetry that they lack here. */
 #ifndef KERNELS_CUDA_SPECTRUM_H
 #define KERNELS_CUDA_SPECTRUM_H
 
@@ -20,15 +20,14 @@ template <typename E> struct stack {
 
 struct cuda_spectrum {
     struct kern *k;
-    int H, W, F, group;                   /* planes of a block */
-    int64_t count;                        /* planes in all */
-    const struct spectrum_tables *tables; /* dense; or else */
-    const struct spectrum_plans *plans;
+    int H, W, F;
+    int64_t count;                      /* planes */
+    const struct spectrum_plans *plans; /* of cuFFT; NULL for the kernel of its own */
     void *work;
 };
 
-/* For `count` planes of H x W; takes scratch, also while planning. false with kern_fail(). */
-bool cuda_spectrum_make(struct kern *k, struct cuda_spectrum *s, int64_t H, int64_t W, int64_t count);
+/* For `count` planes of rows x cols; takes scratch, also while planning. false with kern_fail(). */
+bool cuda_spectrum_make(struct kern *k, struct cuda_spectrum *s, int64_t rows, int64_t cols, int64_t count);
 /* Scratch for the planes, and for their spectra, in the order that the transforms want. */
 stack<float> cuda_spectrum_space(const struct cuda_spectrum *s);
 stack<float2> cuda_spectrum_frequencies(const struct cuda_spectrum *s);

@@ -1,6 +1,6 @@
 /* Attention between frames. Between the sums over tokens and the additions to them there are only T rows:
  * one block computes those, in double. Three launches either way. */
-#include "kernels/cuda/frames.h"
+#include "kernels/cuda/cuda.h"
 
 enum { THREADS = 512 };
 
@@ -15,11 +15,29 @@ struct pooled {
     float *row;              /* [T,r]: what is added to each token of a frame */
 };
 
-/* sums [T,r] of each frame's tokens, a frame a block */
+/* sums[t,c] = scale Σ z[t,i,c] over the S tokens of frame t, which is the block */
 template <typename E>
-__global__ static void sum_frames(float *sums, float scale, const E *z, int64_t S, int r)
+__global__ static void __launch_bounds__(THREADS)
+    sum_frames(float *sums, float scale, const E *z, int64_t S, int r)
 {
-    frame_sums<THREADS>(sums + (int64_t)blockIdx.x * r, scale, z + (int64_t)blockIdx.x * S * r, S, r);
+    __shared__ float shared[THREADS];
+    const int tid = (int)threadIdx.x;
+    z += blockIdx.x * S * r;
+    sums += blockIdx.x * (int64_t)r;
+    for (int c0 = 0; c0 < r; c0 += THREADS) {
+        const int n = min(r - c0, (int)THREADS), rows = THREADS / n, c = tid % n;
+        float s = 0;
+        if (tid < rows * n)
+#pragma unroll 8
+            for (int64_t i = tid / n; i < S; i += rows) s += to_float(z[i * r + c0 + c]);
+        shared[tid] = s;
+        __syncthreads();
+        if (tid < n) {
+            for (int i = 1; i < rows; i++) s += shared[i * n + c];
+            sums[c0 + c] = scale * s;
+        }
+        __syncthreads();
+    }
 }
 
 /* y = x + each frame's row; y may be x. n elements, each pack in one frame. */
