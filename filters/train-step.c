@@ -217,7 +217,8 @@ int main(int argc, char **argv)
     trainer_recompute(&t, recompute);
     t.logit_normal = !strcmp(levels, "logit-normal");
     t.seed = (uint64_t)filter.seed;
-    if (!trainer_open(&t, k, filter.model, dry_run, err, sizeof err)) die("%s", err);
+    /* What is wrong with the command is said before the weights are read. */
+    if (!trainer_open(&t, k, filter.model, true, err, sizeof err)) die("%s", err);
     if (!start.init && !trainer_takes(&t, &start, err, sizeof err)) usage_error("%s", err);
     if (dry_run) {
         if (!trainer_describe(&t, &start, frames, size.width, size.height, stdout, err, sizeof err))
@@ -227,6 +228,7 @@ int main(int argc, char **argv)
     if (empty_prompt && !trainer_empty_prompt(&t, empty_prompt, err, sizeof err)) die("%s", err);
     if (val && !(val_store = store_open(val, err, sizeof err))) die("%s", err);
     if (val && !val_store->count) die("%s: an empty store: there is nothing to evaluate on", val);
+    if (!trainer_load(&t, filter.model, err, sizeof err)) die("%s", err);
 
     filter_catch_term();
     bool more = filter_next(&f);

@@ -195,6 +195,16 @@ ok "wrong usage" '
     fails 2 train --targets attn2.to_q --state x <few.mp; grep "no attn2" err
     fails 2 train --adapter standard:rank=0 --state x <few.mp; grep "rank 0 is outside" err
     fails 2 train --adapter standard:k=5 --state x <few.mp'
+ok "what is wrong with the command is said before weights are read" '
+    model-init tiny unread
+    echo x >unread/transformer/diffusion_pytorch_model.safetensors
+    early() { train -m unread --state early "$@"; }
+    fails 2 early --adapter lora <few.mp; grep "no adapter" err
+    fails 2 early --targets to_x <few.mp; grep "no target" err
+    fails 1 early --val gone <few.mp; grep "gone" err
+    fails 1 early --caption-dropout 0.1 --empty-prompt gone.mp <few.mp; grep "gone.mp" err
+    fails 1 early <few.mp; grep "diffusion_pytorch_model.safetensors" err
+    [ ! -e early ]'
 ok "diffusers loads the adapter and answers the same" '
     py=${REFERENCE_PYTHON:-python3}
     need "$py"

@@ -23,6 +23,17 @@ bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool sha
     return good;
 }
 
+bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen)
+{
+    struct dit *shapes = t->dit;
+    struct model *m = model_open(model, err, errlen);
+    t->shapes_only = false;
+    t->dit = m ? dit_open(shapes->k, m, false, err, errlen) : NULL;
+    dit_close(shapes);
+    model_close(m);
+    return t->dit != NULL;
+}
+
 static const char *const recompute_names[] = {"none", "ffn", "full"};
 
 void trainer_recompute(struct trainer *t, const char *how)

@@ -28,10 +28,12 @@ struct trainer {
     double s, loss, norm;   /* the last one's level; of the whole step: mean loss, norm of its gradient */
 };
 
-/* Opens the model. shapes_only: nothing is read or allocated; only trainer_describe works. false with the
- * reason in err. */
+/* Opens the model. shapes_only: nothing is read or allocated; until trainer_load() only trainer_describe,
+ * trainer_takes and trainer_empty_prompt work. false with the reason in err. */
 bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
                   size_t errlen);
+/* The weights of the same model, which takes its time. */
+bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen);
 
 /* How much is computed again in a step: "none", "ffn", "full", or "auto". */
 void trainer_recompute(struct trainer *t, const char *how);
