@@ -196,6 +196,20 @@ void adapter_refresh(struct adapter *a)
     if (a->working.dtype != DT_F32) kern_copy(a->k, &a->working, &a->values);
 }
 
+void adapter_forward(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+{
+    if (a->kind->forward_all && n) a->kind->forward_all(a, g, c, n);
+    for (int i = 0; i < n && !a->kind->forward_all; i++)
+        a->kind->forward(a, c[i].module, g, c[i].y, c[i].x, c[i].saved);
+}
+
+void adapter_backward(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+{
+    if (a->kind->backward_all && n) a->kind->backward_all(a, g, c, n);
+    for (int i = 0; i < n && !a->kind->backward_all; i++)
+        a->kind->backward(a, c[i].module, g, c[i].dx, c[i].dy, c[i].x, c[i].saved);
+}
+
 void adapter_init(struct adapter *a, uint64_t seed)
 {
     int modules = (int)a->base.layers * target_count(a);

@@ -60,6 +60,13 @@ struct adapter {
     char warning[160];           /* what the user should be told of it; empty: nothing */
 };
 
+/* One projection of a block, where several go together: x, y, saved forward, x, dy, dx, saved backward. */
+struct adapter_call {
+    int module;
+    const struct tensor *x, *dy;
+    struct tensor *y, *dx, *saved;
+};
+
 /* The contract. y, x, dy, dx [tokens,width]; saved [saved_count]: whatever forward leaves for backward. All
  * of the compute dtype. */
 struct adapter_kind {
@@ -75,6 +82,10 @@ struct adapter_kind {
     /* dx += scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the module's gradients */
     void (*backward)(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
                      const struct tensor *dy, const struct tensor *x, const struct tensor *saved);
+    /* The same for n projections of one block, for kinds that are faster so; NULL: one after the other. dx is
+     * the same for all. */
+    void (*forward_all)(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n);
+    void (*backward_all)(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n);
     /* w [width,width] F32: D is a matrix, and w += scale D. NULL for kinds that are no matrix. */
     void (*merge)(struct adapter *a, int module, struct tensor *w);
     /* The initial values of a parameter declared INIT_OWN, drawn from r; NULL when there is none. */
@@ -103,6 +114,10 @@ bool adapter_attach(struct adapter *a, struct kern *k, bool training);
 void adapter_refresh(struct adapter *a);
 /* Fresh initial values, keyed by (seed, module, parameter). */
 void adapter_init(struct adapter *a, uint64_t seed);
+
+/* forward and backward of n projections of one block, n may be 0 */
+void adapter_forward(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n);
+void adapter_backward(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n);
 
 /* Files. Parameter NAME of block I's TARGET is called transformer.transformer_blocks.I.attn1.TARGET.NAME,
  * which for `standard` is the layout of PEFT and diffusers. The header holds a complete description twice:

@@ -298,15 +298,24 @@ static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x,
     }
 }
 
-/* An attention projection with its adapters. */
-static void project(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t,
-                    struct tensor *y, const struct tensor *x, struct tensor *saved)
+/* n attention projections of x, from target `first` on, with their adapters. */
+static void project(struct dit *d, const struct dit_grid *g, int64_t layer, int first, int n,
+                    struct tensor *const *y, const struct tensor *x, struct dit_block_saved *s)
 {
-    const struct dit_linear *l = &d->block[layer].to[t];
-    linear_forward(d->k, y, x, &l->weight, &l->bias);
+    for (int t = 0; t < n; t++) {
+        const struct dit_linear *l = &d->block[layer].to[first + t];
+        linear_forward(d->k, y[t], x, &l->weight, &l->bias);
+    }
     for (int i = 0; i < d->adapters; i++) {
-        int module = adapter_module(d->adapter[i], layer, t);
-        if (module >= 0) d->adapter[i]->kind->forward(d->adapter[i], module, &g->token, y, x, &saved[i]);
+        struct adapter_call call[ADAPTER_TARGETS];
+        int calls = 0;
+        for (int t = 0; t < n; t++) {
+            int module = adapter_module(d->adapter[i], layer, (enum adapter_target)(first + t));
+            if (module >= 0)
+                call[calls++] = (struct adapter_call){
+                    .module = module, .x = x, .y = y[t], .saved = &s->adapter[first + t][i]};
+        }
+        adapter_forward(d->adapter[i], &g->token, call, calls);
     }
 }
 
@@ -329,16 +338,14 @@ static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, st
 
     struct tensor m = modulation(d, &b->modulation1, silu_time);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
-    project(d, g, i, TO_Q, &s->q, &z, s->adapter[TO_Q]);
-    project(d, g, i, TO_K, &s->k, &z, s->adapter[TO_K]);
-    project(d, g, i, TO_V, &s->v, &z, s->adapter[TO_V]);
+    project(d, g, i, TO_Q, 3, (struct tensor *[]){&s->q, &s->k, &s->v}, &z, s);
     struct tensor qn = scratch(d, g->tokens, d->c.width), kn = scratch(d, g->tokens, d->c.width);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
     attention_forward(
         k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL,
         &(struct attention){.heads = (int)d->c.heads, .scale = 1 / sqrtf((float)d->c.head_dim)});
-    project(d, g, i, TO_OUT, &z, &s->o, s->adapter[TO_OUT]);
+    project(d, g, i, TO_OUT, 1, (struct tensor *[]){&z}, &s->o, s);
     if (s->mid.data != s->in.data) kern_copy(k, &s->mid, &s->in);
     gated_add(d, g, &s->mid, &z, &m);
     kern_release(k, mark);
@@ -482,14 +489,23 @@ static void modulate_back(struct dit *d, const struct dit_grid *g, struct tensor
     }
 }
 
-/* dx = (or +=) dy W and the adapter's share; NULL when nothing below is trained. */
-static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer, enum adapter_target t,
-                         struct tensor *dx, bool add_to, const struct tensor *dy, const struct tensor *x,
-                         const struct tensor *saved)
+/* dx = the sum of dy W and the adapter's share over n projections; NULL when nothing below is trained. */
+static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer, int first, int n,
+                         struct tensor *dx, const struct tensor *const *dy, const struct tensor *x,
+                         struct dit_block_saved *s)
 {
-    if (dx) linear_backward(d->k, dx, dy, &d->block[layer].to[t].weight, add_to);
-    int module = adapter_module(d->adapter[0], layer, t);
-    if (module >= 0) d->adapter[0]->kind->backward(d->adapter[0], module, &g->token, dx, dy, x, &saved[0]);
+    struct adapter *a = d->adapter[0];
+    struct adapter_call call[ADAPTER_TARGETS];
+    for (int t = 0, calls = 0; t < n; t++) {
+        if (dx) linear_backward(d->k, dx, dy[t], &d->block[layer].to[first + t].weight, t > 0);
+        int module = adapter_module(a, layer, (enum adapter_target)(first + t));
+        if (module >= 0)
+            call[calls++] = (struct adapter_call){
+                .module = module, .x = x, .dy = dy[t], .dx = dx, .saved = &s->adapter[first + t][0]};
+        if (a->kind->backward_all && t < n - 1) continue;
+        adapter_backward(a, &g->token, call, calls);
+        calls = 0;
+    }
 }
 
 /* dx: the gradient of the block's output on entry, of its input on return (not for the first block). */
@@ -525,7 +541,7 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     m = modulation(d, &b->modulation1, silu_time);
     struct tensor dz = scratch(d, g->tokens, w), d_o = scratch(d, g->tokens, w);
     gated_add_back(d, g, &dz, dx, &m);
-    project_back(d, g, i, TO_OUT, &d_o, false, &dz, &s->o, s->adapter[TO_OUT]);
+    project_back(d, g, i, TO_OUT, 1, &d_o, (const struct tensor *[]){&dz}, &s->o, s);
     struct tensor qn = scratch(d, g->tokens, w), kn = scratch(d, g->tokens, w);
     struct tensor dq = scratch(d, g->tokens, w), dk = scratch(d, g->tokens, w), dv = scratch(d, g->tokens, w);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
@@ -537,9 +553,7 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
                           d->c.text_length, qk_eps);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     struct tensor *below = i > 0 ? &dz : NULL; /* nothing is trained below the first block */
-    project_back(d, g, i, TO_Q, below, false, &qn, &z, s->adapter[TO_Q]);
-    project_back(d, g, i, TO_K, below, true, &kn, &z, s->adapter[TO_K]);
-    project_back(d, g, i, TO_V, below, true, &dv, &z, s->adapter[TO_V]);
+    project_back(d, g, i, TO_Q, 3, below, (const struct tensor *[]){&qn, &kn, &dv}, &z, s);
     if (below) modulate_back(d, g, dx, &dz, &s->in, &b->norm1, &m);
     kern_release(k, mark);
 }

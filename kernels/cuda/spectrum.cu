@@ -41,11 +41,11 @@ enum {
 };
 static_assert(HALF % (4 * PARTS) == 0, "rows are read four by four");
 
-struct tables {
+struct alignas(16) tables {
     float cols[2][PAD][PAD], rows[2][HALF][HALF]; /* cosines, then sines; zero from F on */
 };
 
-struct quarters { /* [even, odd in w even in h, odd in h even in w, odd] */
+struct alignas(16) quarters { /* [even, odd in w even in h, odd in h even in w, odd] */
     float at[PLANES][4][HALF][PAD];
 };
 

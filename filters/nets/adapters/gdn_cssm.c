@@ -140,18 +140,10 @@ static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
     return 2 * video_tokens(g) * a->rank;
 }
 
-struct views {
-    struct tensor v, u, own[GDN_PARAMS];
-};
-
-/* of the values: the two projections in the compute dtype, all else as the optimiser has it */
-static struct views view(struct adapter *a, const struct tensor *projections, const struct tensor *own,
-                         int module)
+/* The operation's own parameters of a module, as the optimiser has them. */
+static void view_own(const struct adapter *a, const struct tensor *flat, int module, struct tensor *own)
 {
-    struct views w = {.v = adapter_view(a, projections, module, V),
-                      .u = adapter_view(a, projections, module, U)};
-    for (int i = 0; i < GDN_PARAMS; i++) w.own[i] = adapter_view(a, own, module, OWN + i);
-    return w;
+    for (int i = 0; i < GDN_PARAMS; i++) own[i] = adapter_view(a, flat, module, OWN + i);
 }
 
 static struct tensor frames(const struct tensor *flat, const struct adapter *a, const struct token_grid *g)
@@ -167,41 +159,71 @@ static struct tensor half(const struct tensor *saved, int i, const struct adapte
     return tensor_as(&t, 2, video_tokens(g), a->rank);
 }
 
-static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
-                    const struct tensor *x, struct tensor *saved)
+static struct tensor video_rows(const struct tensor *t, const struct token_grid *g)
 {
-    struct views w = view(a, &a->working, &a->values, module);
-    struct tensor xv = tensor_rows(x, g->n_text, video_tokens(g)),
-                  yv = tensor_rows(y, g->n_text, video_tokens(g));
-    struct tensor z = half(saved, 0, a, g), o = half(saved, 1, a, g), z4 = frames(&z, a, g),
-                  o4 = frames(&o, a, g);
-    matmul(a->k, &z, &xv, false, &w.v, true, 1, 0);
-    gdn_cssm_forward(a->k, &o4, &z4, w.own, 1, setting(a, "dk"), setting(a, "rope"));
-    matmul(a->k, &yv, &o, false, &w.u, true, adapter_scale(a), 1);
+    return tensor_rows(t, g->n_text, video_tokens(g));
+}
+
+static void forward_all(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+{
+    struct tensor z4[ADAPTER_TARGETS], o4[ADAPTER_TARGETS], own[ADAPTER_TARGETS * GDN_PARAMS];
+    for (int i = 0; i < n; i++) {
+        struct tensor v = adapter_view(a, &a->working, c[i].module, V), x = video_rows(c[i].x, g);
+        struct tensor z = half(c[i].saved, 0, a, g), o = half(c[i].saved, 1, a, g);
+        matmul(a->k, &z, &x, false, &v, true, 1, 0);
+        view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
+        z4[i] = frames(&z, a, g), o4[i] = frames(&o, a, g);
+    }
+    gdn_cssm_forward(a->k, o4, z4, own, n, setting(a, "dk"), setting(a, "rope"));
+    for (int i = 0; i < n; i++) {
+        struct tensor u = adapter_view(a, &a->working, c[i].module, U), y = video_rows(c[i].y, g);
+        struct tensor o = half(c[i].saved, 1, a, g);
+        matmul(a->k, &y, &o, false, &u, true, adapter_scale(a), 1);
+    }
 }
 
 /* dU = s dyᵀ o,  do = s dy U,  dz through the operation,  dV = dzᵀ x,  dx += dz V */
+static void backward_all(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+{
+    struct tensor z4[ADAPTER_TARGETS], do4[ADAPTER_TARGETS], dz[ADAPTER_TARGETS], dz4[ADAPTER_TARGETS];
+    struct tensor own[ADAPTER_TARGETS * GDN_PARAMS], d_own[ADAPTER_TARGETS * GDN_PARAMS];
+    size_t mark = kern_mark(a->k);
+    for (int i = 0; i < n; i++) {
+        struct tensor u = adapter_view(a, &a->working, c[i].module, U),
+                      du = adapter_view(a, &a->grads, c[i].module, U), dy = video_rows(c[i].dy, g);
+        struct tensor z = half(c[i].saved, 0, a, g), o = half(c[i].saved, 1, a, g);
+        struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank);
+        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank);
+        matmul(a->k, &du, &dy, true, &o, false, adapter_scale(a), 1);
+        matmul(a->k, &d_o, &dy, false, &u, false, adapter_scale(a), 0);
+        view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
+        view_own(a, &a->grads, c[i].module, d_own + i * GDN_PARAMS);
+        z4[i] = frames(&z, a, g), do4[i] = frames(&d_o, a, g), dz4[i] = frames(&dz[i], a, g);
+    }
+    gdn_cssm_backward(a->k, dz4, d_own, do4, z4, own, n, setting(a, "dk"), setting(a, "rope"));
+    for (int i = 0; i < n; i++) {
+        struct tensor v = adapter_view(a, &a->working, c[i].module, V),
+                      dv = adapter_view(a, &a->grads, c[i].module, V), x = video_rows(c[i].x, g);
+        matmul(a->k, &dv, &dz[i], true, &x, false, 1, 1);
+        if (!c[i].dx) continue;
+        struct tensor dx = video_rows(c[i].dx, g);
+        matmul(a->k, &dx, &dz[i], false, &v, false, 1, 1);
+    }
+    kern_release(a->k, mark);
+}
+
+static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
+                    const struct tensor *x, struct tensor *saved)
+{
+    forward_all(a, g, &(struct adapter_call){.module = module, .x = x, .y = y, .saved = saved}, 1);
+}
+
 static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
                      const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
 {
-    struct views w = view(a, &a->working, &a->values, module), dw = view(a, &a->grads, &a->grads, module);
-    struct tensor xv = tensor_rows(x, g->n_text, video_tokens(g)),
-                  dyv = tensor_rows(dy, g->n_text, video_tokens(g));
-    struct tensor z = half(saved, 0, a, g), o = half(saved, 1, a, g), z4 = frames(&z, a, g);
-    size_t mark = kern_mark(a->k);
-    struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank),
-                  do4 = frames(&d_o, a, g);
-    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank),
-                  dz4 = frames(&dz, a, g);
-    matmul(a->k, &dw.u, &dyv, true, &o, false, adapter_scale(a), 1);
-    matmul(a->k, &d_o, &dyv, false, &w.u, false, adapter_scale(a), 0);
-    gdn_cssm_backward(a->k, &dz4, dw.own, &do4, &z4, w.own, 1, setting(a, "dk"), setting(a, "rope"));
-    matmul(a->k, &dw.v, &dz, true, &xv, false, 1, 1);
-    if (dx) {
-        struct tensor dxv = tensor_rows(dx, g->n_text, video_tokens(g));
-        matmul(a->k, &dxv, &dz, false, &w.v, false, 1, 1);
-    }
-    kern_release(a->k, mark);
+    struct tensor kept = *saved;
+    backward_all(a, g, &(struct adapter_call){.module = module, .x = x, .dy = dy, .dx = dx, .saved = &kept},
+                 1);
 }
 
 const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
@@ -210,4 +232,6 @@ const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
                                               .saved_count = saved_count,
                                               .forward = forward,
                                               .backward = backward,
+                                              .forward_all = forward_all,
+                                              .backward_all = backward_all,
                                               .fill = fill};

@@ -1,0 +1,217 @@
+/* What the adapters cost at full size on one GPU, beside the projections they are added to.
+ *
+ *   adapters [REPEATS]
+ *
+ * One JSON line a figure on stdout: the inner operations for as many modules as go together, then a whole
+ * block's share (the four projections of one layer) of each kind of adapter. Inputs rotate, so that they do
+ * not lie in the cache. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "filters/nets/adapter.h"
+
+enum { T = 13, H = 30, W = 45, R = 16, F = W / 2 + 1, TOKENS = T * H * W, TEXT = 226, WIDTH = 3072 };
+enum { SETS = 8, MODULES = 4, RUNS = 9 };
+
+static struct kern *k;
+static char err[512];
+static int repeats = 40;
+static struct rng numbers;
+static uint64_t drawn_count;
+
+static void stop(const char *what, const char *why)
+{
+    fprintf(stderr, "adapters: %s: %s\n", what, why);
+    exit(1);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
+}
+
+static int upwards(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Microseconds of one call of run(context, set), the median over RUNS of the mean over `repeats`. */
+static double timed(const char *name, void (*run)(void *, int), void *context)
+{
+    double us[RUNS];
+    kern_plan_begin(k);
+    run(context, 0);
+    kern_reserve(k, kern_plan_end(k));
+    for (int i = -1; i < RUNS; i++) {
+        double from = now();
+        for (int j = 0; j < repeats; j++) run(context, j % SETS);
+        kern_wait(k);
+        if (i >= 0) us[i] = (now() - from) / repeats;
+    }
+    if (!kern_ok(k)) stop(name, kern_error(k));
+    qsort(us, RUNS, sizeof *us, upwards);
+    printf("{\"name\": \"%s\", \"ms\": %.4f, \"least\": %.4f, \"most\": %.4f, \"runs\": %d}\n", name,
+           1e-3 * us[RUNS / 2], 1e-3 * us[0], 1e-3 * us[RUNS - 1], RUNS);
+    fflush(stdout);
+    return us[RUNS / 2];
+}
+
+static struct tensor drawn_shape(enum dtype d, const int64_t *shape)
+{
+    struct tensor t = kern_alloc_shape(k, d, shape), host = tensor_make(DT_F32, NULL, shape);
+    float *v = host.data = malloc(sizeof *v * (size_t)tensor_count(&host));
+    if (!v || !kern_ok(k)) stop("tensors", v ? kern_error(k) : "out of memory");
+    for (int64_t i = 0; i < tensor_count(&host); i++)
+        v[i] = i < 1 << 20 ? (float)(2 * rng_uniform(&numbers, drawn_count++) - 1) : v[i - (1 << 20)];
+    kern_upload(k, &t, &host);
+    kern_wait(k);
+    free(v);
+    return t;
+}
+#define drawn(dtype, ...) drawn_shape(dtype, (const int64_t[]){__VA_ARGS__})
+
+/* ---- the inner operations --------------------------------------------------------------------------- */
+
+struct operation {
+    int modules;
+    struct tensor z[SETS * MODULES], o[SETS * MODULES], d_o[SETS * MODULES], dz[SETS * MODULES];
+    struct tensor w[MODULES * GDN_PARAMS], dw[MODULES * GDN_PARAMS];
+};
+
+static void gdn_forward(void *context, int set)
+{
+    struct operation *c = context;
+    int at = set * MODULES;
+    gdn_cssm_forward(k, c->o + at, c->z + at, c->w, c->modules, 4, false);
+}
+
+static void gdn_backward(void *context, int set)
+{
+    struct operation *c = context;
+    int at = set * MODULES;
+    gdn_cssm_backward(k, c->dz + at, c->dw, c->d_o + at, c->z + at, c->w, c->modules, 4, false);
+}
+
+static struct tensor as_frames(const struct tensor *t)
+{
+    return tensor_as(t, 3, T, H * W, R);
+}
+
+static void attention_forwards(void *context, int set)
+{
+    struct operation *c = context;
+    for (int m = set * MODULES; m < set * MODULES + c->modules; m++) {
+        struct tensor o = as_frames(&c->o[m]), z = as_frames(&c->z[m]);
+        temporal_attention_forward(k, &o, &z, c->w, 2);
+    }
+}
+
+static void attention_backwards(void *context, int set)
+{
+    struct operation *c = context;
+    for (int m = set * MODULES; m < set * MODULES + c->modules; m++) {
+        struct tensor dz = as_frames(&c->dz[m]), d_o = as_frames(&c->d_o[m]), z = as_frames(&c->z[m]);
+        temporal_attention_backward(k, &dz, c->dw, &d_o, &z, c->w, 2);
+    }
+}
+
+static void operations(void)
+{
+    static struct operation c;
+    const int64_t shapes[GDN_PARAMS][6] = {
+        {2, 3 * R, R}, {1, 3 * R}, {2, R, R}, {1, R},    {2, H, R}, {1, H}, {2, F, R},
+        {1, F},        {2, H, R},  {1, H},    {2, F, R}, {1, F},    {1, R}, {4, R / 4, H, F, 2}};
+    enum dtype X = kern_compute(k);
+    char name[64];
+    for (int i = 0; i < SETS * MODULES; i++) {
+        c.z[i] = drawn(X, 4, T, H, W, R), c.o[i] = drawn(X, 4, T, H, W, R);
+        c.dz[i] = drawn(X, 4, T, H, W, R), c.d_o[i] = drawn(X, 4, T, H, W, R);
+    }
+    for (int i = 0; i < MODULES * GDN_PARAMS; i++) {
+        c.w[i] = drawn_shape(DT_F32, shapes[i % GDN_PARAMS]);
+        c.dw[i] = drawn_shape(DT_F32, shapes[i % GDN_PARAMS]);
+    }
+    for (c.modules = 1; c.modules <= MODULES; c.modules += c.modules == 1 ? 2 : 1) {
+        snprintf(name, sizeof name, "gdn_cssm_forward_x%d", c.modules);
+        timed(name, gdn_forward, &c);
+        snprintf(name, sizeof name, "gdn_cssm_backward_x%d", c.modules);
+        timed(name, gdn_backward, &c);
+    }
+    for (int i = 0; i < 3; i++) c.w[i] = drawn(DT_F32, 2, R, R), c.dw[i] = drawn(DT_F32, 2, R, R);
+    c.modules = 1;
+    timed("temporal_attention_forward", attention_forwards, &c);
+    timed("temporal_attention_backward", attention_backwards, &c);
+}
+
+/* ---- whole adapters --------------------------------------------------------------------------------- */
+
+struct block {
+    struct adapter *a;
+    struct token_grid grid;
+    struct tensor x[2], y[ADAPTER_TARGETS]; /* q, k, v have one input, the output another */
+};
+
+/* As in a block of the transformer: q, k and v together, then the output. */
+static void block(struct block *b, bool backward)
+{
+    size_t mark = kern_mark(k);
+    struct adapter_call call[ADAPTER_TARGETS];
+    struct tensor saved = kern_tensor(k, kern_compute(k), 1, b->a->kind->saved_count(b->a, &b->grid));
+    for (int t = 0; t < ADAPTER_TARGETS; t++)
+        call[t] = (struct adapter_call){.module = t,
+                                        .x = &b->x[t == TO_OUT],
+                                        .y = &b->y[t],
+                                        .dy = &b->y[t],
+                                        .dx = &b->x[t != TO_OUT],
+                                        .saved = &saved};
+    (backward ? adapter_backward : adapter_forward)(b->a, &b->grid, call, 3);
+    (backward ? adapter_backward : adapter_forward)(b->a, &b->grid, call + TO_OUT, 1);
+    kern_release(k, mark);
+}
+
+static void block_forward(void *context, int set)
+{
+    (void)set;
+    block(context, false);
+}
+
+static void block_backward(void *context, int set)
+{
+    (void)set;
+    block(context, true);
+}
+
+static void blocks(void)
+{
+    static const char *const kinds[] = {"standard", "transformer", "gdn_cssm"};
+    struct block b = {.grid = {TEXT, T, H, W}};
+    char name[64];
+    for (int i = 0; i < 2; i++) b.x[i] = drawn(kern_compute(k), 2, TEXT + TOKENS, WIDTH);
+    for (int t = 0; t < ADAPTER_TARGETS; t++) b.y[t] = drawn(kern_compute(k), 2, TEXT + TOKENS, WIDTH);
+    for (int i = 0; i < 3; i++) {
+        b.a = adapter_make(kinds[i], NULL, (struct adapter_base){1, WIDTH, H, W}, err, sizeof err);
+        if (!b.a || !adapter_attach(b.a, k, true)) stop(kinds[i], b.a ? kern_error(k) : err);
+        adapter_init(b.a, 1);
+        snprintf(name, sizeof name, "%s_block_forward", kinds[i]);
+        timed(name, block_forward, &b);
+        snprintf(name, sizeof name, "%s_block_backward", kinds[i]);
+        timed(name, block_backward, &b);
+        adapter_close(b.a);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) repeats = atoi(argv[1]);
+    if (repeats < 1) stop("repeats", "not a positive number");
+    if (!(k = kern_open("cuda", 0, err, sizeof err))) stop("cuda", err);
+    numbers = rng_make(1, "bench", "adapters", 0);
+    operations();
+    blocks();
+    kern_close(k);
+    return 0;
+}
