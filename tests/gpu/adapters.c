@@ -160,14 +160,16 @@ static void block(struct block *b, bool backward)
 {
     size_t mark = kern_mark(k);
     struct adapter_call call[ADAPTER_TARGETS];
-    struct tensor saved = kern_tensor(k, kern_compute(k), 1, b->a->kind->saved_count(b->a, &b->grid));
-    for (int t = 0; t < ADAPTER_TARGETS; t++)
+    struct tensor saved[ADAPTER_TARGETS];
+    for (int t = 0; t < ADAPTER_TARGETS; t++) {
+        saved[t] = kern_tensor(k, kern_compute(k), 1, b->a->kind->saved_count(b->a, &b->grid));
         call[t] = (struct adapter_call){.module = t,
                                         .x = &b->x[t == TO_OUT],
                                         .y = &b->y[t],
                                         .dy = &b->y[t],
                                         .dx = &b->x[t != TO_OUT],
-                                        .saved = &saved};
+                                        .saved = &saved[t]};
+    }
     (backward ? adapter_backward : adapter_forward)(b->a, &b->grid, call, 3);
     (backward ? adapter_backward : adapter_forward)(b->a, &b->grid, call + TO_OUT, 1);
     kern_release(k, mark);
