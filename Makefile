@@ -16,6 +16,7 @@
 
 FILTERS := curate prompts decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade collect compare plot report \
            show tensor-gen tensor-eq model-init model-convert
+PIPELINES := precompute train generate grade-all reproduce
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
@@ -119,9 +120,10 @@ bench: all $(BUILD)/tests/kernels-products
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench
 
 install: all
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/sluice"
-	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) $(wildcard pipelines/*) "$(DESTDIR)$(PREFIX)/bin"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/sluice/pipelines"
+	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) $(addprefix pipelines/,$(PIPELINES)) "$(DESTDIR)$(PREFIX)/bin"
 	cp -r examples/. "$(DESTDIR)$(PREFIX)/share/sluice"
+	install -m 644 pipelines/*.sh pipelines/*.conf "$(DESTDIR)$(PREFIX)/share/sluice/pipelines"
 
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')

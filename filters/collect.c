@@ -41,7 +41,7 @@ int main(int argc, char **argv)
         if (!good && !missing) filter_fail(&f, "%s", err);
         json_decref(item);
     }
-    if (missing && !filter.done) puts(""); /* an empty list; no bytes at all would be a cut stream */
+    if (!filter.done) puts(""); /* an empty list; no bytes at all would be a cut stream */
     json_decref(made);
     frame_free(&f);
     return filter_finish();

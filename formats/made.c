@@ -35,6 +35,7 @@ bool made_read(json_t *made, const char *path, char *err, size_t errlen)
     if (!f) return errno == ENOENT || fail(err, errlen, "%s: %s", path, strerror(errno));
     errno = 0;
     for (int64_t i = 1; good && (n = getline(&text, &room, f)) > 0 && text[n - 1] == '\n'; i++) {
+        if (n == 1) continue; /* of an empty list */
         json_t *line = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &e);
         const char *key = json_string_value(json_object_get(line, "key"));
         if (!line)

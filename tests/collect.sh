@@ -19,7 +19,7 @@ ok 'what was made comes in the order of the list, whatever the order of the file
     [ "$(keys all.jsonl)" = "clip1 clip2 clip3 clip4 " ]
     cat a.jsonl b.jsonl | cmp all.jsonl
     collect --missing a.jsonl b.jsonl <prompts.jsonl >left.jsonl; [ "$(wc -c <left.jsonl)" = 1 ]
-    collect all.jsonl <left.jsonl >none.jsonl; [ ! -s none.jsonl ]'
+    collect all.jsonl <left.jsonl >none.jsonl; [ "$(wc -c <none.jsonl)" = 1 ]; collect none.jsonl <left.jsonl | cmp - none.jsonl'
 ok 'what is missing is named, and is the line of the list' '
     fails 1 collect a.jsonl nowhere.jsonl <prompts.jsonl >some.jsonl; cmp a.jsonl some.jsonl
     grep "^collect: clip3: missing$" err; grep "^collect: clip4: missing$" err; grep "2 failed, 2 done" err

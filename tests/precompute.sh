@@ -1,45 +1,72 @@
 #!/bin/sh
-# pipelines/precompute: the same store however the work was split, and after whatever interruption.
+# pipelines/precompute: the same store for any number of workers, and after whatever interruption.
 . "${0%/*}/lib.sh"
-PATH=$top/pipelines:$PATH
-curate --no-filter --videos "$top/examples/clips" "$top/examples/clips/clips.csv" >clips.jsonl 2>/dev/null
-run() { out=$1 jobs=$2; shift 2; precompute -m random:tiny -o "$out" -j "$jobs" --frames 5 --size 64x32 "$@"; }
-drawn() { draw --count 8 "$1" >"$1.mp"; }
+# shellcheck source=tests/pipelines
+. "$tests/pipelines"
 
-ok "one part and four give the same records" '
-    need parallel
-    run one 1 clips.jsonl; drawn one
-    run four 4 clips.jsonl; drawn four
-    cmp one.mp four.mp'
-ok "run again, it makes nothing" '
-    need parallel
-    run four 4 clips.jsonl 2>err
-    [ "$(grep -c "0 added, 0 replaced" err)" = 4 ]'
+ok "one worker and four give the same stores, of all clips, parted for training and validation" '
+    need_parallel
+    little precompute -j 1 WORK=one
+    little precompute -j 4 WORK=four
+    same_results one four
+    [ "$(show --jsonl four/train four/val | wc -l)" = 8 ]
+    [ "$(show --jsonl four/val | wc -l)" = 2 ]
+    draw --count 9 four/train | show --check'
+ok "run again, it makes nothing; a record that is damaged is made again" '
+    need_parallel
+    little precompute WORK=four 2>err
+    grep "0 of 4 jobs to do" err
+    printf x | dd of=four/train/1/000000.mp bs=1 seek=5000 conv=notrunc 2>/dev/null
+    fails 1 show --check four
+    little precompute WORK=four 2>err
+    grep "1 of 4 jobs to do" err
+    grep "precompute: train 1: 1 done, 0 left" err
+    [ "$(show --jsonl four/train four/val | wc -l)" = 8 ]'
 ok "killed, and run again" '
-    need parallel
-    run killed.$$ 2 clips.jsonl >/dev/null 2>&1 &
-    sleep 0.5
-    pkill -9 -f -- "-o killed.$$" || true
-    wait
-    run killed.$$ 2 clips.jsonl
-    drawn killed.$$
-    cmp one.mp killed.$$.mp'
+    need_parallel
+    killed "[ -e killed/lists/val.jsonl ]" session precompute --config little.conf -j 1 WORK=killed
+    killed "[ -e killed/train/0/index.jsonl ]" session precompute --config little.conf -j 1 WORK=killed
+    killed "[ -e killed/train/1/.lock ]" group precompute --config little.conf -j 1 WORK=killed
+    little precompute -j 2 WORK=killed
+    draw --count 9 one/train >one.mp
+    draw --count 9 killed/train | cmp - one.mp
+    little precompute WORK=killed 2>err
+    grep "0 of 4 jobs to do" err'
 ok "a clip that fails is named, the others are in the store, and a second run tries only that one" '
-    need parallel
-    echo nonsense >broken.mp4
-    { cat clips.jsonl; echo "{\"path\":\"broken.mp4\"}"; } >bad.jsonl
-    fails 1 run bad 2 bad.jsonl
-    grep "decode: broken.mp4: " err
-    [ "$(show --jsonl bad | wc -l)" = 8 ]
-    fails 1 run bad 2 bad.jsonl
-    grep "decode: broken.mp4: " err
-    [ "$(grep -c "0 added, 0 replaced" err)" = 2 ]'
-ok "--dry-run runs nothing; wrong usage" '
-    need parallel
-    run dry 2 --dry-run clips.jsonl | grep "one 0 dry"
-    [ ! -e dry/0 ]
-    fails 2 precompute -o x clips.jsonl
-    fails 2 run x zero clips.jsonl
-    fails 1 run x 1 nowhere.jsonl
-    precompute --help | grep usage'
+    need_parallel
+    mkdir clips
+    cp "$top/examples/clips"/* clips
+    echo nonsense >clips/hit.mp4
+    fails 1 little precompute CLIPS=clips/clips.csv VIDEOS=clips
+    grep "decode: hit.mp4: " err
+    grep "precompute: .*: not done: hit.mp4" err
+    [ "$(show --jsonl work/train work/val | wc -l)" = 7 ]
+    fails 1 little precompute CLIPS=clips/clips.csv VIDEOS=clips
+    grep "1 of 4 jobs to do" err
+    grep "precompute: .*: 0 done, 1 left" err
+    cp "$top/examples/clips/hit.mp4" clips
+    little precompute CLIPS=clips/clips.csv VIDEOS=clips
+    [ "$(show --jsonl work/train work/val | wc -l)" = 8 ]'
+ok "what was made with other settings is not gone on with" '
+    need_parallel
+    fails 1 little precompute CLIPS=clips/clips.csv VIDEOS=clips FRAMES=9
+    grep "made with  FRAMES=5" err
+    grep "now        FRAMES=9" err
+    fails 1 little precompute CLIPS=clips/clips.csv VIDEOS=clips VAL_FRACTION=0.5
+    grep "now        VAL_FRACTION=0.5" err'
+ok "wrong usage" '
+    precompute --help | grep usage
+    fails 2 precompute --nonsense
+    fails 2 precompute standard_r16
+    fails 2 precompute NONSENSE=1
+    grep "no setting NONSENSE" err
+    fails 2 precompute -j zero
+    fails 2 precompute SHARDS=0
+    fails 2 precompute --stage
+    fails 1 precompute --config nowhere.conf
+    echo "FRAMSE=5" >bad.conf
+    fails 2 precompute --config bad.conf
+    grep "no setting FRAMSE" err
+    fails 1 little precompute WORK=none CLIPS=nowhere.csv
+    grep "nowhere.csv" err'
 finish

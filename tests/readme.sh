@@ -2,10 +2,12 @@
 # What the README and the demo say is true: their commands run, and what they make plays.
 . "${0%/*}/lib.sh"
 
-# The first ```sh block of the README, in a folder that looks like the repository.
-sed -n '/^```sh$/,/^```$/p' "$top/README.md" | sed '/^```/d' >commands
+# The ```sh blocks of the README, in a folder that looks like the repository: a run by hand, and the experiment.
+awk '/^```/ { n += /^```sh$/; inside = /^```sh$/; next } inside { print >"block" n }' "$top/README.md"
+mv block1 commands
 ln -s "${BIN:-$top/bin}" bin
 ln -s "$top/examples" examples
+ln -s "$top/pipelines" pipelines
 
 plays() { # FILE: what ffprobe says of a video of the demo
     [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
@@ -40,6 +42,14 @@ ok "they run on six real clips" '
     grep "6 added" err
     falls work/run/metrics.jsonl
     for video in work/tuned/*.mp4; do plays "$video"; done'
+ok "the experiment runs as written, from clips and prompts to the report" '
+    need parallel
+    [ "$(ls block*)" = block2 ]
+    bash -euo pipefail ./block2 >said 2>err || { cat err; exit 1; }
+    grep "^12 prompts, " said
+    [ "$(find experiment-tiny/videos -name "*.mp4" | wc -l)" = 84 ]
+    [ "$(cat experiment-tiny/scores/*.jsonl | wc -l)" = 84 ]
+    grep "gdn_cssm_r16_k5_rope" experiment-tiny/report.html'
 ok "make demo: videos, contact sheets, scores and a loss that falls" '
     "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
     falls demo/run/metrics.jsonl

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What is promised of the code: every program has a test and says all it can do, scripts are clean, files are short.
 . "${0%/*}/lib.sh"
+pipelines=$(sed -n 's/^PIPELINES := //p' "$top/Makefile")
 programs=$(sed -n '/^FILTERS :=/,/[^\\]$/p' "$top/Makefile" | sed 's/FILTERS :=//; s/\\$//')
 
 ok "every program has a test of its own, and the README names it" '
@@ -17,10 +18,21 @@ ok "--help goes to stdout with 0 and names every option (a program whose help la
         fails 2 $p --no-such-option </dev/null >out
         [ ! -s out ] && [ "$(wc -l <err)" = 1 ] || { echo "$p: wrong usage"; cat err out; exit 1; }
     done'
+ok "so have the pipelines" '
+    for p in $pipelines; do
+        [ -e "$tests/$p.sh" ] || grep -q "little $p" "$tests/reproduce.sh" || { echo "no test for $p"; exit 1; }
+        grep -q "\`$p\`" "$top/README.md" || { echo "$p is not in the README"; exit 1; }
+        "$top/pipelines/$p" --help >help 2>err || { echo "$p: exit $?"; cat err; exit 1; }
+        [ ! -s err ] && head -n 1 help | grep -q "^$p - " || { echo "$p"; cat err; exit 1; }
+        grep -q "^usage: $p" help && grep -q "^exit " help && grep -q "^e.g. " help || { echo "$p: no usage, exit or e.g."; exit 1; }
+        "$top/pipelines/$p" --version | grep -q "^$p (sluice) [0-9]" || { echo "$p: --version"; exit 1; }
+    done
+    (cd "$top/pipelines"; ls) | grep -v "\.conf\$\|^stages\.sh\$" >have
+    printf "%s\n" $pipelines | sort | diff have -'
 ok "shellcheck" '
     need shellcheck
     cd "$top"
-    shellcheck .ci/run .ci/deps pipelines/* examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
+    shellcheck -x .ci/run .ci/deps pipelines/* examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
 ok "no file is past a thousand lines, and no folder is called utils" '
     cd "$top"
     find filters kernels formats tests examples -name "*.[ch]" -o -name "*.cc" -o -name "*.sh" | xargs wc -l |
