@@ -6,12 +6,13 @@
 
 struct kern *compute_open(void)
 {
-    char err[512];
+    char err[512] = "";
     struct kern *k = kern_open(filter.device, (int)filter.threads, err, sizeof err);
     if (!k) die("%s", err);
     kern_compute_in(k, filter_dtype());
     if (filter.profile) kern_profile_start(k);
-    if (!strcmp(filter.device, "auto")) say(NULL, "computing on %s", kern_device(k));
+    if (!strcmp(filter.device, "auto"))
+        say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
     return k;
 }
 

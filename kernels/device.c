@@ -76,6 +76,7 @@ struct kern *kern_open(const char *device, int threads, char *err, size_t errlen
     if (cpu) return open_on(&cpu_backend, 0, threads, err, errlen);
     const struct backend *cuda = find_cuda(err, errlen);
     struct kern *k = cuda ? open_on(cuda, index, threads, err, errlen) : NULL;
+    if (k) *err = 0; /* find_cuda() had a reason ready */
     return k || !any ? k : open_on(&cpu_backend, 0, threads, err, errlen);
 }
 

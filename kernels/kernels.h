@@ -22,8 +22,8 @@ struct kern;
 
 /* ---- device and memory ------------------------------------------------------------------------------ */
 
-/* device: "cpu", "cuda", "cuda:N" or "auto" (cuda when there is one, else cpu). threads: 0 for all cores.
- * NULL with the reason in err. */
+/* device: "cpu", "cuda", "cuda:N" or "auto" (cuda when there is one, else cpu, and err says why). threads: 0
+ * for all cores. NULL with the reason in err. */
 struct kern *kern_open(const char *device, int threads, char *err, size_t errlen);
 void kern_close(struct kern *k);               /* frees everything made with it; NULL is fine */
 const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */

@@ -12,7 +12,7 @@ network() {
     TEST_DEVICE=cuda TEST_DTYPE=$2 timeout 300 "$BUILD/tests/$1" >"$out" || code=$?
     [ "$code" = 0 ] || { grep -A 2 '^not ok' "$out" || tail -n 3 "$out"; return 1; }
 }
-for name in t5 vae dit train; do
+for name in t5 vae dit train owl; do
     for dtype in f32 bf16; do ok "$name in $dtype on the GPU" "network $name $dtype"; done
 done
 
@@ -26,8 +26,77 @@ ok '--device cuda without a GPU fails' '
     fails 1 vae-encode --device cuda -m random:tiny </dev/null
     [ "$(wc -l <err)" = 1 ]
     grep "no CUDA" err'
-ok 'without --device the CPU serves where there is no GPU, and it is said' '
+ok 'without --device the CPU serves where there is no GPU, and it is said why' '
     if nvidia-smi -L >/dev/null 2>&1; then echo there is a GPU here; exit 77; fi
     tensor-gen --name video --dtype u8 --shape 1,16,16,3 | vae-encode -m random:tiny 2>err >/dev/null
-    grep "computing on cpu" err'
+    grep "computing on cpu: no CUDA" err'
+ok 'a GPU that is kept from the program is none' '
+    need cuda
+    CUDA_VISIBLE_DEVICES= fails 1 vae-encode --device cuda -m random:tiny </dev/null
+    [ "$(wc -l <err)" = 1 ]
+    grep "no CUDA device" err'
+
+# driver INIT VERSION: a CUDA driver whose cuInit() returns INIT, for programs run by `driven`.
+driver() {
+    need cc
+    [ -e "$(dirname "$(command -v vae-encode)")/sluice-cuda.so" ] || { echo "no CUDA backend in this build"; exit 77; }
+    cc -shared -fPIC -o libcuda.so.1 -x c - <<EOF
+#include <string.h>
+int cuInit(unsigned flags) { return (void)flags, $1; }
+int cuDriverGetVersion(int *v) { return *v = $2, 0; }
+static int done(void) { return 0; }
+static int tables(const void **table, const void *id)
+{
+    static void *all[512];
+    for (int i = 1; i < 512; i++) all[i] = (void *)done;
+    all[0] = (void *)sizeof all;
+    return (void)id, *table = all, 0;
+}
+int cuGetProcAddress_v2(const char *name, void **p, int version, unsigned long flags, int *status)
+{
+    *p = !strcmp(name, "cuDriverGetVersion") ? (void *)cuDriverGetVersion
+         : !strcmp(name, "cuInit")           ? (void *)cuInit
+         : !strcmp(name, "cuGetExportTable") ? (void *)tables
+         : !strcmp(name, "cuGetProcAddress") ? (void *)cuGetProcAddress_v2
+                                             : (void *)done;
+    if (status) *status = 0;
+    return (void)version, (void)flags, 0;
+}
+EOF
+}
+driven() { LD_LIBRARY_PATH=$PWD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"; }
+ok 'a driver that is too old, finds no device, or fails is told as such, in one line' '
+    driver 0 12000
+    fails 1 driven vae-encode --device cuda -m random:tiny </dev/null; cat err; [ "$(wc -l <err)" = 1 ]
+    grep "one older than this build needs" err
+    driver 100 13000
+    fails 1 driven vae-encode --device cuda -m random:tiny </dev/null; cat err; [ "$(wc -l <err)" = 1 ]
+    grep "no CUDA device" err
+    driver 999 13000
+    fails 1 driven vae-encode --device cuda -m random:tiny </dev/null; cat err; [ "$(wc -l <err)" = 1 ]
+    grep "CUDA: unknown error" err'
+
+# 82 billion parameters, 164 GB in BF16
+large() {
+    cp -r "$SLUICE_DATA/presets/cogvideox-5b" large
+    sed -i "s/\"num_layers\": *[0-9]*/\"num_layers\": 96/; s/\"num_attention_heads\": *[0-9]*/\"num_attention_heads\": 128/" large/transformer/config.json
+}
+ok 'weights that there is no room for are refused before any is made, with the numbers' '
+    large
+    fails 1 train-step -m random:./large --state run --device cpu </dev/null
+    [ "$(wc -l <err)" = 1 ]
+    grep "the weights of transformer: [0-9.]* MiB needed, [0-9.]* MiB available on cpu" err'
+ok 'so are they on the GPU' '
+    need cuda
+    large
+    fails 1 train-step -m random:./large --state run --device cuda </dev/null
+    [ "$(wc -l <err)" = 1 ]
+    grep "the weights of transformer: [0-9.]* MiB needed, [0-9.]* MiB available on cuda:0" err'
+ok 'and activations of a record that is too large' '
+    need cuda
+    tensor-gen --name latents --shape 13,16,240,360 --dtype bf16 --key wide |
+        tensor-gen --add --name prompt_embeds --shape 226,4096 --dtype bf16 >wide.mp
+    fails 1 train-step -m random:cogvideox-5b --state run --device cuda --recompute none <wide.mp
+    [ "$(wc -l <err)" = 1 ]
+    grep "position 0: wide: scratch memory: [0-9.]* MiB needed, [0-9.]* MiB available on cuda:0" err'
 finish
