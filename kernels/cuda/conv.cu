@@ -203,15 +203,15 @@ static void convolve_few(struct kern *k, struct tensor *y, const struct tensor *
 
 enum { X = 1, WEIGHT, BIAS, RESIDUAL, Y };
 
-/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space` axes of `size` each,
- * of which every `step`th place is meant. */
+/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space` axes of `size` each.
+ */
 static desc last(struct cudnn_graph *g, int64_t id, int64_t batch, int64_t channels, int space,
-                 const int64_t *size, int64_t step = 1)
+                 const int64_t *size)
 {
     int64_t dims[5] = {batch, channels}, strides[5] = {0, 1}, n = channels;
     for (int i = space - 1; i >= 0; i--) {
         dims[2 + i] = size[i];
-        strides[2 + i] = n *= step;
+        strides[2 + i] = n;
         n *= size[i];
     }
     strides[0] = n;
@@ -226,7 +226,7 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
     const int space = time ? 3 : 2, skip = time ? 0 : 1;
     const int64_t batch = time ? 1 : c->T, one[] = {1, 1, 1}, taps[] = {3, c->up ? 2 : 3, c->up ? 2 : 3};
     const int64_t in[] = {c->T + 2, c->H, c->W}, out[] = {c->T, c->out_h >> c->up, c->out_w >> c->up};
-    const int64_t step = 1 << c->up, strides[] = {1, c->stride, c->stride};
+    const int64_t strides[] = {1, c->stride, c->stride};
     int64_t before[] = {0, c->stride == 1, c->stride == 1}, after[] = {0, 1, 1};
     if (c->up) { /* a pixel of an even row or column sees one more before it, of an odd one after it */
         before[1] = !(after[1] = c->phase / 2);
@@ -234,8 +234,8 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
     }
     struct cudnn_graph *g = cudnn_begin(k);
     desc x = last(g, X, batch, c->C, space, in + skip), w = last(g, WEIGHT, c->out, c->C, space, taps + skip),
-         b = last(g, BIAS, 1, c->out, space, one), y = last(g, Y, batch, c->out, space, out + skip, step),
-         sum = last(g, 0, batch, c->out, space, out + skip, step);
+         b = last(g, BIAS, 1, c->out, space, one), y = last(g, Y, batch, c->out, space, out + skip),
+         sum = last(g, 0, batch, c->out, space, out + skip);
     cudnn_convolution(g, x, w, sum, space, before + skip, after + skip, strides + skip);
     if (c->residual) {
         desc r = last(g, RESIDUAL, batch, c->out, space, out + skip),
@@ -263,7 +263,7 @@ static const struct cudnn_engine *best_engine(const struct conv *c)
                                      few = KNOBS(6, 0, 2, 1), wide = KNOBS(0, 0, 1, 2),
                                      many = KNOBS(3, 1, 1, 2);
 #undef KNOBS
-    const int64_t pixels = c->T * c->out_h * c->out_w;
+    const int64_t pixels = c->T * c->out_h * c->out_w >> 2 * c->up;
     if (c->out < 128 || c->C < 64) return NULL;
     if (c->out < 256) return c->residual ? &narrow_residual : &narrow;
     return pixels < 65536 ? &few : pixels < 400000 || c->residual ? &wide : &many;
@@ -303,8 +303,7 @@ static int64_t frames_at_once(const struct conv *g)
     return n < 0 ? 0 : n < g->T ? n : g->T;
 }
 
-/* Piece by piece; without tensors only the plans are made. false: no engine does it. y and w are of the
- * phase. */
+/* Piece by piece; without tensors only the plans are made. false: no engine does it. */
 static bool run_pieces(struct kern *k, struct conv g, const struct tensor *y, const struct tensor *x,
                        const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
@@ -320,6 +319,32 @@ static bool run_pieces(struct kern *k, struct conv g, const struct tensor *y, co
         cudnn_run(p, residual ? 5 : 4, ids, data);
     }
     return true;
+}
+
+static bool cudnn_does(struct kern *k, struct conv g)
+{
+    g.out = to_eight(g.out); /* what is missing is filled up with zeros */
+    for (g.phase = 0; g.phase < (g.up ? 4 : 1); g.phase++)
+        if (g.C % EIGHT || !run_pieces(k, g, NULL, NULL, NULL, NULL, NULL)) return false;
+    return true;
+}
+
+static void convolve_cudnn(struct kern *k, struct tensor *y, const struct tensor *x, struct conv g,
+                           const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+{
+    const int64_t out = g.out, width = g.depth * 9 * g.C, pixels = g.T * g.out_h * g.out_w;
+    struct tensor wide = *y, more = *y;
+    g.out = wide.shape[3] = more.shape[3] = to_eight(out);
+    const struct tensor taps = widened(k, w, out, width, g.out, width),
+                        bias = widened(k, b, 1, out, 1, g.out);
+    if (g.out != out) wide.data = cuda_scratch(k, DT_BF16, tensor_count(&wide));
+    if (residual) more.data = widened(k, residual, pixels, out, pixels, g.out).data;
+    if (k->planning || !kern_ok(k)) return;
+    run_pieces(k, g, &wide, x, &taps, &bias, residual ? &more : NULL);
+    if (g.out != out)
+        narrow<<<blocks_for(pixels * out), ACROSS, 0, stream_of(k)>>>(
+            (bf16 *)y->data, (const bf16 *)wide.data, pixels, out, g.out);
+    cuda_good(k, "convolution", cudaGetLastError());
 }
 
 /* to [4,rows,2,2,C] from w [out,3,3,C]: what falls on the same pixel of x is added up, for even and odd rows
@@ -338,39 +363,39 @@ __global__ static void phases(bf16 *to, const bf16 *w, int64_t out, int64_t rows
     }
 }
 
-static bool cudnn_does(struct kern *k, struct conv g)
+/* y [T,2H,2W,C] at every second row and column from part [T,H,W,wide]; y points at the first of them. */
+template <typename T, int N>
+__global__ static void spread(T *y, const T *part, int64_t frames, int64_t H, int64_t W, int64_t C,
+                              int64_t wide)
 {
-    g.out = to_eight(g.out); /* what is missing is filled up with zeros */
-    for (g.phase = 0; g.phase < (g.up ? 4 : 1); g.phase++)
-        if (g.C % EIGHT || !run_pieces(k, g, NULL, NULL, NULL, NULL, NULL)) return false;
-    return true;
+    const unsigned at = blockIdx.x * ACROSS + threadIdx.x, j = at / (unsigned)(C / N),
+                   c = at % (unsigned)(C / N) * N;
+    if (j >= W) return;
+    for (int64_t t = blockIdx.z; t < frames; t += gridDim.z)
+        for (int64_t i = blockIdx.y; i < H; i += gridDim.y)
+            store<N>(y + (((t * H + i) * 2) * 2 * W + 2 * j) * C + c,
+                     load<N>(part + ((t * H + i) * W + j) * wide + c));
 }
 
-static void convolve_cudnn(struct kern *k, struct tensor *y, const struct tensor *x, struct conv g,
-                           const struct tensor *w, const struct tensor *b, const struct tensor *residual)
+/* cuDNN would write every second row and column itself, at 13 TFLOP/s where it reaches 739 (2026-11-22). */
+static void convolve_phases(struct kern *k, struct tensor *y, const struct tensor *x, struct conv g,
+                            const struct tensor *w, const struct tensor *b)
 {
-    const int64_t out = g.out, width = g.depth * 9 * g.C, pixels = g.T * g.out_h * g.out_w;
-    struct tensor wide = *y, more = *y, taps;
-    g.out = wide.shape[3] = more.shape[3] = to_eight(out);
-    if (g.up)
-        taps = scratch(k, DT_BF16, 4, g.out * 4 * g.C);
-    else
-        taps = widened(k, w, out, width, g.out, width);
-    const struct tensor bias = widened(k, b, 1, out, 1, g.out);
-    if (g.out != out) wide.data = cuda_scratch(k, DT_BF16, tensor_count(&wide));
-    if (residual) more.data = widened(k, residual, pixels, out, pixels, g.out).data;
-    if (k->planning || !kern_ok(k)) return;
-    if (g.up)
-        phases<<<blocks_for(tensor_count(&taps)), ACROSS, 0, stream_of(k)>>>(
-            (bf16 *)taps.data, (const bf16 *)w->data, out, g.out, g.C);
-    for (g.phase = 0; g.phase < (g.up ? 4 : 1); g.phase++) {
-        struct tensor to = wide, part = g.up ? tensor_rows(&taps, g.phase, 1) : taps;
-        to.data = (bf16 *)wide.data + (g.phase / 2 * g.out_w + g.phase % 2) * g.out;
-        run_pieces(k, g, &to, x, &part, &bias, residual ? &more : NULL);
+    const int64_t out = g.out, shape[] = {4, g.T, g.H, g.W, to_eight(out)};
+    g.out = shape[4];
+    const struct tensor taps = scratch(k, DT_BF16, 4, g.out * 4 * g.C),
+                        bias = widened(k, b, 1, out, 1, g.out), part = kern_tensor_shape(k, DT_BF16, shape);
+    if (k->planning || !kern_ok(k) || !row_fits(k, "upsample_conv2d_forward", g.W * out)) return;
+    phases<<<blocks_for(tensor_count(&taps)), ACROSS, 0, stream_of(k)>>>(
+        (bf16 *)taps.data, (const bf16 *)w->data, out, g.out, g.C);
+    for (g.phase = 0; g.phase < 4; g.phase++) {
+        const struct tensor tap = tensor_rows(&taps, g.phase, 1);
+        bf16 *to = (bf16 *)y->data + (g.phase / 2 * g.out_w + g.phase % 2) * out;
+        run_pieces(k, g, &part, x, &tap, &bias, NULL);
+        CALL_IN_RUNS(y->dtype, in_runs(out, y, &part), T, N,
+                     spread<T, N><<<image_grid(g.W * out / N, g.H, g.T), ACROSS, 0, stream_of(k)>>>(
+                         (T *)to, (const T *)part.data, g.T, g.H, g.W, out, g.out));
     }
-    if (g.out != out)
-        narrow<<<blocks_for(pixels * out), ACROSS, 0, stream_of(k)>>>(
-            (bf16 *)y->data, (const bf16 *)wide.data, pixels, out, g.out);
     cuda_good(k, "convolution", cudaGetLastError());
 }
 
@@ -393,6 +418,10 @@ static void convolve_cudnn(struct kern *, struct tensor *, const struct tensor *
                            const struct tensor *, const struct tensor *, const struct tensor *)
 {
 }
+static void convolve_phases(struct kern *, struct tensor *, const struct tensor *, struct conv,
+                            const struct tensor *, const struct tensor *)
+{
+}
 void cuda_convolutions_close(struct cuda *) {}
 
 #endif
@@ -403,10 +432,12 @@ static void convolve(struct kern *k, struct tensor *y, const struct tensor *x, c
     if (!tensor_count(y) || !g->C) return;
     if (g->out <= 4 && g->C >= 64 && g->stride == 1 && !g->up)
         convolve_few(k, y, x, g, w, b, residual);
-    else if (x->dtype == DT_BF16 && cudnn_does(k, *g))
-        convolve_cudnn(k, y, x, *g, w, b, residual);
-    else
+    else if (x->dtype != DT_BF16 || !cudnn_does(k, *g))
         convolve_rows(k, y, x, g, w, b, residual);
+    else if (g->up)
+        convolve_phases(k, y, x, *g, w, b);
+    else
+        convolve_cudnn(k, y, x, *g, w, b, residual);
 }
 
 /* ---- the operations ---- */
