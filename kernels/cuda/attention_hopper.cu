@@ -240,9 +240,8 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, 1)
  * A third takes dSᵀ through shared memory, makes dqᵀ = kᵀ dSᵀ and leaves it as floats for a warp that has the
  * copy engine add it to dq in global memory. Blocks do so in the order of their keys, one after the other for
  * each 64 queries: the sums have one order, and are the same every time. Each block is so some steps behind
- * the one before it. Of
- * 20.0 ms with three stages of q and do, that order took 2.5; a fourth stage won back 1.0. No exponentials at
- * all, or no products for dq, were worth no more than that.
+ * the one before it. Of 20.0 ms with three stages of q and do, that order took 2.5; a fourth stage won back
+ * 1.0. No exponentials at all, or no products for dq, were worth no more than that.
  * In the fourth warpgroup a warp fetches q, do and the rows' sums, and two add dq. */
 
 enum {
