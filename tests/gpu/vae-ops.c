@@ -1,7 +1,7 @@
 /* The VAE's operations on one chunk of eight frames of 480x720 on one GPU, in BF16, beside the least time
  * that their arithmetic or their bytes allow.
  *
- *   vae [NAME]          those whose name begins so
+ *   vae-ops [NAME]      those whose name begins so
  *
  * One JSON line a figure on stdout: {"name": .., "ms": .., "floor": .., ..}. The floor takes 780 TFLOP/s
  * and 4.3 TB/s. Times are medians; tensors are larger than the caches, and no weight is read twice in a row.
@@ -22,7 +22,7 @@ static uint16_t *values;
 
 static void stop(const char *what, const char *why)
 {
-    fprintf(stderr, "vae: %s: %s\n", what, why);
+    fprintf(stderr, "vae-ops: %s: %s\n", what, why);
     exit(1);
 }
 
