@@ -1,4 +1,5 @@
 /* Group norms over a chunk of video, channels last: one read for the statistics, then one read and write.
+ * 8x480x720x128 takes 0.55 ms, modulated 0.60, where memory alone would 0.49 (2026-11-22, one H200).
  *
  * Threads own channels and walk over pixels. N is the number of channels in one access: 16 bytes of them, or
  * one where rows are ragged. */
