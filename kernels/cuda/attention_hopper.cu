@@ -12,7 +12,7 @@ enum {
     ALIGN = 1024,                /* of tiles in shared memory */
 };
 
-static const float LOG2E = 1.44269504f, LN2 = 0.69314718f;
+static const float LOG2E = 1.44269504f;
 
 /* ---- forward -------------------------------------------------------------------------------------------
  *
@@ -47,6 +47,7 @@ template <typename S> __device__ static S &aligned(unsigned char *p)
 }
 
 #ifdef HOPPER
+static const float LN2 = 0.69314718f;
 
 __device__ static void fetch_forward(forward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
                                      const CUtensorMap &v, int h, int first, int b, int steps)
