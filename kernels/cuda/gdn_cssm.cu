@@ -270,9 +270,8 @@ template <int D> __device__ static inline point point_of(const gdn &g)
 /* Σ over the threads of a point */
 template <int D> __device__ static inline float over_rows(float x)
 {
-    const unsigned lanes = D ? ((1u << D) - 1) << (threadIdx.x % 32 / (D ? D : 1) * D) : 0;
 #pragma unroll
-    for (int n = D / 2; n; n /= 2) x += __shfl_xor_sync(lanes, x, n);
+    for (int n = D / 2; n; n /= 2) x += __shfl_xor_sync(0xffffffff, x, n); /* of a warp, points end whole */
     return x;
 }
 
