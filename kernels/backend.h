@@ -22,7 +22,9 @@
     OP(blend_edge) OP(mse_forward_backward) OP(sum_squares) OP(adamw_step)           \
     OP(temporal_attention_forward) OP(temporal_attention_backward) OP(gdn_cssm_forward)                      \
     OP(gdn_cssm_backward) OP(linear_quick_gelu_forward) OP(rope_forward) OP(silu_mul_forward)                \
-    OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward) OP(random_normal)
+    OP(linear_parts_forward) OP(linear_add_forward) OP(linear_gelu_mul_forward)                             \
+    OP(linear_silu_mul_forward) OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward)  \
+    OP(random_normal)
 /* clang-format on */
 
 /* A backend in a file of its own may be of another build: it tells first which operations it was made for. */

@@ -134,6 +134,42 @@ void linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct te
     RUN(linear_quick_gelu_forward, y, x, w, b);
 }
 
+void linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w)
+{
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 3, -1, x->shape[0], -1) ||
+        !want(w, X, 2, y->shape[0] * y->shape[2], x->shape[1]))
+        return;
+    RUN(linear_parts_forward, y, x, w);
+}
+
+void linear_add_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w)
+{
+    if (!want(x, X, 2, -1, -1) || !want(w, X, 2, -1, x->shape[1]) || !want(y, X, 2, x->shape[0], w->shape[0]))
+        return;
+    RUN(linear_add_forward, y, x, w);
+}
+
+static bool gated_shapes(struct kern *k, const char *op, const struct tensor *y, const struct tensor *x,
+                         const struct tensor *w)
+{
+    const int64_t any[] = {2, -1, -1};
+    if (!wanted(k, op, "x", x, X, any)) return false;
+    const int64_t of_y[] = {2, x->shape[0], -1};
+    if (!wanted(k, op, "y", y, X, of_y)) return false;
+    const int64_t of_w[] = {2, 2 * y->shape[1], x->shape[1]};
+    return wanted(k, op, "w", w, X, of_w);
+}
+
+void linear_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w)
+{
+    if (gated_shapes(k, __func__, y, x, w)) RUN_WITH_SCRATCH(linear_gelu_mul_forward, y, x, w);
+}
+
+void linear_silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w)
+{
+    if (gated_shapes(k, __func__, y, x, w)) RUN_WITH_SCRATCH(linear_silu_mul_forward, y, x, w);
+}
+
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table, const struct tensor *ids)
 {
     if (!want(table, X, 2, -1, -1) || !want(ids, DT_I32, 1, -1) ||

@@ -110,6 +110,18 @@ void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tens
 void linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                const struct tensor *w, const struct tensor *b);
 
+/* The products of several matrices of one shape with the same x, part by part: y[p] = x w[p]ᵀ
+ * x [n,in]  w [parts*out,in]  y [parts,n,out] */
+void linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w);
+/* y += x wᵀ                           x [n,in]  w [out,in]  y [n,out] */
+void linear_add_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w);
+/* y = gelu(x w[0]ᵀ) ⊙ x w[1]ᵀ; and with silu for gelu
+ * x [n,in]  w [2*out,in]  y [n,out] */
+void linear_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                             const struct tensor *w);
+void linear_silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                             const struct tensor *w);
+
 /* y[i,:] = table[ids[i],:]            table [vocab,width]  ids I32 [n], each < vocab (the caller checks) */
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table,
                        const struct tensor *ids);

@@ -75,6 +75,10 @@ CALL(silu_forward, "y F32 3 4, x F32 3 4", t[0], t[1])
 CALL(gelu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
 CALL(silu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
 CALL(linear_quick_gelu_forward, "y F32 3 5, x F32 3 4, w F32 5 4, b F32 5", t[0], t[1], t[2], t[3])
+CALL(linear_parts_forward, "y F32 3 2 5, x F32 2 4, w F32 15 4", t[0], t[1], t[2])
+CALL(linear_add_forward, "y F32 3 5, x F32 3 4, w F32 5 4", t[0], t[1], t[2])
+CALL(linear_gelu_mul_forward, "y F32 3 5, x F32 3 4, w F32 10 4", t[0], t[1], t[2])
+CALL(linear_silu_mul_forward, "y F32 3 5, x F32 3 4, w F32 10 4", t[0], t[1], t[2])
 CALL(rope_forward, "y F32 3 8, x F32 3 8, cos F32 5 2, sin F32 5 2", t[0], t[1], t[2], t[3], 1)
 CALL(pixel_patches, "y F32 12 12, u8 U8 2 4 6 3", t[0], t[1], 2, (float[3]){0}, (float[3]){1, 1, 1})
 CALL(class_tokens_forward, "y F32 6 4, x F32 4 4, cls F32 4, pos F32 3 4", t[0], t[1], t[2], t[3])
@@ -315,7 +319,8 @@ static void test_scalars(void)
     REFUSES("from position 9223372036854775807", rope_forward(k, &y, &x, &angles, &angles, INT64_MAX));
     struct tensor alone = given(2, 1, 8);
     struct tensor eight = given(1, 8);
-    REFUSES("no channels to go last", random_normal(k, &eight, &(struct random_normal){.channels_last = true}));
+    REFUSES("no channels to go last",
+            random_normal(k, &eight, &(struct random_normal){.channels_last = true}));
     REFUSES("tokens in frames of 0", class_tokens_forward(k, &y, &x, &eight, &alone));
     struct tensor kernel = given(4, 4, 3, 3, 4);
     REFUSES("stride 3", conv2d_forward(k, &out, &video, &kernel, &gain, 3));

@@ -90,6 +90,7 @@ struct sizes {
 static void linear(double *y, double *const *in, const void *sizes)
 {
     const struct sizes *s = sizes;
+#pragma omp parallel for if (s->n * s->in * s->out > 1 << 20)
     for (int64_t i = 0; i < s->n; i++)
         for (int64_t o = 0; o < s->out; o++) {
             double sum = in[2] ? in[2][o] : 0;
@@ -168,6 +169,44 @@ static void test_linear_gelu(int64_t n, int64_t in, int64_t out, bool bias)
     RUN("linear_gelu_backward", linear_gelu_backward(k, &dpre, &l.dy, &l.w, &l.x));
     gradient_near(&dpre, gelu_linear, &l.s, l.in, 0, l.slope, n * out, TOLERANCE + roundings(1),
                   "linear_gelu_backward");
+}
+
+/* y [p] = x w[p]ᵀ, y += x wᵀ, and gated, with the same weights: as two halves. */
+static void test_prompt(int64_t n, int64_t in, int64_t out)
+{
+    struct layer l = layer(n, in, 2 * out, false);
+    struct tensor y = result(X, 3, (int64_t)2, n, out);
+    double *flat = wide_array(n * 2 * out), *parts = wide_array(n * 2 * out);
+    linear(flat, l.in, &l.s);
+    for (int64_t i = 0; i < n * 2 * out; i++)
+        parts[(i / out % 2 * n + i / (2 * out)) * out + i % out] = flat[i];
+    RUN("linear_parts_forward", linear_parts_forward(k, &y, &l.x, &l.w));
+    near(&y, parts, TOLERANCE, "linear_parts_forward");
+
+    for (int silu = 0; silu < 2; silu++) {
+        settle(1);
+        double *gated = wide_array(n * out);
+        y = result(X, 2, n, out);
+        for (int64_t i = 0; i < n * out; i++) {
+            double u = parts[i];
+            gated[i] = (silu ? u / (1 + exp(-u)) : gelu(u)) * parts[n * out + i];
+        }
+        if (silu)
+            RUN("linear_silu_mul_forward", linear_silu_mul_forward(k, &y, &l.x, &l.w));
+        else
+            RUN("linear_gelu_mul_forward", linear_gelu_mul_forward(k, &y, &l.x, &l.w));
+        near(&y, gated, TOLERANCE + roundings(2),
+             silu ? "linear_silu_mul_forward" : "linear_gelu_mul_forward");
+    }
+
+    l = layer(n, in, out, false);
+    struct tensor sum = given(2, n, out);
+    double *expected = wide(&sum), *product = wide_array(n * out);
+    linear(product, l.in, &l.s);
+    for (int64_t i = 0; i < n * out; i++) expected[i] += product[i];
+    updated(&sum);
+    RUN("linear_add_forward", linear_add_forward(k, &sum, &l.x, &l.w));
+    near(&sum, expected, TOLERANCE + roundings(1), "linear_add_forward");
 }
 
 static void test_embedding(int64_t n, int64_t vocab, int64_t width)
@@ -276,6 +315,11 @@ int main(int argc, char **argv)
             test_linear(layers[i][0], layers[i][1], layers[i][2], i % 2);
             test_linear_gelu(layers[i][0], layers[i][1], layers[i][2], i % 2);
         }
+        test_prompt(1, 8, 3);
+        test_prompt(1, 264, 40);
+        test_prompt(7, 12, 5);
+        test_prompt(33, 120, 264);
+        test_prompt(226, 256, 136);
         test_gelu_form();
         test_embedding(1, 1, 1);
         test_embedding(19, 11, 37);

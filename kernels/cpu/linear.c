@@ -102,3 +102,49 @@ void cpu_linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struc
     g.finish = add_bias_and_quick_gelu;
     cpu_gemm(k, &g);
 }
+
+void cpu_linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                              const struct tensor *w)
+{
+    const int64_t parts = y->shape[0], n = y->shape[1], out = y->shape[2];
+    const struct tensor rows = tensor_as(y, 2, parts * n, out);
+    for (int64_t p = 0; p < parts; p++) {
+        struct tensor to = tensor_rows(&rows, p * n, n), by = tensor_rows(w, p * out, out);
+        cpu_linear_forward(k, &to, x, &by, NULL);
+    }
+}
+
+void cpu_linear_add_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w)
+{
+    struct gemm g = product(y, x, w, true);
+    g.beta = 1;
+    cpu_gemm(k, &g);
+}
+
+/* y = the first half's products, the result its second's */
+static struct tensor both_halves(struct kern *k, struct tensor *y, const struct tensor *x,
+                                 const struct tensor *w)
+{
+    const int64_t out = y->shape[1];
+    struct tensor second = kern_tensor(k, DT_F32, 2, y->shape[0], out);
+    const struct tensor w0 = tensor_rows(w, 0, out), w1 = tensor_rows(w, out, out);
+    if (second.data) {
+        cpu_linear_forward(k, y, x, &w0, NULL);
+        cpu_linear_forward(k, &second, x, &w1, NULL);
+    }
+    return second;
+}
+
+void cpu_linear_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                 const struct tensor *w)
+{
+    const struct tensor second = both_halves(k, y, x, w);
+    if (second.data) cpu_gelu_mul_forward(k, y, y, &second);
+}
+
+void cpu_linear_silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                 const struct tensor *w)
+{
+    const struct tensor second = both_halves(k, y, x, w);
+    if (second.data) cpu_silu_mul_forward(k, y, y, &second);
+}
