@@ -5,6 +5,7 @@
 
 #include "kernels/backend.h"
 #include "tests/cases.h"
+#include "tests/device.h"
 #include "tests/scratch.h"
 
 static struct kern *k;
@@ -114,7 +115,8 @@ static bool look_at(struct owl *o, int64_t frames, uint32_t seed)
 static struct tensor host_copy(struct owl *o, const struct tensor *t)
 {
     struct tensor h = *t;
-    h.data = malloc(tensor_bytes(t) + 1);
+    h.dtype = DT_F32;
+    h.data = malloc(tensor_bytes(&h) + 1);
     kern_download(o->k, &h, t);
     return h;
 }
@@ -136,7 +138,13 @@ static struct tensor to_pixels(struct tensor wide)
     return t;
 }
 
-/* The case's ids and logits, against an answer to its prompt. */
+static double allowed(void)
+{
+    return tolerance(k, TOLERANCE, 0.05);
+}
+
+/* The case's ids and logits, against an answer to its prompt. In BF16 the ids may part, and then the logits
+ * do: only those of the first id are compared. */
 static void compare_answer(struct owl *o, const struct cases *c, const char *name, int prompt,
                            const char *model)
 {
@@ -145,10 +153,12 @@ static void compare_answer(struct owl *o, const struct cases *c, const char *nam
     struct prompt p = {.n = (int)ids.shape[0]};
     for (int i = 0; i < p.n; i++) p.ids[i] = (int32_t)((float *)ids.data)[i];
     struct answer *a = ask(o, &p);
-    bool same = a->n == made.shape[0];
-    for (int i = 0; same && i < a->n; i++) same = a->ids[i] == (int32_t)((float *)made.data)[i];
-    double distance = relative_l2(a->logits, logits.data, (size_t)tensor_count(&logits));
-    ok(same && distance < TOLERANCE, "%s %s: the same %d ids, logits off by %.1e", model, name, a->n,
+    const bool exact = kern_compute(k) == DT_F32;
+    bool same = exact ? a->n == made.shape[0] : a->n >= 0;
+    for (int i = 0; same && exact && i < a->n; i++) same = a->ids[i] == (int32_t)((float *)made.data)[i];
+    double distance =
+        relative_l2(a->logits, logits.data, (size_t)(exact ? tensor_count(&logits) : owl_vocabulary(o)));
+    ok(same && distance < allowed(), "%s %s: the same %d ids, logits off by %.1e", model, name, a->n,
        distance);
     free(a), free(ids.data), free(made.data), free(logits.data);
 }
@@ -162,18 +172,21 @@ static void compare_video(struct owl *o, const struct cases *c, int v, const cha
     struct tensor y = {0};
     kern_reserve(k, 64 << 20);
     size_t mark = kern_mark(k);
-    y = kern_tensor(k, DT_F32, 2, rows, width);
-    owl_vision(o, &y, &pixels);
-    struct tensor some = seen, got;
+    y = kern_tensor(k, kern_compute(k), 2, rows, width);
+    struct tensor frames = kern_tensor(k, DT_U8, 4, pixels.shape[0], owl_side(o), owl_side(o), 3);
+    kern_upload(k, &frames, &pixels);
+    owl_vision(o, &y, &frames);
+    struct tensor some = seen, got = host_copy(o, &y);
     some.data = malloc(tensor_bytes(&seen));
     for (int64_t i = 0; i < seen.shape[0]; i++)
-        memcpy((float *)some.data + i * width, (float *)y.data + i * step * width, (size_t)width * 4);
+        memcpy((float *)some.data + i * width, (float *)got.data + i * step * width, (size_t)width * 4);
+    free(got.data);
     kern_release(k, mark);
-    ok(off(&some, &seen) < TOLERANCE, "%s video %d: the tower is off by %.1e", model, v, off(&some, &seen));
+    ok(off(&some, &seen) < allowed(), "%s video %d: the tower is off by %.1e", model, v, off(&some, &seen));
 
     ok(owl_look(o, &pixels), "%s video %d: looked at %s", model, v, kern_error(k));
     got = host_copy(o, &o->video);
-    ok(off(&got, &tokens) < TOLERANCE, "%s video %d: its embedding is off by %.1e", model, v,
+    ok(off(&got, &tokens) < allowed(), "%s video %d: its embedding is off by %.1e", model, v,
        off(&got, &tokens));
     free(pixels.data), free(seen.data), free(tokens.data), free(some.data), free(got.data);
 }
@@ -505,6 +518,30 @@ static void test_independence(void)
         for (int i = 0; i < PROMPTS; i++) free(alone[c][i]);
 }
 
+/* Another device than the CPU, in F32: the same ids. */
+static void test_same_as_cpu(void)
+{
+    struct kern *cpu = kern_open("cpu", 0, err, sizeof err);
+    struct owl *on[2] = {open_owl("random:owl-tiny"), open_owl_on(cpu, "random:owl-tiny", false, NULL)};
+    struct prompt p[PROMPTS];
+    double worst = 0;
+    int same = 0;
+    make_prompts(on[0], p);
+    for (int c = 0; c < CLIPS; c++) {
+        for (int d = 0; d < 2; d++) look_at(on[d], 2 + c, (uint32_t)c);
+        for (int i = 0; i < PROMPTS; i++) {
+            struct answer *a = ask(on[0], &p[i]), *b = ask(on[1], &p[i]);
+            same += a->n > 0 && a->n == b->n && !memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids);
+            worst = fmax(worst, relative_l2(a->logits, b->logits, (size_t)(b->n * owl_vocabulary(on[1]))));
+            free(a), free(b);
+        }
+    }
+    ok(same == CLIPS * PROMPTS && worst < 1e-4, "%d of %d answers are the CPU's, logits off by %.1e", same,
+       CLIPS * PROMPTS, worst);
+    owl_close(on[0]), owl_close(on[1]);
+    kern_close(cpu);
+}
+
 /* What is shared is not computed again: keys that are spoilt stay so until they are, and no longer. */
 static void test_reuse(void)
 {
@@ -775,19 +812,26 @@ static void merge_by_hand(struct owl *o, struct checkpoint *c)
                                         "mlp.down_proj"};
     for (int n = 0; n < o->c.decoder.layers; n++) {
         struct owl_decoder_layer *l = &o->decoder.layer[n];
-        struct tensor *to[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        const int64_t width = o->c.decoder.width, hidden = o->c.decoder.hidden;
+        const struct tensor to[] = {tensor_rows(&l->qkv, 0, width),
+                                    tensor_rows(&l->qkv, width, width),
+                                    tensor_rows(&l->qkv, 2 * width, width),
+                                    l->o,
+                                    tensor_rows(&l->gate_up, 0, hidden),
+                                    tensor_rows(&l->gate_up, hidden, hidden),
+                                    l->down};
         for (int i = 0; i < 7; i++) {
             char name[100];
             snprintf(name, sizeof name, "layers.%d.%s.lora_A", n, names[i]);
             const struct tensor *a = find_item(c, name);
             *strrchr(name, 'A') = 'B';
             const struct tensor *b = find_item(c, name);
-            for (int64_t row = 0; row < to[i]->shape[0]; row++)
-                for (int64_t col = 0; col < to[i]->shape[1]; col++) {
+            for (int64_t row = 0; row < to[i].shape[0]; row++)
+                for (int64_t col = 0; col < to[i].shape[1]; col++) {
                     double sum = 0;
                     for (int64_t r = 0; r < 32; r++)
                         sum += tensor_get(b, row * 32 + r) * tensor_get(a, r * a->shape[1] + col);
-                    ((float *)to[i]->data)[row * to[i]->shape[1] + col] += (float)sum;
+                    ((float *)to[i].data)[row * to[i].shape[1] + col] += (float)sum;
                 }
         }
     }
@@ -868,17 +912,23 @@ int main(void)
         snprintf(data, sizeof data, "%s/tests/data", here);
         setenv("TESTS_DATA", data, 1);
     }
-    k = kern_open("cpu", 0, err, sizeof err);
+    k = test_device(0);
     scratch_enter();
     test_reference("plain");
     test_reference("wide");
+    test_independence();
+    if (!on_cpu(k)) {
+        if (kern_compute(k) == DT_F32) test_same_as_cpu();
+        kern_close(k);
+        ok(scratch_leave(), "cleaned up");
+        return done();
+    }
     test_published();
     test_configs();
     test_class_tokens();
     test_time();
     test_interleaving();
     test_abstractor();
-    test_independence();
     test_reuse();
     test_cache();
     test_poison();

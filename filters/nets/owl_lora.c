@@ -31,11 +31,13 @@ static void checkpoint_params(struct params *list, const struct params *base, bo
 {
     for (int i = 0; i < base->count; i++) {
         const struct param *p = &base->param[i];
+        struct param *to = NULL;
         struct tensor a = shape_of(2, RANK, p->shape.shape[1]), b = shape_of(2, p->shape.shape[0], RANK);
         if (frozen && layered && is_projection(p))
-            param_add(list, p->slot, p->shape, 0, 0, PREFIX "%.*s.base_layer.weight", STEM(p));
+            to = param_add(list, p->slot, p->shape, 0, 0, PREFIX "%.*s.base_layer.weight", STEM(p));
         else if (frozen)
-            param_add(list, p->slot, p->shape, 0, 0, PREFIX "%s", p->name)->qkv_heads = p->qkv_heads;
+            to = param_add(list, p->slot, p->shape, 0, 0, PREFIX "%s", p->name);
+        if (to) to->qkv_heads = p->qkv_heads, to->part = p->part, to->parts = p->parts;
         if (!is_projection(p)) continue;
         param_add(list, NULL, a, 0, 0, PREFIX "%.*s.lora_A.default.weight", STEM(p));
         param_add(list, NULL, b, 0, 0, PREFIX "%.*s.lora_B.default.weight", STEM(p));
@@ -74,7 +76,9 @@ static bool merge(struct owl *o, const struct params *base, const struct model_w
         kern_reserve(o->k, kern_plan_end(o->k));
         size_t mark = kern_mark(o->k);
         struct tensor a = fetch(o, w, err, errlen, "A", p), b = fetch(o, w, err, errlen, "B", p);
-        matmul(o->k, p->slot, &b, false, &a, false, (double)ALPHA / RANK, 1);
+        struct tensor rows =
+            p->parts ? tensor_rows(p->slot, p->part * p->shape.shape[0], p->shape.shape[0]) : *p->slot;
+        matmul(o->k, &rows, &b, false, &a, false, (double)ALPHA / RANK, 1);
         kern_release(o->k, mark);
     }
     return kern_ok(o->k) || fail(err, errlen, "%s", kern_error(o->k));

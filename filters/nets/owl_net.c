@@ -123,6 +123,11 @@ static struct param *add_matrix(struct params *list, struct tensor *w, int64_t o
     return param_add(list, w, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name);
 }
 
+static void is_part(struct param *p, int64_t part, int64_t parts)
+{
+    p->part = part, p->parts = parts;
+}
+
 static void add_linear(struct params *list, struct affine *a, int64_t out, int64_t in, const char *name)
 {
     add_matrix(list, &a->w, out, in, name);
@@ -215,13 +220,13 @@ static void decoder_params(struct params *list, struct owl *o)
         struct owl_decoder_layer *l = &o->decoder.layer[i];
 #define NAME(rest) (snprintf(name, sizeof name, "language_model.model.layers.%d." rest, i), name)
         param_add(list, &l->norm1, norm, 1, 0, "%s", NAME("input_layernorm.weight"));
-        add_matrix(list, &l->q, width, width, NAME("self_attn.q_proj"));
-        add_matrix(list, &l->k, width, width, NAME("self_attn.k_proj"));
-        add_matrix(list, &l->v, width, width, NAME("self_attn.v_proj"));
+        is_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.q_proj")), 0, 3);
+        is_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.k_proj")), 1, 3);
+        is_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.v_proj")), 2, 3);
         add_matrix(list, &l->o, width, width, NAME("self_attn.o_proj"));
         param_add(list, &l->norm2, norm, 1, 0, "%s", NAME("post_attention_layernorm.weight"));
-        add_matrix(list, &l->gate, hidden, width, NAME("mlp.gate_proj"));
-        add_matrix(list, &l->up, hidden, width, NAME("mlp.up_proj"));
+        is_part(add_matrix(list, &l->gate_up, hidden, width, NAME("mlp.gate_proj")), 0, 2);
+        is_part(add_matrix(list, &l->gate_up, hidden, width, NAME("mlp.up_proj")), 1, 2);
         add_matrix(list, &l->down, width, hidden, NAME("mlp.down_proj"));
 #undef NAME
     }
@@ -422,33 +427,28 @@ static void decoder_layer(struct owl *o, const struct owl_decoder_layer *l, stru
     const int64_t rows = x->shape[0], width = x->shape[1], heads = o->c.decoder.heads;
     const struct tensor *cos = &o->decoder.cos, *sin = &o->decoder.sin;
     size_t mark = kern_mark(k);
-    struct tensor n = activation(o, rows, width), q = activation(o, rows, width),
-                  out = activation(o, rows, width);
-    struct tensor gate = activation(o, rows, o->c.decoder.hidden),
-                  up = activation(o, rows, o->c.decoder.hidden);
+    struct tensor n = activation(o, rows, width), all = activation(o, 3 * rows, width),
+                  qkv = tensor_as(&all, 3, 3, rows, width), hidden = activation(o, rows, o->c.decoder.hidden);
+    struct tensor q = tensor_rows(&all, 0, rows), new_key = tensor_rows(&all, rows, rows),
+                  new_value = tensor_rows(&all, 2 * rows, rows);
     struct tensor key = tensor_rows(&l->keys, first, rows), value = tensor_rows(&l->values, first, rows);
     struct tensor keys = tensor_rows(&l->keys, 0, first + rows),
                   values = tensor_rows(&l->values, 0, first + rows);
 
     rms_norm_forward(k, &n, x, &l->norm1, o->c.decoder.eps);
-    linear_forward(k, &q, &n, &l->q, NULL);
-    linear_forward(k, &key, &n, &l->k, NULL);
-    linear_forward(k, &value, &n, &l->v, NULL);
+    linear_parts_forward(k, &qkv, &n, &l->qkv);
     rope_forward(k, &q, &q, cos, sin, first);
-    rope_forward(k, &key, &key, cos, sin, first);
-    attention_forward(k, &out, NULL, &q, &keys, &values, NULL,
+    rope_forward(k, &key, &new_key, cos, sin, first);
+    kern_copy(k, &value, &new_value);
+    attention_forward(k, &n, NULL, &q, &keys, &values, NULL,
                       &(struct attention){.heads = (int)heads,
                                           .scale = (float)(1 / sqrt((double)(width / heads))),
                                           .causal = true});
-    linear_forward(k, &n, &out, &l->o, NULL);
-    add(k, x, &n);
+    linear_add_forward(k, x, &n, &l->o);
 
     rms_norm_forward(k, &n, x, &l->norm2, o->c.decoder.eps);
-    linear_forward(k, &gate, &n, &l->gate, NULL);
-    linear_forward(k, &up, &n, &l->up, NULL);
-    silu_mul_forward(k, &gate, &gate, &up);
-    linear_forward(k, &n, &gate, &l->down, NULL);
-    add(k, x, &n);
+    linear_silu_mul_forward(k, &hidden, &n, &l->gate_up);
+    linear_add_forward(k, x, &hidden, &l->down);
     kern_release(k, mark);
 }
 

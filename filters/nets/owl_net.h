@@ -54,7 +54,7 @@ struct owl {
         struct tensor embedding, norm, head;
         struct tensor cos, sin; /* F32 [positions,d/2] */
         struct owl_decoder_layer {
-            struct tensor norm1, q, k, v, o, norm2, gate, up, down;
+            struct tensor norm1, qkv, o, norm2, gate_up, down;
             struct tensor keys, values; /* [positions,width] of what has been read */
         } layer[OWL_MAX_LAYERS];
     } decoder;

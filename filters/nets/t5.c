@@ -20,7 +20,7 @@ struct t5 {
     struct tensor shared, final_norm;
     struct tensor buckets, bias; /* [buckets,heads], and [heads,length,length] made from it */
     struct layer {
-        struct tensor norm1, q, k, v, o, norm2, gate, up, down; /* gate, up, down: wi_0, wi_1, wo */
+        struct tensor norm1, qkv, o, norm2, gate_up, down; /* q, k, v; wi_0, wi_1; wo */
     } layer[MAX_LAYERS];
 };
 
@@ -50,29 +50,36 @@ static bool t5_config(struct t5_config *c, json_t *json, const char *file, char 
     return true;
 }
 
+static void is_part(struct param *p, int64_t part, int64_t parts)
+{
+    p->part = part, p->parts = parts;
+}
+
 /* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d, q is born small.
  */
 static void t5_params(struct params *list, const struct t5_config *c, struct t5 *t)
 {
     const int64_t inner = c->heads * c->head;
     const double narrow = 1 / sqrt((double)c->width);
-    const struct tensor norm = shape_of(1, c->width), into = shape_of(2, inner, c->width);
+    const struct tensor norm = shape_of(1, c->width), into = shape_of(2, inner, c->width),
+                        wide = shape_of(2, c->hidden, c->width);
 
     param_add(list, &t->shared, shape_of(2, c->vocab, c->width), 0, 1, "shared.weight");
     for (int i = 0; i < c->layers; i++) {
         struct layer *l = &t->layer[i];
 #define NAME(rest) "encoder.block.%d.layer." rest ".weight", i
-        param_add(list, &l->q, into, 0, narrow / sqrt((double)c->head), NAME("0.SelfAttention.q"));
-        param_add(list, &l->k, into, 0, narrow, NAME("0.SelfAttention.k"));
-        param_add(list, &l->v, into, 0, narrow, NAME("0.SelfAttention.v"));
+        is_part(param_add(list, &l->qkv, into, 0, narrow / sqrt((double)c->head), NAME("0.SelfAttention.q")),
+                0, 3);
+        is_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.k")), 1, 3);
+        is_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.v")), 2, 3);
         param_add(list, &l->o, shape_of(2, c->width, inner), 0, 1 / sqrt((double)inner),
                   NAME("0.SelfAttention.o"));
         if (i == 0) /* one table for all layers, kept by the first */
             param_add(list, &t->buckets, shape_of(2, c->buckets, c->heads), 0, 1,
                       NAME("0.SelfAttention.relative_attention_bias"));
         param_add(list, &l->norm1, norm, 1, 0, NAME("0.layer_norm"));
-        param_add(list, &l->gate, shape_of(2, c->hidden, c->width), 0, narrow, NAME("1.DenseReluDense.wi_0"));
-        param_add(list, &l->up, shape_of(2, c->hidden, c->width), 0, narrow, NAME("1.DenseReluDense.wi_1"));
+        is_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_0")), 0, 2);
+        is_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_1")), 1, 2);
         param_add(list, &l->down, shape_of(2, c->width, c->hidden), 0, 1 / sqrt((double)c->hidden),
                   NAME("1.DenseReluDense.wo"));
         param_add(list, &l->norm2, norm, 1, 0, NAME("1.layer_norm"));
@@ -140,10 +147,10 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
     struct tensor id = kern_tensor(k, DT_I32, 1, rows);
     struct tensor x = kern_tensor(k, x_type, 2, rows, c->width),
                   n = kern_tensor(k, x_type, 2, rows, c->width);
-    struct tensor q = kern_tensor(k, x_type, 2, rows, inner), key = kern_tensor(k, x_type, 2, rows, inner);
-    struct tensor v = kern_tensor(k, x_type, 2, rows, inner), o = kern_tensor(k, x_type, 2, rows, inner);
-    struct tensor gate = kern_tensor(k, x_type, 2, rows, c->hidden),
-                  up = kern_tensor(k, x_type, 2, rows, c->hidden);
+    struct tensor qkv = kern_tensor(k, x_type, 3, 3, rows, inner), all = tensor_as(&qkv, 2, 3 * rows, inner);
+    struct tensor q = tensor_rows(&all, 0, rows), key = tensor_rows(&all, rows, rows),
+                  v = tensor_rows(&all, 2 * rows, rows), o = kern_tensor(k, x_type, 2, rows, inner);
+    struct tensor hidden = kern_tensor(k, x_type, 2, rows, c->hidden);
 
     kern_upload(k, &id, ids);
     embedding_forward(k, &x, &t->shared, &id); /* no scaling, no positions */
@@ -151,20 +158,14 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
         const struct layer *l = &t->layer[i];
 
         rms_norm_forward(k, &n, &x, &l->norm1, c->eps);
-        linear_forward(k, &q, &n, &l->q, NULL);
-        linear_forward(k, &key, &n, &l->k, NULL);
-        linear_forward(k, &v, &n, &l->v, NULL);
+        linear_parts_forward(k, &qkv, &n, &l->qkv);
         attention_forward(k, &o, NULL, &q, &key, &v, &t->bias,
                           &(struct attention){.heads = (int)c->heads, .scale = 1}); /* not divided by √d */
-        linear_forward(k, &n, &o, &l->o, NULL);
-        add(k, &x, &n);
+        linear_add_forward(k, &x, &o, &l->o);
 
         rms_norm_forward(k, &n, &x, &l->norm2, c->eps);
-        linear_forward(k, &gate, &n, &l->gate, NULL);
-        linear_forward(k, &up, &n, &l->up, NULL);
-        gelu_mul_forward(k, &gate, &gate, &up);
-        linear_forward(k, &n, &gate, &l->down, NULL);
-        add(k, &x, &n);
+        linear_gelu_mul_forward(k, &hidden, &n, &l->gate_up);
+        linear_add_forward(k, &x, &hidden, &l->down);
     }
     rms_norm_forward(k, &n, &x, &t->final_norm, c->eps);
     kern_download(k, embeds, &n);

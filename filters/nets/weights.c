@@ -184,8 +184,9 @@ static void add_shape(struct loading *l, const struct tensor *t)
 static void make_slot(struct loading *l, const struct param *p)
 {
     int64_t shape[1 + TENSOR_MAX_RANK] = {p->shape.rank};
-    if (!p->slot) return;
+    if (!p->slot || (p->parts && p->slot->data)) return; /* another part has made it */
     memcpy(shape + 1, p->shape.shape, sizeof p->shape.shape);
+    if (p->parts) shape[1] *= p->parts;
     if (p->channels_last) {
         memmove(shape + 2, shape + 3, (size_t)(p->shape.rank - 2) * sizeof *shape);
         shape[p->shape.rank] = p->shape.shape[1];
@@ -200,9 +201,9 @@ static struct tensor slot_rows(const struct param *p, int64_t from, int64_t rows
     int64_t all = p->shape.rank ? p->shape.shape[0] : 1, width = tensor_count(&p->shape) / all;
     int64_t heads = p->qkv_heads, run = heads ? all / (3 * heads) : all;
     int64_t third = from / run % 3, head = from / run / 3, left = run - from % run;
-    struct tensor flat = tensor_as(p->slot, 2, all, width);
+    struct tensor flat = tensor_as(p->slot, 2, p->parts ? p->parts * all : all, width);
     *n = left < rows ? left : rows;
-    return tensor_rows(&flat, (third * heads + head) * run + from % run, *n);
+    return tensor_rows(&flat, p->part * all + (third * heads + head) * run + from % run, *n);
 }
 
 /* [rows,in,k..] to [rows,k..,in], of elements of 2 or 4 bytes */

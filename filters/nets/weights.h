@@ -15,6 +15,8 @@ struct param {
     bool channels_last;  /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
     int64_t
         qkv_heads; /* when not 0: rows stored head by head [heads,3,d], wanted [3,heads,d]: q, k, v apart */
+    int64_t part, parts; /* with parts > 0 the slot holds so many tensors of this shape, rows after rows, and
+                            this one is its part-th; every one of them has its own param */
     struct tensor *slot; /* filled at load; NULL: only checked, or a mere listing */
 };
 

@@ -1,6 +1,6 @@
 /* The networks at full size on one GPU, random weights: median times of what peers.py times for PyTorch.
  *
- *   nets SECTION...     dit train t5 vae clip
+ *   nets SECTION...     dit train t5 vae owl clip
  *
  * One JSON line a figure on stdout: {"name": .., "ms": .., "runs": ..} and what else is known of it. */
 #include <math.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "filters/nets/owl.h"
 #include "filters/nets/sampler.h"
 #include "filters/nets/t5.h"
 #include "filters/nets/trainer.h"
@@ -293,6 +294,65 @@ static void section_t5(void)
     kern_close(k);
 }
 
+/* ---- grading ---- */
+
+enum {
+    HEAD = 43,
+    SA = 174,
+    PC = 152,
+    NEW = 3
+}; /* ids: before the video, of two tasks' prompts, of answers */
+
+struct grading {
+    struct owl *owl;
+    struct tensor frames;
+    int32_t sa[SA], pc[PC];
+    bool look, ask;
+};
+
+static void make_prompt(int32_t *ids, int n, const struct owl *o, int seed)
+{
+    for (int i = 0; i < n; i++) ids[i] = 3 + (i + (i < HEAD ? 0 : seed)) * 7919 % 31000;
+    for (int i = 0; i < owl_video_ids(o); i++) ids[HEAD + i] = OWL_VIDEO;
+}
+
+static bool run_grading(void *context)
+{
+    struct grading *g = context;
+    int32_t answer[NEW];
+    return (!g->look || owl_look(g->owl, &g->frames)) &&
+           (!g->ask || (owl_answer(g->owl, g->sa, SA, answer, NULL, NEW, true) >= 0 &&
+                        owl_answer(g->owl, g->pc, PC, answer, NULL, NEW, true) >= 0));
+}
+
+static void section_owl(void)
+{
+    static const struct {
+        const char *name;
+        bool look, ask;
+    } part[] = {{"owl, look", true, false}, {"owl, ask sa and pc", false, true}, {"owl, a clip", true, true}};
+    open_device();
+    struct model *m = model("random:owl-7b");
+    double from = now();
+    struct grading g = {.owl = owl_open(k, m, false, NULL, err, sizeof err)};
+    if (!g.owl) stop("owl", err);
+    fprintf(stderr, "weights made in %.1f s\n", (now() - from) / 1e3);
+    g.frames = host(DT_U8, "frames", 4, 32, owl_side(g.owl), owl_side(g.owl), 3);
+    make_prompt(g.sa, SA, g.owl, 1);
+    make_prompt(g.pc, PC, g.owl, 2);
+    for (int i = 0; i < 3; i++) {
+        g.look = part[i].look, g.ask = part[i].ask;
+        if (!g.look && !owl_look(g.owl, &g.frames)) stop("owl", kern_error(k));
+        timed(part[i].name, 7, 0, run_grading, &g);
+        kern_profile_start(k);
+        run_grading(&g);
+        profile(part[i].name);
+    }
+    owl_close(g.owl);
+    model_close(m);
+    kern_close(k);
+}
+
 /* ---- one clip, from ids to pixels ---- */
 
 struct whole {
@@ -355,11 +415,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } sections[] = {{"dit", section_dit},
-                    {"train", section_train},
-                    {"vae", section_vae},
-                    {"t5", section_t5},
-                    {"clip", section_clip}};
+    } sections[] = {{"dit", section_dit}, {"train", section_train}, {"vae", section_vae},
+                    {"t5", section_t5},   {"owl", section_owl},     {"clip", section_clip}};
     for (int i = 1; i < argc; i++)
         for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
             if (!strcmp(argv[i], sections[s].name)) sections[s].run();
