@@ -42,6 +42,19 @@ __device__ static float row_sum(float x)
     return x + __shfl_xor_sync(0xffffffff, x, 2);
 }
 
+/* What is added to a thread's scores of KEYS keys from `key` on, in the scores' order. */
+__device__ static void load_bias(float (&to)[KEYS / 8][4], const float *bias, const int64_t (&row)[2],
+                                 int64_t key, const struct attention_shape &s)
+{
+#pragma unroll
+    for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int64_t at = key + j * 8 + i % 2;
+            to[j][i] = row[i / 2] < s.queries && at < s.keys ? bias[row[i / 2] * s.keys + at] : 0;
+        }
+}
+
 /* A block has 64 queries of a head; scores and softmax in units of log 2. */
 template <int D>
 __global__ static void __launch_bounds__(THREADS)
@@ -68,7 +81,8 @@ __global__ static void __launch_bounds__(THREADS)
     load_tile<D>(vs, v, 0, s.keys, stride);
     copies_commit();
     unsigned qf[D / 16][4];
-    float acc[D / 8][4] = {}, max[2] = {-1e30f, -1e30f}, sum[2] = {};
+    float acc[D / 8][4] = {}, max[2] = {-1e30f, -1e30f}, sum[2] = {}, extra[KEYS / 8][4];
+    if (bias) load_bias(extra, bias += h * s.queries * s.keys, row, lane % 4 * 2, s);
     for (int n = 0; n < steps; n++) {
         const bf16 *const kt = ks + n % 2 * KEYS * D, *const vt = vs + n % 2 * KEYS * D;
         if (n + 1 < steps) {
@@ -107,8 +121,7 @@ __global__ static void __launch_bounds__(THREADS)
                     float *const x = &p[j][2 * i + e];
                     const int64_t at = key + j * 8 + e;
                     *x *= unit;
-                    if (bias && row[i] < s.queries && at < seen)
-                        *x += bias[(h * s.queries + row[i]) * s.keys + at] * LOG2E;
+                    if (bias) *x += extra[j][2 * i + e] * LOG2E;
                     if (partial && at >= seen) *x = -INFINITY;
                     highest = fmaxf(highest, *x);
                 }
@@ -122,6 +135,7 @@ __global__ static void __launch_bounds__(THREADS)
                 for (int e = 0; e < 2; e++) total += p[j][2 * i + e] = power_of_2(p[j][2 * i + e] - highest);
             sum[i] = sum[i] * shrink[i] + total;
         }
+        if (bias && n + 1 < steps) load_bias(extra, bias, row, key + KEYS, s); /* on its way meanwhile */
 #pragma unroll
         for (int j = 0; j < D / 8; j++)
 #pragma unroll

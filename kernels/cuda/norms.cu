@@ -89,8 +89,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
         if (col >= width) break;
         for (int j = 0; j < N; j++) u[j] = (to_float(v[i].v[j]) - s.mean) * s.rstd;
         transform<T, N>(u, p, col);
-        for (int j = 0; j < N; j++) v[i].v[j] = from_float<T>(u[j]);
-        store<N>(y + row * width + col, v[i]);
+        store<N>(y + row * width + col, u);
     }
 }
 
@@ -133,9 +132,9 @@ __global__ static void __launch_bounds__(32 * ROWS)
         transform_gradient<T, N>(g, d[i], p, col);
         for (int j = 0; j < N; j++) {
             const float u = s.rstd * (g[j] - sum - (to_float(v[i].v[j]) - s.mean) * s.rstd * dot);
-            old.v[j] = from_float<T>(add ? to_float(old.v[j]) + u : u);
+            g[j] = add ? to_float(old.v[j]) + u : u;
         }
-        store<N>(dx + row * width + col, old);
+        store<N>(dx + row * width + col, g);
     }
 }
 
@@ -205,6 +204,9 @@ __global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affi
             fast;                                                                                            \
         } else if ((wide) && (runs) <= 12) {                                                                 \
             enum { R = 12 };                                                                                 \
+            fast;                                                                                            \
+        } else if ((wide) && (runs) <= 16) {                                                                 \
+            enum { R = 16 };                                                                                 \
             fast;                                                                                            \
         } else {                                                                                             \
             slow;                                                                                            \
