@@ -7,7 +7,8 @@
 # make test                   all the tests; make test T=frame runs those whose name starts so
 # make soak                   what takes long: hundreds of kills, millions of fuzzed inputs
 # make bench                  speed on this machine, as ratios against other programs
-# make install                programs, presets and manual into $(DESTDIR)$(PREFIX)
+# make man                    a manual page for each program, out of its --help
+# make install                programs, manual, completion, pipelines, presets into $(DESTDIR)$(PREFIX)
 # make format                 clang-format everything
 #
 # DEV=1                       warnings are errors
@@ -21,7 +22,7 @@ PIPELINES := precompute train generate grade-all reproduce
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev zlib1g-dev
-TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck 'chromium?'
+TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck groff-base man-db 'chromium?'
 
 PREFIX  ?= /usr/local
 comma   := ,
@@ -119,11 +120,31 @@ bench-gpu: all $(GPU_PROGRAMS)
 bench: all $(BUILD)/tests/kernels-products
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench
 
-install: all
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/share/sluice/pipelines"
-	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) $(addprefix pipelines/,$(PIPELINES)) "$(DESTDIR)$(PREFIX)/bin"
-	cp -r examples/. "$(DESTDIR)$(PREFIX)/share/sluice"
-	install -m 644 pipelines/*.sh pipelines/*.conf "$(DESTDIR)$(PREFIX)/share/sluice/pipelines"
+MAN := $(patsubst %,$(BUILD)/man/%.1,$(FILTERS) $(PIPELINES))
+man: $(MAN)
+
+define MAN_PAGE
+@mkdir -p $(@D)
+{ $< --version && $< --help; } >$@.help
+awk -f filters/manual.awk $@.help >$@
+endef
+$(FILTERS:%=$(BUILD)/man/%.1): $(BUILD)/man/%.1: $(BIN)/% filters/manual.awk
+	$(MAN_PAGE)
+$(PIPELINES:%=$(BUILD)/man/%.1): export PATH := $(abspath $(BIN)):$(PATH)
+$(PIPELINES:%=$(BUILD)/man/%.1): $(BUILD)/man/%.1: pipelines/% pipelines/stages.sh filters/manual.awk $(BIN)/train-step
+	$(MAN_PAGE)
+
+TO := $(DESTDIR)$(PREFIX)
+install: all man
+	install -d "$(TO)/bin" "$(TO)/share/sluice/pipelines" "$(TO)/share/man/man1" "$(TO)/share/bash-completion/completions"
+	install -m 755 $(addprefix $(BIN)/,$(FILTERS)) $(addprefix pipelines/,$(PIPELINES)) "$(TO)/bin"
+	$(if $(CUDA_SO),install -d "$(TO)/lib/sluice" && install -m 755 $(CUDA_SO) "$(TO)/lib/sluice")
+	cp -r examples/. "$(TO)/share/sluice"
+	install -m 644 pipelines/*.sh pipelines/*.conf "$(TO)/share/sluice/pipelines"
+	install -m 644 $(MAN) "$(TO)/share/man/man1"
+	{ cat filters/completion.bash; echo 'complete -o default -F _sluice $(FILTERS) $(PIPELINES)'; } \
+	    >"$(TO)/share/bash-completion/completions/sluice"
+	cd "$(TO)/share/bash-completion/completions" && for p in $(FILTERS) $(PIPELINES); do ln -sf sluice "$$p"; done
 
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
@@ -133,6 +154,6 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all cuda deps demo demo-adapters test check soak bench bench-gpu install format clean
+.PHONY: all cuda man deps demo demo-adapters test check soak bench bench-gpu install format clean
 .PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o $(BUILD)/%.cu.o
 .DELETE_ON_ERROR:
