@@ -10,14 +10,16 @@
 #include "formats/error.h"
 #include "formats/frame.h"
 
+enum { BLOCK = 1 << 16 }; /* bytes that are read at once */
+
 struct csv_state {
     struct csv_parser parser;
     int fd;
-    char block[1 << 16];
-    size_t used, have; /* of block */
-    bool ended;        /* the file: what block has is all */
-    char last;         /* the byte before block[used] */
-    int64_t line;      /* of that byte's successor, from 1 */
+    char *block;
+    size_t row, used, have, size; /* of block: where the row being read starts, what is read, filled, there */
+    bool ended;                   /* the file: what block has is all */
+    char last;                    /* the byte before block[used] */
+    int64_t line;                 /* of that byte's successor, from 1 */
 
     /* the row being read */
     char *text; /* its fields, each with a 0 behind it */
@@ -105,14 +107,59 @@ static size_t up_to_line_end(const char *from, size_t n)
     return (size_t)((carriage ? carriage + 1 : end) - from);
 }
 
-/* More bytes in block; 0 at the end of the file, -1 with errno. */
+/* More bytes in block behind those of the row being read, all of which stay; 0 at the end of the file, -1
+ * with errno. */
 static int refill(struct csv_state *s)
 {
     if (s->ended) return 0;
-    ssize_t got = read_full(s->fd, s->block, sizeof s->block);
+    s->used -= s->row, s->have -= s->row;
+    if (s->have) memmove(s->block, s->block + s->row, s->have);
+    s->row = 0;
+    if (s->size - s->have < BLOCK / 2) {
+        size_t size = s->size ? 2 * s->size : BLOCK;
+        char *grown = realloc(s->block, size);
+        if (!grown) return -1;
+        s->block = grown, s->size = size;
+    }
+    size_t room = s->size - s->have;
+    ssize_t got = read_full(s->fd, s->block + s->have, room);
     if (got < 0) return -1;
-    s->used = 0, s->have = (size_t)got, s->ended = (size_t)got < sizeof s->block;
+    s->have += (size_t)got, s->ended = (size_t)got < room;
     return got > 0;
+}
+
+static bool start_parser(struct csv_state *s)
+{
+    if (csv_init(&s->parser, CSV_STRICT | CSV_STRICT_FINI)) return false;
+    csv_set_space_func(&s->parser, no_space); /* libcsv would trim */
+    csv_set_blk_size(&s->parser, 4096);
+    return true;
+}
+
+/* Leaves the row at the end of the line that it starts on. Of what follows nothing is known to be its own;
+ * and as a line with an odd number of quotes ends the search for the closing one, nothing is read three
+ * times. */
+static enum csv_got bad_row(struct csv *c, int64_t line, const char *why)
+{
+    struct csv_state *s = c->state;
+    if (s->out_of_memory || csv_error(&s->parser) == CSV_ENOMEM) return damaged(c, line, "out of memory");
+    if (line == c->line)
+        refuse(c, line, "%s", why);
+    else
+        refuse(c, line, "%s; the row starts in line %lld", why, (long long)c->line);
+    csv_free(&s->parser);
+    if (!start_parser(s)) return damaged(c, line, "out of memory");
+    s->used = s->row, s->line = c->line, s->last = '\n';
+    while (!(s->used > s->row && is_line_end(s->last))) {
+        if (s->used == s->have) {
+            s->row = s->used;
+            int more = refill(s);
+            if (more < 0) return damaged(c, s->line, strerror(errno));
+            if (!more) break;
+        }
+        move_on(s, up_to_line_end(s->block + s->used, s->have - s->used));
+    }
+    return CSV_BAD_ROW;
 }
 
 /* A row of any shape into text and start. The parser gets the block up to the next line end at a time, so
@@ -121,13 +168,13 @@ static enum csv_got read_row(struct csv *c)
 {
     struct csv_state *s = c->state;
     size_t bytes = 0;
-    s->fields = 0, s->length = 0, s->row_done = false;
+    s->fields = 0, s->length = 0, s->row_done = false, s->row = s->used;
     while (!s->row_done) {
         int more = s->used < s->have ? 1 : refill(s);
         if (more < 0) return damaged(c, s->line, strerror(errno));
         if (!more) {
             if (csv_fini(&s->parser, on_field, on_row, s))
-                return damaged(c, c->line, "the file ends inside a quoted field of the row that starts here");
+                return bad_row(c, c->line, "the file ends inside a quoted field of the row that starts here");
             if (s->out_of_memory) return damaged(c, c->line, "out of memory");
             return s->row_done ? CSV_ROW : CSV_END;
         }
@@ -135,17 +182,18 @@ static enum csv_got read_row(struct csv *c)
         if (bytes == 0) {
             if (is_line_end(*from)) {
                 move_on(s, 1);
+                s->row = s->used;
                 continue;
             }
             c->line = s->line;
         }
         size_t n = up_to_line_end(from, s->have - s->used);
         if ((bytes += n) > CSV_MAX_ROW)
-            return damaged(c, c->line,
+            return bad_row(c, c->line,
                            "a row of more than 16 MiB starts here: a quote that is never closed?");
-        if (csv_parse(&s->parser, from, n, on_field, on_row, s) != n && csv_error(&s->parser) == CSV_EPARSE)
-            return damaged(c, s->line, "a quote inside an unquoted field, or no comma after a closing quote");
-        if (csv_error(&s->parser) || s->out_of_memory) return damaged(c, s->line, "out of memory");
+        if (csv_parse(&s->parser, from, n, on_field, on_row, s) != n)
+            return bad_row(c, s->line, "a quote inside an unquoted field, or no comma after a closing quote");
+        if (s->out_of_memory) return damaged(c, s->line, "out of memory");
         move_on(s, n);
     }
     return CSV_ROW;
@@ -230,13 +278,11 @@ struct csv *csv_open(int fd, char *err, size_t errlen)
 {
     struct csv *c = calloc(1, sizeof *c);
     struct csv_state *s = calloc(1, sizeof *s);
-    if (!c || !s || csv_init(&s->parser, CSV_STRICT | CSV_STRICT_FINI)) {
+    if (!c || !s || !start_parser(s)) {
         free(c), free(s);
         fail(err, errlen, "out of memory");
         return NULL;
     }
-    csv_set_space_func(&s->parser, no_space); /* libcsv would trim */
-    csv_set_blk_size(&s->parser, 4096);
     s->fd = fd, s->line = 1, c->state = s;
     if (read_header(c)) return c;
     fail(err, errlen, "%s", c->error);
@@ -249,7 +295,7 @@ void csv_close(struct csv *c)
     if (!c) return;
     for (int i = 0; i < c->columns && c->column; i++) free(c->column[i]);
     csv_free(&c->state->parser);
-    free(c->state->text), free(c->state->start), free(c->state);
+    free(c->state->block), free(c->state->text), free(c->state->start), free(c->state);
     free(c->column), free(c->field), free(c);
 }
 

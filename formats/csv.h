@@ -2,9 +2,10 @@
  * field to write.
  *
  * Quoted fields may hold commas, doubled quotes and line ends. Spaces belong to the field. LF, CR LF and CR
- * end a line; empty lines and a byte order mark at the start are skipped. What RFC 4180 does not allow is an
- * error: a quote inside an unquoted field, anything but a comma after a closing quote, a file that ends
- * inside quotes. */
+ * end a line; empty lines and a byte order mark at the start are skipped. What RFC 4180 does not allow makes
+ * a bad row: a quote inside an unquoted field, anything but a comma after a closing quote, a file that ends
+ * inside quotes. Reading goes on at the next line, so that a broken quote does not swallow other rows; where
+ * a quoted field of the bad row goes on there, it is most likely bad again. */
 #ifndef FORMATS_CSV_H
 #define FORMATS_CSV_H
 
@@ -30,10 +31,11 @@ struct csv *csv_open(int fd, char *err, size_t errlen);
 void csv_close(struct csv *c); /* NULL is fine */
 
 enum csv_got {
-    CSV_DAMAGED = -1, /* nothing more can be read: c->error has the line and the reason */
+    CSV_DAMAGED = -1, /* nothing more can be read, or there is no memory: c->error has line and reason */
     CSV_END = 0,
     CSV_ROW = 1,
-    CSV_BAD_ROW = 2, /* more or fewer fields than columns, or not UTF-8: c->error says; reading may go on */
+    CSV_BAD_ROW = 2, /* a quote out of place, more or fewer fields than columns, a zero byte, not UTF-8:
+                        c->error has line and reason; reading may go on */
 };
 enum csv_got csv_next(struct csv *c);
 

@@ -81,12 +81,18 @@ static void test_mistakes(void)
     says("a file of empty lines", TEXT("\n\n"), "NO HEADER", "no header");
     says("a column twice", TEXT("a b,c,a_b\n"), "NO HEADER", "line 1: column `a_b` is there twice");
     says("a header that is not UTF-8", TEXT("a,\xff\n"), "NO HEADER", "line 1: not UTF-8");
-    says("end inside quotes", TEXT("a,b\n1,2\n3,\"four\n5,6\n"), "2:1|2;DAMAGED",
+    says("end inside quotes", TEXT("a,b\n1,2\n3,\"four\n5,6\n"), "2:1|2;BAD;4:5|6;",
          "line 3: the file ends inside");
+    says("in the last line", TEXT("a,b\n1,2\n3,\"four"), "2:1|2;BAD;", "line 3: the file ends inside");
     says("a header that ends inside quotes", TEXT("a,\"b\n1,2\n"), "NO HEADER",
          "line 1: the file ends inside");
-    says("a quote in the middle", TEXT("a,b\n1,2\n3,6\" high\n"), "2:1|2;DAMAGED", "line 3: a quote inside");
-    says("text behind a quote", TEXT("a,b\n\"one\ntwo\"x,2\n"), "DAMAGED", "line 3: ");
+    says("a quote in the middle", TEXT("a,b\n1,2\n3,6\" high\n4,5\n"), "2:1|2;BAD;4:4|5;",
+         "line 3: a quote inside");
+    says("the same before CR LF", TEXT("a,b\r\n3,6\" high\r\n4,5\r\n\"6\"x,\r\n7,8"), "BAD;3:4|5;BAD;5:7|8;",
+         "line 4: a quote inside");
+    says("text behind a quote", TEXT("a,b\n\"one\ntwo\"x,2\n4,5\n"), "BAD;BAD;4:4|5;", "line 3: ");
+    says("a quote that the next one closes", TEXT("a,b\n1,\"two\n3,4\n5,\"six\"\n7,8\n"),
+         "BAD;3:3|4;4:5|six;5:7|8;", "line 4: a quote inside");
     says("too few fields", TEXT("a,b\n1\n3,4\n"), "BAD;3:3|4;", "line 2: 1 fields under 2 columns");
     says("too many", TEXT("a,b\n1,2,3\n3,4\n"), "BAD;3:3|4;", "line 2: 3 fields under 2 columns");
     says("not UTF-8", TEXT("a,b\n1,caf\xe9\n3,4\n"), "BAD;3:3|4;", "line 2: not UTF-8");
@@ -100,8 +106,17 @@ static void test_quote_never_closed(void)
     char *text = malloc(n);
     memset(text, 'x', n);
     memcpy(text, "a\n1\n\"", 5);
-    says("a quote that is never closed is not read to the end", text, n, "2:1;DAMAGED",
+    says("a quote that is never closed is not read to the end", text, n, "2:1;BAD;",
          "line 3: a row of more than 16 MiB");
+    memcpy(text + n - 4, "\n7\n", 3);
+    text[n - 1] = '8';
+    says("what is behind its line is", text, n, "2:1;BAD;4:7;5:8;", "line 3: a row of more than 16 MiB");
+    for (size_t i = 5; i < n; i += 4) text[i] = '\n';
+    struct csv *c = open_bytes(text, n);
+    ok(csv_next(c) == CSV_ROW && csv_next(c) == CSV_BAD_ROW && csv_next(c) == CSV_ROW && c->line == 4 &&
+           !strcmp(c->field[0], "xxx"),
+       "so are the lines that it would have swallowed");
+    csv_close(c);
     free(text);
 }
 
