@@ -12,6 +12,7 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
+#include <string.h>
 
 extern "C" {
 #include "kernels/backend.h"
@@ -100,18 +101,24 @@ template <> __device__ inline bf16 from_float<bf16>(float x)
     return __float2bfloat16_rn(x);
 }
 
-/* 16 bytes of T at once: pack<bf16> holds eight, pack<float> four. Pointers are 16-byte aligned. */
+/* 16 bytes of T at once: pack<bf16> holds eight, pack<float> four. Pointers are 16-byte aligned. They go through
+ * words, since the compiler would store a struct's values one by one. */
 template <typename T> struct alignas(16) pack {
     enum { N = 16 / sizeof(T) };
     T v[N];
 };
 template <typename T> __device__ static inline pack<T> load_pack(const T *p)
 {
-    return *reinterpret_cast<const pack<T> *>(p);
+    const uint4 words = *reinterpret_cast<const uint4 *>(p);
+    pack<T> v;
+    memcpy(&v, &words, sizeof v);
+    return v;
 }
 template <typename T> __device__ static inline void store_pack(T *p, const pack<T> &v)
 {
-    *reinterpret_cast<pack<T> *>(p) = v;
+    uint4 words;
+    memcpy(&words, &v, sizeof v);
+    __stwb(reinterpret_cast<uint4 *>(p), words);
 }
 
 /* Σ over a warp, over a block of up to 1024 threads; every thread gets the sum. `shared` has 32 floats. */

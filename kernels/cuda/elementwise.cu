@@ -77,10 +77,10 @@ __global__ static void gated(T *out, const T *x, const T *y, const T *__restrict
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         if (row + i >= rows) break;
+        float u[N];
         for (int j = 0; j < N; j++)
-            b[i].v[j] =
-                from_float<T>((ADDS ? to_float(a[i].v[j]) : 0) + to_float(g.v[j]) * to_float(b[i].v[j]));
-        store<N>(out + (row + i) * width + col, b[i]);
+            u[j] = (ADDS ? to_float(a[i].v[j]) : 0) + to_float(g.v[j]) * to_float(b[i].v[j]);
+        store<N>(out + (row + i) * width + col, u);
     }
 }
 

@@ -74,8 +74,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
                 for (int j = 0; j < N; j++) u[j] = u[j] * weight[j] + bias[j];
                 for (int j = 0; j < N && turned; j += 2) rotate<false>(u[j], u[j + 1], c + j, s + j);
             }
-            for (int j = 0; j < N; j++) in[a].v[j] = from_float<T>(u[j]);
-            if (col < width) store<N>(y + row * width + col, in[a]);
+            if (col < width) store<N>(y + row * width + col, u);
         }
     }
 }
@@ -182,17 +181,16 @@ __global__ static void rope(T *y, const T *x, const float *__restrict__ cos, con
     if (i >= runs) return;
     const int64_t pair = i * N, row = pair / (width / 2), at = pair % half,
                   low = row * width + pair % (width / 2) / half * 2 * half + at;
-    run<T, N> a = load<N>(x + low), b = load<N>(x + low + half);
-    float c[N], s[N];
+    const run<T, N> a = load<N>(x + low), b = load<N>(x + low + half);
+    float c[N], s[N], u[N], v[N];
     load_floats<N>(c, cos + row * half + at);
     load_floats<N>(s, sin + row * half + at);
     for (int j = 0; j < N; j++) {
-        const float u = to_float(a.v[j]), v = to_float(b.v[j]);
-        a.v[j] = from_float<T>(u * c[j] - v * s[j]);
-        b.v[j] = from_float<T>(v * c[j] + u * s[j]);
+        u[j] = to_float(a.v[j]) * c[j] - to_float(b.v[j]) * s[j];
+        v[j] = to_float(b.v[j]) * c[j] + to_float(a.v[j]) * s[j];
     }
-    store<N>(y + low, a);
-    store<N>(y + low + half, b);
+    store<N>(y + low, u);
+    store<N>(y + low + half, v);
 }
 
 extern "C" void cuda_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x,

@@ -25,9 +25,9 @@ __global__ static void __launch_bounds__(MAP_THREADS)
     for (int i = 0; i < MAP_AHEAD; i++) {
         const int64_t at = first + i * MAP_THREADS;
         if (at >= n) break;
-        for (int j = 0; j < N; j++)
-            x[i].v[j] = from_float<T>(f(to_float(x[i].v[j]), TWO ? to_float(z[i].v[j]) : 0));
-        store<N>(y + at * N, x[i]);
+        float u[N];
+        for (int j = 0; j < N; j++) u[j] = f(to_float(x[i].v[j]), TWO ? to_float(z[i].v[j]) : 0);
+        store<N>(y + at * N, u);
     }
     if (blockIdx.x == 0 && threadIdx.x < rest) {
         const int64_t at = n * N + threadIdx.x;

@@ -19,20 +19,22 @@ struct moments { /* the mean, 0 unless CENTRED, and 1/√(variance about it + ep
 
 /* ---- a warp for a row ---------------------------------------------------------------------------------- */
 
+template <typename T, int N> __device__ static void values(float *u, const void *p, int64_t col)
+{
+    unpack<N>(u, load<N>((const T *)p + col));
+}
+
 /* What affine makes of N normalised values at column `col`. */
 template <typename T, int N> __device__ static void transform(float *u, const struct affine &p, int64_t col)
 {
-    run<T, N> v = load<N>((const T *)p.w + col);
-    for (int j = 0; j < N; j++) u[j] *= to_float(v.v[j]);
-    if (p.b) {
-        v = load<N>((const T *)p.b + col);
-        for (int j = 0; j < N; j++) u[j] += to_float(v.v[j]);
-    }
-    if (p.scale) {
-        v = load<N>((const T *)p.scale + col);
-        const run<T, N> shift = load<N>((const T *)p.shift + col);
-        for (int j = 0; j < N; j++) u[j] = u[j] * (1 + to_float(v.v[j])) + to_float(shift.v[j]);
-    }
+    float a[N], b[N];
+    values<T, N>(a, p.w, col);
+    if (p.b) values<T, N>(b, p.b, col);
+    for (int j = 0; j < N; j++) u[j] = p.b ? u[j] * a[j] + b[j] : u[j] * a[j];
+    if (!p.scale) return;
+    values<T, N>(a, p.scale, col);
+    values<T, N>(b, p.shift, col);
+    for (int j = 0; j < N; j++) u[j] = u[j] * (1 + a[j]) + b[j];
 }
 
 /* The same for the gradient that reaches the normalised values: dy w (1 + scale). Each product is rounded,
@@ -40,33 +42,13 @@ template <typename T, int N> __device__ static void transform(float *u, const st
 template <typename T, int N>
 __device__ static void transform_gradient(float *g, const run<T, N> &dy, const struct affine &p, int64_t col)
 {
-    run<T, N> v = load<N>((const T *)p.w + col);
-    for (int j = 0; j < N; j++) g[j] = __fmul_rn(to_float(dy.v[j]), to_float(v.v[j]));
-    if (p.scale) {
-        v = load<N>((const T *)p.scale + col);
-        for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], 1 + to_float(v.v[j]));
-    }
-}
-
-template <int RUNS, bool CENTRED, typename T, int N>
-__device__ static struct moments row_moments(const run<T, N> *x, int lane, int64_t width, float eps)
-{
-    float sum = 0, square = 0;
-    if (CENTRED) {
-#pragma unroll
-        for (int i = 0; i < RUNS; i++)
-            if ((i * 32 + lane) * N < width)
-                for (int j = 0; j < N; j++) sum += to_float(x[i].v[j]);
-        sum = warp_sum(sum) / (float)width;
-    }
-#pragma unroll
-    for (int i = 0; i < RUNS; i++)
-        if ((i * 32 + lane) * N < width)
-            for (int j = 0; j < N; j++) {
-                const float d = to_float(x[i].v[j]) - sum;
-                square += d * d;
-            }
-    return moments{sum, 1 / sqrtf(warp_sum(square) / (float)width + eps)};
+    float a[N];
+    unpack<N>(g, dy);
+    values<T, N>(a, p.w, col);
+    for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], a[j]);
+    if (!p.scale) return;
+    values<T, N>(a, p.scale, col);
+    for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], 1 + a[j]);
 }
 
 template <typename T, int RUNS, bool CENTRED>
@@ -77,23 +59,35 @@ __global__ static void __launch_bounds__(32 * ROWS)
     const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     run<T, N> v[RUNS];
+    float u[RUNS][N], mean = 0, square = 0;
     if (row >= rows) return;
 #pragma unroll
     for (int i = 0; i < RUNS; i++)
         if ((i * 32 + lane) * N < width) v[i] = load<N>(x + row * width + (i * 32 + lane) * N);
-    const struct moments s = row_moments<RUNS, CENTRED>(v, lane, width, eps);
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        if ((i * 32 + lane) * N >= width) break;
+        unpack<N>(u[i], v[i]);
+        for (int j = 0; j < N && CENTRED; j++) mean += u[i][j];
+    }
+    if (CENTRED) mean = warp_sum(mean) / (float)width;
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        if ((i * 32 + lane) * N >= width) break;
+        for (int j = 0; j < N; j++) square += (u[i][j] - mean) * (u[i][j] - mean);
+    }
+    const float rstd = 1 / sqrtf(warp_sum(square) / (float)width + eps);
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
         const int64_t col = (i * 32 + lane) * N;
-        float u[N];
         if (col >= width) break;
-        for (int j = 0; j < N; j++) u[j] = (to_float(v[i].v[j]) - s.mean) * s.rstd;
-        transform<T, N>(u, p, col);
-        store<N>(y + row * width + col, u);
+        for (int j = 0; j < N; j++) u[i][j] = (u[i][j] - mean) * rstd;
+        transform<T, N>(u[i], p, col);
+        store<N>(y + row * width + col, u[i]);
     }
 }
 
-/* dx = rstd (g - mean(g) - x̂ mean(g x̂)) */
+/* dx = rstd (g - mean(g) - x̂ mean(g x̂)). All sums but the mean's are taken in one go. */
 template <typename T, int RUNS>
 __global__ static void __launch_bounds__(32 * ROWS)
     norm_rows_back(T *dx, const T *dy, const T *x, struct affine p, int64_t rows, int64_t width, float eps,
@@ -103,7 +97,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
     const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     run<T, N> v[RUNS], d[RUNS];
-    float g[N], sum = 0, dot = 0;
+    float u[N], g[RUNS][N], mean = 0, square = 0, sum = 0, dot = 0;
     if (row >= rows) return;
 #pragma unroll
     for (int i = 0; i < RUNS; i++)
@@ -111,30 +105,41 @@ __global__ static void __launch_bounds__(32 * ROWS)
             v[i] = load<N>(x + row * width + (i * 32 + lane) * N);
             d[i] = load<N>(dy + row * width + (i * 32 + lane) * N);
         }
-    const struct moments s = row_moments<RUNS, true>(v, lane, width, eps);
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+        if ((i * 32 + lane) * N >= width) break;
+        unpack<N>(u, v[i]);
+        for (int j = 0; j < N; j++) mean += u[j];
+    }
+    mean = warp_sum(mean) / (float)width;
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
         const int64_t col = (i * 32 + lane) * N;
         if (col >= width) break;
-        transform_gradient<T, N>(g, d[i], p, col);
+        unpack<N>(u, v[i]);
+        transform_gradient<T, N>(g[i], d[i], p, col);
         for (int j = 0; j < N; j++) {
-            sum += g[j];
-            dot += g[j] * ((to_float(v[i].v[j]) - s.mean) * s.rstd);
+            u[j] -= mean;
+            square += u[j] * u[j];
+            sum += g[i][j];
+            dot += g[i][j] * u[j];
         }
     }
-    sum = warp_sum(sum) / (float)width, dot = warp_sum(dot) / (float)width;
+    const float rstd = 1 / sqrtf(warp_sum(square) / (float)width + eps);
+    sum = warp_sum(sum) / (float)width;
+    dot = warp_sum(dot) * rstd / (float)width * rstd; /* times u is x̂ mean(g x̂) */
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
         const int64_t col = (i * 32 + lane) * N;
         if (col >= width) break;
-        run<T, N> old;
-        if (add) old = load<N>(dx + row * width + col);
-        transform_gradient<T, N>(g, d[i], p, col);
-        for (int j = 0; j < N; j++) {
-            const float u = s.rstd * (g[j] - sum - (to_float(v[i].v[j]) - s.mean) * s.rstd * dot);
-            g[j] = add ? to_float(old.v[j]) + u : u;
+        float old[N];
+        unpack<N>(u, v[i]);
+        for (int j = 0; j < N; j++) g[i][j] = rstd * (g[i][j] - sum - (u[j] - mean) * dot);
+        if (add) {
+            unpack<N>(old, load<N>(dx + row * width + col));
+            for (int j = 0; j < N; j++) g[i][j] += old[j];
         }
-        store<N>(dx + row * width + col, g);
+        store<N>(dx + row * width + col, g[i]);
     }
 }
 

@@ -1,5 +1,5 @@
-/* runs - values of T that a thread loads, works on and stores together: 16 bytes where shapes and addresses
- * allow, else one by one. */
+/* runs - values of T that a thread loads, works on and stores together: 16 bytes (eight bf16, four floats)
+ * where shapes and addresses allow, else one. */
 #ifndef KERNELS_CUDA_RUNS_H
 #define KERNELS_CUDA_RUNS_H
 
@@ -12,11 +12,61 @@ template <int N, typename T> __device__ static inline run<T, N> load(const T *p)
 {
     return *reinterpret_cast<const run<T, N> *>(p);
 }
+
 template <int N, typename T> __device__ static inline void store(T *p, const run<T, N> &v)
 {
-    *reinterpret_cast<run<T, N> *>(p) = v;
+    if (sizeof v == 16) {
+        uint4 words;
+        memcpy(&words, &v, sizeof words);
+        __stwb(reinterpret_cast<uint4 *>(p), words);
+    } else {
+        *reinterpret_cast<run<T, N> *>(p) = v;
+    }
 }
-/* N floats, 16 bytes at a time. */
+
+/* p[0..N-1] = u[0..N-1], rounded to p's type, two at a time. Here as above stores are spelled out in words:
+ * those of a struct's values the compiler does not put together. */
+template <int N> __device__ static inline void store(float *p, const float *u)
+{
+    if (N % 4)
+        for (int i = 0; i < N; i++) p[i] = u[i];
+    else
+        for (int i = 0; i < N; i += 4)
+            *reinterpret_cast<float4 *>(p + i) = make_float4(u[i], u[i + 1], u[i + 2], u[i + 3]);
+}
+template <int N> __device__ static inline void store(bf16 *p, const float *u)
+{
+    if constexpr (N == 1) {
+        *p = from_float<bf16>(*u);
+    } else {
+        unsigned w[4];
+        static_assert(N == 8);
+        for (int i = 0; i < 4; i++)
+            asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w[i]) : "f"(u[2 * i + 1]), "f"(u[2 * i]));
+        *reinterpret_cast<uint4 *>(p) = make_uint4(w[0], w[1], w[2], w[3]);
+    }
+}
+
+/* u = the values of v: a bf16 is the upper half of a float. */
+template <int N> __device__ static inline void unpack(float *u, const run<float, N> &v)
+{
+    for (int i = 0; i < N; i++) u[i] = v.v[i];
+}
+template <int N> __device__ static inline void unpack(float *u, const run<bf16, N> &v)
+{
+    if constexpr (N == 1) {
+        *u = to_float(v.v[0]);
+    } else {
+        unsigned w[N / 2];
+        memcpy(w, &v, sizeof w);
+        for (int i = 0; i < N / 2; i++) {
+            u[2 * i] = __uint_as_float(w[i] << 16);
+            u[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+        }
+    }
+}
+
+/* N values as floats. */
 template <int N> __device__ static inline void load_floats(float *to, const float *p)
 {
     if (N % 4)

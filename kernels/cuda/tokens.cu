@@ -144,10 +144,11 @@ __global__ static void class_tokens(T *y, const T *x, const T *cls, const T *pos
 {
     const int64_t i = my_index() * N, row = i / width, token = row % tokens, col = i % width;
     if (i >= runs * N) return;
-    run<T, N> a = load<N>(token ? x + (row - row / tokens - 1) * width + col : cls + col);
+    float u[N];
+    const run<T, N> a = load<N>(token ? x + (row - row / tokens - 1) * width + col : cls + col);
     const run<T, N> b = load<N>(pos + token * width + col);
-    for (int j = 0; j < N; j++) a.v[j] = from_float<T>(to_float(a.v[j]) + to_float(b.v[j]));
-    store<N>(y + i, a);
+    for (int j = 0; j < N; j++) u[j] = to_float(a.v[j]) + to_float(b.v[j]);
+    store<N>(y + i, u);
 }
 
 extern "C" void cuda_class_tokens_forward(struct kern *k, struct tensor *y, const struct tensor *x,
@@ -173,15 +174,15 @@ __global__ static void time_conv(T *y, const T *x, const T *w, const T *b, int64
     const run<T, N> before = i >= frame ? load<N>(x + i - frame) : run<T, N>{}, now = load<N>(x + i),
                     after = i + frame < count ? load<N>(x + i + frame) : run<T, N>{};
     const run<T, N> bias = load<N>(b + col);
-    run<T, N> out, tap[3];
+    run<T, N> tap[3];
+    float u[N];
     for (int t = 0; t < 3; t++) tap[t] = load<N>(w + 3 * col + t * N);
     const T *taps = &tap[0].v[0];
     for (int j = 0; j < N; j++)
-        out.v[j] =
-            from_float<T>(quick_gelu(to_float(bias.v[j]) + to_float(taps[3 * j]) * to_float(before.v[j]) +
-                                     to_float(taps[3 * j + 1]) * to_float(now.v[j]) +
-                                     to_float(taps[3 * j + 2]) * to_float(after.v[j])));
-    store<N>(y + i, out);
+        u[j] = quick_gelu(to_float(bias.v[j]) + to_float(taps[3 * j]) * to_float(before.v[j]) +
+                          to_float(taps[3 * j + 1]) * to_float(now.v[j]) +
+                          to_float(taps[3 * j + 2]) * to_float(after.v[j]));
+    store<N>(y + i, u);
 }
 
 extern "C" void cuda_time_conv_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
