@@ -59,6 +59,17 @@ ok 'threads, order and repetition change no bit' "
     t5-encode $t5 --threads 1 <other >>b
     tensor-eq --by-key a b"
 
+ok 'nor does how many are encoded at once, with records that fail among them' "
+    for i in \$(seq 11); do
+        line k\$i prompt \"\$i pots\"
+        [ \$((i % 4)) != 0 ] || line bad\$i path x.mp4
+    done >many
+    for n in 1 3 8; do fails 1 t5-encode $t5 --batch \$n <many >many\$n; grep -c 'neither' err; done >counts
+    [ \"\$(sort -u counts)\" = 2 ]
+    cmp many1 many3
+    cmp many1 many8
+    fails 2 t5-encode $t5 --batch 65 <many"
+
 ok 'records keep their tensors and meta; encoding again changes nothing' "
     tensor-gen --name latents --shape 2,16,4,6 --key k --meta caption='a pot' --meta fps=8 >in
     t5-encode $t5 <in >a

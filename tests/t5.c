@@ -125,6 +125,19 @@ static void test_refusals(void)
         x.shape[0] = 3;
         ids[1] = 299;
         ok(t5_encode(t, &y, &x), "and a good record after them");
+
+        int32_t many[5 * 3];
+        float together[5 * 3 * 24];
+        int same = 0;
+        for (int i = 0; i < 15; i++) many[i] = 7 * i % 300;
+        struct tensor all = tensor_of(DT_I32, many, 2, 5, 3),
+                      several = tensor_of(DT_F32, together, 3, 5, 3, 24);
+        bool encoded = t5_encode(t, &several, &all);
+        for (int i = 0; i < 5; i++) {
+            x.data = many + 3 * i;
+            same += t5_encode(t, &y, &x) && !memcmp(out, together + i * 3 * 24, sizeof out);
+        }
+        ok(encoded && same == 5, "five at once: %d have the bytes that they have alone", same);
     }
     t5_close(t);
     kern_close(k);

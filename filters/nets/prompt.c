@@ -38,11 +38,17 @@ void prompt_close(struct prompt_encoder *p)
     t5_close(p->t5);
 }
 
+bool prompt_ids(struct prompt_encoder *p, int32_t *ids, const char *text, size_t bytes, int64_t *tokens,
+                char *err, size_t errlen)
+{
+    *tokens = tokenizer_encode(p->tokenizer, text, bytes, ids, (int)p->length, err, errlen);
+    return *tokens >= 0;
+}
+
 bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *text, size_t bytes,
                    int64_t *tokens, char *err, size_t errlen)
 {
-    *tokens = tokenizer_encode(p->tokenizer, text, bytes, p->ids.data, (int)p->length, err, errlen);
-    if (*tokens < 0) return false;
+    if (!prompt_ids(p, p->ids.data, text, bytes, tokens, err, errlen)) return false;
     if (t5_encode(p->t5, embeds, &p->ids)) return true;
     fail(err, errlen, "%s", kern_error(p->k));
     kern_clear(p->k);

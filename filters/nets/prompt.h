@@ -17,6 +17,10 @@ struct prompt_encoder {
 bool prompt_open(struct prompt_encoder *p, struct kern *k, const struct model *m, char *err, size_t errlen);
 void prompt_close(struct prompt_encoder *p);
 
+/* ids [length] of a text, for t5_encode(); *tokens as below. false: reason in err. */
+bool prompt_ids(struct prompt_encoder *p, int32_t *ids, const char *text, size_t bytes, int64_t *tokens,
+                char *err, size_t errlen);
+
 /* embeds [length,width], of any float dtype, on the host, from UTF-8 text. *tokens is how many the whole text
  * has, </s> included: more than length means that it was cut. false: reason in err. */
 bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *text, size_t bytes,

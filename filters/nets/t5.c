@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/error.h"
 
@@ -16,6 +17,7 @@ struct t5 {
     struct kern *k;
     struct t5_config c;
     int64_t length;
+    int64_t count; /* prompts at once that there is scratch memory for */
     char id[17];
     struct tensor shared, final_norm;
     struct tensor buckets, bias; /* [buckets,heads], and [heads,length,length] made from it */
@@ -137,11 +139,12 @@ static bool position_bias(struct t5 *t)
     return kern_ok(t->k);
 }
 
+/* Prompts one after the other, each seeing itself alone: embeds [count length,D], ids [count length] */
 static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
 {
     struct kern *k = t->k;
     const struct t5_config *c = &t->c;
-    const int64_t rows = t->length, inner = c->heads * c->head;
+    const int64_t rows = tensor_count(ids), inner = c->heads * c->head;
     const enum dtype x_type = kern_compute(k);
     size_t mark = kern_mark(k);
     struct tensor id = kern_tensor(k, DT_I32, 1, rows);
@@ -160,7 +163,9 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
         rms_norm_forward(k, &n, &x, &l->norm1, c->eps);
         linear_parts_forward(k, &qkv, &n, &l->qkv);
         attention_forward(k, &o, NULL, &q, &key, &v, &t->bias,
-                          &(struct attention){.heads = (int)c->heads, .scale = 1}); /* not divided by √d */
+                          &(struct attention){.heads = (int)c->heads,
+                                              .scale = 1, /* not divided by √d */
+                                              .batch = rows / t->length});
         linear_add_forward(k, &x, &o, &l->o);
 
         rms_norm_forward(k, &n, &x, &l->norm2, c->eps);
@@ -172,23 +177,46 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
     kern_release(k, mark);
 }
 
+/* Scratch memory for so many prompts at once. */
+static bool room_for(struct t5 *t, int64_t count)
+{
+    struct tensor embeds = tensor_of(DT_F32, NULL, 2, count * t->length, t->c.width),
+                  ids = tensor_of(DT_I32, NULL, 1, count * t->length);
+    if (count <= t->count) return kern_ok(t->k);
+    kern_plan_begin(t->k);
+    t5_forward(t, &embeds, &ids);
+    if (kern_reserve(t->k, kern_plan_end(t->k))) t->count = count;
+    return kern_ok(t->k);
+}
+
 bool t5_encode(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
 {
     struct kern *k = t->k;
     char what[64];
-    if (!tensor_is(ids, DT_I32, 1, t->length))
+    const int64_t count = tensor_count(ids) / t->length;
+    if (ids->dtype != DT_I32 || ids->rank < 1 || ids->rank > 2 || ids->shape[ids->rank - 1] != t->length)
         kern_fail(k, "ids are %s, not I32 [%lld]", tensor_describe(what, sizeof what, ids),
                   (long long)t->length);
-    else if (!dtype_is_float(embeds->dtype) || !tensor_is(embeds, embeds->dtype, 2, t->length, t->c.width))
-        kern_fail(k, "no room for embeddings of [%lld,%lld] in %s", (long long)t->length,
+    else if (!dtype_is_float(embeds->dtype) || tensor_count(embeds) != count * t->length * t->c.width ||
+             embeds->shape[embeds->rank - 1] != t->c.width)
+        kern_fail(k, "no room for embeddings of [%lld,%lld] in %s", (long long)(count * t->length),
                   (long long)t->c.width, tensor_describe(what, sizeof what, embeds));
-    for (int64_t i = 0; kern_ok(k) && i < t->length; i++) {
+    for (int64_t i = 0; kern_ok(k) && i < count * t->length; i++) {
         int32_t id = ((const int32_t *)ids->data)[i];
         if (id < 0 || id >= t->c.vocab)
-            kern_fail(k, "id %d at %lld is not in the vocabulary of %lld", id, (long long)i,
+            kern_fail(k, "id %d at %lld is not in the vocabulary of %lld", id, (long long)(i % t->length),
                       (long long)t->c.vocab);
     }
-    if (kern_ok(k)) t5_forward(t, embeds, ids);
+    if (!kern_ok(k)) return false;
+    struct tensor rows = tensor_as(embeds, 2, count * t->length, t->c.width),
+                  all = tensor_as(ids, 1, count * t->length);
+    /* The CPU gains nothing by more than one, and a single row goes another way on a GPU. */
+    const int64_t step = !strcmp(kern_device(k), "cpu") || t->length == 1 ? 1 : count;
+    for (int64_t i = 0; i < count && room_for(t, step); i += step) {
+        struct tensor to = tensor_rows(&rows, i * t->length, step * t->length),
+                      from = tensor_rows(&all, i * t->length, step * t->length);
+        t5_forward(t, &to, &from);
+    }
     return kern_ok(k);
 }
 
@@ -204,13 +232,7 @@ static bool load(struct t5 *t, const struct model *m, json_t *config, char *err,
     if (!ok) return false;
 
     /* Every call needs the same: what there is no room for is refused here, before the first record. */
-    struct tensor embeds = tensor_of(DT_F32, NULL, 2, t->length, t->c.width),
-                  ids = tensor_of(DT_I32, NULL, 1, t->length);
-    position_bias(t);
-    kern_plan_begin(t->k);
-    t5_forward(t, &embeds, &ids);
-    size_t scratch = kern_plan_end(t->k);
-    return kern_reserve(t->k, scratch) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
+    return (position_bias(t) && room_for(t, 1)) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
 }
 
 struct t5 *t5_open(struct kern *k, const struct model *m, int64_t length, char *err, size_t errlen)

@@ -22,7 +22,8 @@ int64_t t5_width(const struct t5 *t);  /* D, of an embedding */
 int64_t t5_vocab(const struct t5 *t);  /* every id is below this */
 const char *t5_id(const struct t5 *t); /* 16 hex digits of configuration and weights */
 
-/* embeds = T5(ids)       ids I32 [length], embeds [length,D] of any float dtype, both on the host.
+/* embeds = T5(ids)       ids I32 [length] or, of several prompts, [count,length]; embeds [length,D] or
+ * [count,length,D] of any float dtype, both on the host. A prompt's bits do not depend on those beside it.
  * false: kern_error() of the device tells why. */
 bool t5_encode(struct t5 *t, struct tensor *embeds, const struct tensor *ids);
 

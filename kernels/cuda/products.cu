@@ -1,4 +1,5 @@
-/* Products, through cuBLASLt; where it is far from what memory allows, through thin.cu.
+/* Products, through cuBLASLt; a single row, of which it makes less than memory allows, through
+ * row_product.cu.
  *
  * cuBLASLt counts by columns: its D [n,m] is our C [m,n], and its first operand our second. The algorithm for
  * a shape is the first of its heuristics' list, which is the same every time, or the one that `preferred`
@@ -6,7 +7,7 @@
  * added up in F32, in order. */
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/map.h"
-#include "kernels/cuda/thin.h"
+#include "kernels/cuda/row_product.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@ enum { SETS = 128, WAYS = 4, CANDIDATES = 16 };
 /* All that an algorithm may depend on; compared byte by byte. */
 struct product {
     int64_t m, n, k, parts;        /* of a result in parts, each by its own b; else 1 */
+    int64_t part_step;             /* from one to the next, in elements */
+    int64_t chosen_for;            /* rows that the algorithm is chosen for, if not m: then n and k decide */
     uint8_t ta, tb, in, out, adds; /* dtypes; adds: beta is not 0 */
     uint8_t alignment;             /* that all operands share, up to 16 bytes */
     uint16_t epilogue;
@@ -33,13 +36,17 @@ struct matmul_plans { /* a new shape takes the place of its set's oldest */
     int next[SETS];
 };
 
-static void plan_free(struct plan *p)
+static void plan_clear(struct plan *p)
 {
-    if (!p) return;
     if (p->what) cublasLtMatmulDescDestroy(p->what);
     if (p->first) cublasLtMatrixLayoutDestroy(p->first);
     if (p->second) cublasLtMatrixLayoutDestroy(p->second);
     if (p->result) cublasLtMatrixLayoutDestroy(p->result);
+}
+
+static void plan_free(struct plan *p)
+{
+    if (p) plan_clear(p);
     free(p);
 }
 
@@ -68,13 +75,12 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t p, cublasLtMatmulPrefere
     return cublasLtMatmulPreferenceSetAttribute(p, name, &value, sizeof value);
 }
 
-/* A matrix of `rows` runs of `run` elements each, which cuBLASLt sees as columns; `parts` of them, one after
- * the other or, when `same`, the same one. */
+/* A matrix of `rows` runs of `run` elements each, which cuBLASLt sees as columns; `parts` of them, each
+ * `step` elements after the one before. */
 static cublasStatus_t layout(cublasLtMatrixLayout_t *l, int dtype, int64_t rows, int64_t run, int64_t parts,
-                             bool same)
+                             int64_t step)
 {
     const int32_t count = (int32_t)parts;
-    const int64_t step = same ? 0 : rows * run;
     cublasStatus_t e = cublasLtMatrixLayoutCreate(l, cuda_type(dtype), (uint64_t)run, (uint64_t)rows, run);
     if (e || parts == 1) return e;
     e = cublasLtMatrixLayoutSetAttribute(*l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
@@ -95,9 +101,9 @@ static cublasStatus_t describe(struct plan *p)
     if (!e && o->epilogue & 128) e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, o->n);
     if (!e && o->epilogue & 128)
         e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (void *)(uintptr_t)o->alignment);
-    if (!e) e = layout(&p->first, o->in, o->tb ? o->n : o->k, o->tb ? o->k : o->n, o->parts, false);
-    if (!e) e = layout(&p->second, o->in, o->ta ? o->k : o->m, o->ta ? o->m : o->k, o->parts, true);
-    if (!e) e = layout(&p->result, o->out, o->m, o->n, o->parts, false);
+    if (!e) e = layout(&p->first, o->in, o->tb ? o->n : o->k, o->tb ? o->k : o->n, o->parts, o->n * o->k);
+    if (!e) e = layout(&p->second, o->in, o->ta ? o->k : o->m, o->ta ? o->m : o->k, o->parts, 0);
+    if (!e) e = layout(&p->result, o->out, o->m, o->n, o->parts, o->part_step);
     return e;
 }
 
@@ -105,7 +111,7 @@ static cublasStatus_t describe(struct plan *p)
  * 2026-11-22), where by more than 2%: CogVideoX-5B's feed-forward when it trains. Of 17,776 rows, in ms: 1.91
  * after 2.04 with GELU's input kept, 1.92 after 2.10 for its slope. All else stays at the first: 3072 to 3072
  * 0.43 (777 TFLOP/s), 12288 to 3072 1.93, 3072 to 12288 with GELU 2.00. And of T5's 226 rows: 0.0195 after
- * 0.0214 for 4096 to 4096, 0.038 after 0.042 for 10240 to 4096. */
+ * 0.0214 for 4096 to 4096. */
 static const struct preferred {
     int epilogue;
     int64_t rows_least, rows_most, n, k;
@@ -115,7 +121,6 @@ static const struct preferred {
     {CUBLASLT_EPILOGUE_GELU_AUX_BIAS, 8192, INT64_MAX, 12288, 3072, 28, 3},
     {CUBLASLT_EPILOGUE_DGELU, 8192, INT64_MAX, 12288, 3072, 20, 3},
     {CUBLASLT_EPILOGUE_DEFAULT, 129, 256, 4096, 4096, 400, 1},
-    {CUBLASLT_EPILOGUE_DEFAULT, 129, 256, 4096, 10240, 404, 3},
 };
 
 static bool is_preferred(const struct product *o, const cublasLtMatmulAlgo_t *algo)
@@ -134,6 +139,7 @@ static bool is_preferred(const struct product *o, const cublasLtMatmulAlgo_t *al
     return false;
 }
 
+/* The first of the heuristics' list, or the one that is preferred. */
 static cublasStatus_t choose(struct cuda *c, struct plan *p)
 {
     cublasLtMatmulPreference_t wish;
@@ -145,7 +151,8 @@ static cublasStatus_t choose(struct cuda *c, struct plan *p)
     e = prefer(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)c->workspace_size);
     if (!e)
         e = prefer(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                   (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+                   p->of.chosen_for ? (uint32_t)CUBLASLT_REDUCTION_SCHEME_NONE
+                                    : (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
     if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, aligned);
     if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned);
     if (!e) e = prefer(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned);
@@ -160,6 +167,26 @@ static cublasStatus_t choose(struct cuda *c, struct plan *p)
     for (int i = count; i--;)
         if (is_preferred(&p->of, &found[i].algo)) p->algo = found[i].algo;
     return CUBLAS_STATUS_SUCCESS;
+}
+
+/* The algorithm that another number of rows gets: its tiles and its order of terms do not depend on m, nor do
+ * a row's bits then. */
+static cublasStatus_t choose_for(struct cuda *c, struct plan *p)
+{
+    struct plan other = {};
+    cublasLtMatmulHeuristicResult_t can;
+    other.of = p->of;
+    other.of.m = p->of.chosen_for;
+    other.of.part_step = other.of.m * other.of.n;
+    cublasStatus_t e = describe(&other);
+    if (!e) e = choose(c, &other);
+    p->algo = other.algo;
+    plan_clear(&other);
+    if (!e)
+        e = cublasLtMatmulAlgoCheck(c->blas, p->what, p->first, p->second, p->result, p->result, &p->algo,
+                                    &can);
+    if (!e && can.workspaceSize > c->workspace_size) e = CUBLAS_STATUS_NOT_SUPPORTED;
+    return e;
 }
 
 static unsigned hash(const struct product *o)
@@ -184,7 +211,7 @@ static struct plan *plan_for(struct cuda *c, const struct product *o, cublasStat
     if (!p) return NULL;
     p->of = *o;
     *e = describe(p);
-    if (!*e) *e = choose(c, p);
+    if (!*e) *e = o->chosen_for ? choose_for(c, p) : choose(c, p);
     if (*e) {
         plan_free(p);
         return NULL;
@@ -208,6 +235,7 @@ static struct arguments arguments(struct tensor *c, const struct tensor *a, bool
     struct arguments g;
     memset(&g, 0, sizeof g); /* the padding, too: plans are compared by bytes */
     g.of.m = c->shape[0], g.of.n = c->shape[1], g.of.k = a->shape[!ta], g.of.parts = 1;
+    g.of.part_step = g.of.m * g.of.n;
     g.of.ta = ta, g.of.tb = tb, g.of.in = (uint8_t)a->dtype, g.of.out = (uint8_t)c->dtype;
     g.of.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
     g.a = a->data, g.b = b->data, g.c = c->data;
@@ -241,9 +269,9 @@ static cublasStatus_t multiply(struct kern *k, struct arguments *g)
     g->of.adds = g->beta != 0;
     uintptr_t together =
         (uintptr_t)g->a | (uintptr_t)g->b | (uintptr_t)g->c | (uintptr_t)g->bias | (uintptr_t)g->aux | 16;
-    if (g->of.parts > 1) /* every part begins so */
+    if (g->of.parts > 1) /* every part begins so, however many rows it has */
         together |= (uintptr_t)(g->of.n * g->of.k) * dtype_size((enum dtype)g->of.in) |
-                    (uintptr_t)(g->of.m * g->of.n) * dtype_size((enum dtype)g->of.out);
+                    (uintptr_t)g->of.n * dtype_size((enum dtype)g->of.out);
     g->of.alignment = (uint8_t)(together & -together);
     cublasStatus_t e;
     struct plan *p = plan_for(c, &g->of, &e);
@@ -263,7 +291,6 @@ extern "C" void cuda_matmul(struct kern *k, struct tensor *c, const struct tenso
         kern_fail(k, "matmul: products in F64 are for the CPU, not %s", k->device);
         return;
     }
-    if (cuda_thin_matmul(k, c, a, ta, b, tb, (float)alpha, (float)beta)) return;
     struct arguments g = arguments(c, a, ta, b, tb);
     g.alpha = (float)alpha, g.beta = (float)beta;
     cublas_good(k, "matmul", multiply(k, &g));
@@ -285,6 +312,31 @@ extern "C" void cuda_linear_forward(struct kern *k, struct tensor *y, const stru
     cublas_good(k, "linear_forward", multiply(k, &g));
 }
 
+/* Whatever the number of rows, a row of the result has the same bits: the algorithm is that of so many rows,
+ * and where it does not take all of them they go so many at a time. */
+static cublasStatus_t multiply_rows(struct kern *k, struct arguments *g)
+{
+    const int64_t ROWS = 226; /* a prompt's */
+    const struct arguments all = *g;
+    const size_t x_row = (size_t)all.of.k * dtype_size((enum dtype)all.of.in),
+                 y_row = (size_t)all.of.n * dtype_size((enum dtype)all.of.out);
+    g->of.chosen_for = ROWS;
+    cublasStatus_t e = multiply(k, g);
+    if (e == CUBLAS_STATUS_SUCCESS) return e;
+    if (all.of.m <= ROWS) {
+        g->of.chosen_for = 0;
+        return multiply(k, g);
+    }
+    e = CUBLAS_STATUS_SUCCESS;
+    for (int64_t row = 0; row < all.of.m && !e; row += ROWS) {
+        g->of.m = all.of.m - row < ROWS ? all.of.m - row : ROWS;
+        g->a = (const char *)all.a + (size_t)row * x_row;
+        g->c = (char *)all.c + (size_t)row * y_row;
+        e = multiply(k, g);
+    }
+    return e;
+}
+
 /* 226 rows by T5's q, k and v: 41 us, where the three take 65 one by one, 2 x 10240 61 us where they take 73.
  */
 extern "C" void cuda_linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x,
@@ -295,7 +347,7 @@ extern "C" void cuda_linear_parts_forward(struct kern *k, struct tensor *y, cons
     part.rank = 2, part.shape[0] = y->shape[1], part.shape[1] = y->shape[2];
     struct arguments g = arguments(&part, x, false, w, true);
     g.of.parts = y->shape[0];
-    cublas_good(k, "linear_parts_forward", multiply(k, &g));
+    cublas_good(k, "linear_parts_forward", multiply_rows(k, &g));
 }
 
 extern "C" void cuda_linear_add_forward(struct kern *k, struct tensor *y, const struct tensor *x,
@@ -303,7 +355,7 @@ extern "C" void cuda_linear_add_forward(struct kern *k, struct tensor *y, const 
 {
     struct arguments g = linear(y, x, w, NULL);
     g.beta = 1;
-    cublas_good(k, "linear_add_forward", multiply(k, &g));
+    cublas_good(k, "linear_add_forward", multiply_rows(k, &g));
 }
 
 /* Both products of a gated layer, [2,n,out] in scratch; false when there is none (planning). */

@@ -267,25 +267,47 @@ struct prompts {
 static bool run_prompts(void *context)
 {
     struct prompts *p = context;
-    for (int i = 0; i < p->count; i++)
+    for (int i = 0; i < p->count; i += (int)p->ids.shape[0])
         if (!t5_encode(p->t5, &p->embeds, &p->ids)) return false;
     return true;
 }
 
+/* Several prompts at once have each prompt's bytes alone. */
+static void compare_prompts(const struct prompts *p)
+{
+    struct tensor alone = host(DT_BF16, "alone", 2, 226, 4096);
+    int same = 0;
+    for (int i = 0; i < p->ids.shape[0]; i++) {
+        struct tensor ids = tensor_rows(&p->ids, i, 1), embeds = tensor_rows(&p->embeds, i, 1);
+        if (!t5_encode(p->t5, &alone, &ids)) stop("t5", kern_error(k));
+        same += !memcmp(alone.data, embeds.data, tensor_bytes(&alone));
+    }
+    printf("{\"name\": \"t5, of %d prompts at once have their bytes alone\", \"count\": %d}\n",
+           (int)p->ids.shape[0], same);
+    free(alone.data);
+}
+
 static void section_t5(void)
 {
+    static const int at_once[] = {1, 8, 32};
     open_device();
     struct model *m = model("random:cogvideox-5b");
-    struct prompts p = {.t5 = t5_open(k, m, 226, err, sizeof err),
-                        .ids = tensor_of(DT_I32, malloc(226 * 4), 1, (int64_t)226),
-                        .embeds = host(DT_BF16, "embeds", 2, 226, 4096),
-                        .count = 1};
+    struct prompts p = {.t5 = t5_open(k, m, 226, err, sizeof err), .count = 1};
     if (!p.t5) stop("t5", err);
-    for (int i = 0; i < 226; i++) ((int32_t *)p.ids.data)[i] = 31 * i % 32000;
-    timed("t5_B1", 11, 2.1, run_prompts, &p);
-    p.count = 32;
-    timed("t5_B32", 3, 32 * 2.1, run_prompts, &p);
-    p.count = 1;
+    struct tensor ids = tensor_of(DT_I32, malloc(32 * 226 * 4), 2, (int64_t)32, (int64_t)226),
+                  embeds = host(DT_BF16, "embeds", 3, 32, 226, 4096);
+    for (int i = 0; i < 32 * 226; i++) ((int32_t *)ids.data)[i] = 31 * i % 32000;
+    for (int i = 0; i < 3; i++) {
+        char name[32];
+        p.ids = tensor_rows(&ids, 0, at_once[i]);
+        p.embeds = tensor_rows(&embeds, 0, at_once[i]);
+        if (i == 0) timed("t5_B1", 11, 2.1, run_prompts, &p);
+        p.count = 32;
+        snprintf(name, sizeof name, "t5_B32, %d at once", at_once[i]);
+        timed(name, 3, 32 * 2.1, run_prompts, &p);
+        if (i) compare_prompts(&p);
+    }
+    p.ids = tensor_rows(&ids, 0, 1), p.embeds = tensor_rows(&embeds, 0, 1), p.count = 1;
     kern_profile_start(k);
     run_prompts(&p);
     profile("t5");
