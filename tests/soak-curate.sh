@@ -29,7 +29,8 @@ ok 'the same, split' '
     limited curate --split val all.csv >val; [ "$(wc -l <val)" = 50000 ]
     limited curate --split train all.csv >train; [ "$(wc -l <train)" = 950000 ]; cat train val | sort >both; sort out | cmp - both'
 ok 'none kept' 'limited curate --max-seconds 9 all.csv >out; [ ! -s out ]'
-ok 'a quote that is never closed, far inside' '
+ok 'a quote that is never closed, far inside, costs its own row' '
     awk "{ print } NR > 700000 && /^It rains/ && !line { print \"\\\"x,y\"; line = NR + 1; print line >\"line\" }" all.csv >broken.csv
-    fails 1 limited curate broken.csv >out; grep "broken.csv: line $(($(cat line) + 1)): a quote inside an unquoted field, or no comma" err; [ "$(wc -l <err)" -lt 4 ]'
+    fails 1 limited curate broken.csv >out; [ "$(wc -l <out)" = 1000000 ]; [ "$(wc -l <err)" -lt 5 ]
+    grep "broken.csv: line $(($(cat line) + 1)): a quote inside an unquoted field.*; the row starts in line $(cat line)" err'
 finish
