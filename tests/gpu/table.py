@@ -28,7 +28,9 @@ for name, figure in ours.items():
         continue
     against = [(p, peers[p]["ms"]) for p in AGAINST.get(name, [name]) if "ms" in peers.get(p, {})]
     text = ", ".join(f"{p} {ms:.1f} ({ms / figure['ms']:.2f}x)" for p, ms in against)
-    print(f"{name:36} {figure['ms']:10.2f} {figure.get('gib', ''):>6} {figure.get('tflops', ''):>8}   {text}")
+    if "floor" in figure:
+        text = f"{figure['share']:.0%} of what bytes or arithmetic allow ({figure['floor']:.4f})"
+    print(f"{name:36} {figure['ms']:10.4g} {figure.get('gib', ''):>6} {figure.get('tflops', ''):>8}   {text}")
 named = {p for name in ours for p in AGAINST.get(name, [name])}
 for name, figure in peers.items():
     if name not in named:
