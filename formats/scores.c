@@ -43,8 +43,11 @@ static struct variant *open_variant(struct scores *s, const char *name, const ch
     if (!grown) return fail(err, errlen, "out of memory"), NULL;
     s->variant = grown;
     v = &s->variant[s->count++];
-    *v = (struct variant){
-        .name = strdup(name), .source = strdup(source), .about = json_object(), .seen = json_object()};
+    *v = (struct variant){.name = strdup(name),
+                          .source = strdup(source),
+                          .about = json_object(),
+                          .ways = json_array(),
+                          .seen = json_object()};
     if (!v->name || !v->source) return fail(err, errlen, "out of memory"), NULL;
     return v;
 }
@@ -208,13 +211,36 @@ static double number_of(const json_t *line, const char *field, const char **why)
     return json_is_number(j) ? json_number_value(j) : NAN;
 }
 
-/* How the videos were made and graded: fps, and whatever is an object, as `sample`'s settings are. */
-static void keep_settings(json_t *about, json_t *line)
+/* How a video was made and graded: what is an object, as `sample`'s settings are, and a few more. */
+static json_t *settings_of(const json_t *line)
 {
+    static const char *const kept[] = {"fps", "vae", "text_encoder", "decode_tiling"};
     const char *name;
-    json_t *value;
-    json_object_foreach (line, name, value)
-        if (json_is_object(value) || !strcmp(name, "fps")) json_object_set(about, name, value);
+    json_t *value, *settings = json_object();
+    json_object_foreach ((json_t *)line, name, value)
+        if (json_is_object(value)) json_object_set(settings, name, value);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if ((value = json_object_get(line, kept[i]))) json_object_set(settings, kept[i], value);
+    return settings;
+}
+
+/* Counts the line under the way in which it was made. Runs have few, one for each seed; should there be one
+ * for each video, what comes after many is put under the last. */
+static void count_way(struct variant *v, const json_t *line)
+{
+    enum { MANY = 100 };
+    json_t *settings = settings_of(line), *way = NULL;
+    bool found = false;
+    size_t i;
+    if (!json_array_size(v->ways)) json_object_update(v->about, settings);
+    json_array_foreach (v->ways, i, way)
+        if ((found = i + 1 == MANY || json_equal(json_object_get(way, "settings"), settings))) break;
+    if (found)
+        json_object_set_new(way, "outputs",
+                            json_integer(json_integer_value(json_object_get(way, "outputs")) + 1));
+    else
+        json_array_append_new(v->ways, json_pack("{s:O, s:i}", "settings", settings, "outputs", 1));
+    json_decref(settings);
 }
 
 static bool add_line(struct scores *s, struct variant *v, json_t *line, char *why, size_t size)
@@ -234,7 +260,7 @@ static bool add_line(struct scores *s, struct variant *v, json_t *line, char *wh
                     .pc_expected = number_of(line, "pc_expected", &odd)};
     if (!r.key) r.key = r.path;
     if (!r.seed) r.seed = text_of(sample, "seed", &b, &odd);
-    if (!v->count) keep_settings(v->about, line);
+    count_way(v, line);
     bool good = odd ? fail(why, size, "its `%s` is of no use", odd) : add(s, v, &r, why, size);
     while (b.count) json_decref(b.made[--b.count]);
     return good;
@@ -278,17 +304,24 @@ static bool read_lines(struct scores *s, const char *name, const char *path, con
     return !err[0] && (v->count || fail(err, errlen, "%s: no scores", path));
 }
 
-/* The paths of a list of videos by key, a new object; how they were made into about. NULL: reason in err. */
-static json_t *read_paths(const char *list, const char *text, size_t size, json_t *about, char *err,
+/* The paths of a list of videos by key, a new object; how they were made into v. NULL: reason in err. */
+static json_t *read_paths(const char *list, const char *text, size_t size, struct variant *v, char *err,
                           size_t errlen)
 {
     struct lines l = {list, text, text + size, 0};
+    bool scores_tell = json_array_size(v->ways) > 0;
     json_t *paths = json_object();
     for (json_t *line; (line = next_line(&l, err, errlen)); json_decref(line)) {
         struct borrowed b = {0};
         const char *odd = NULL, *path = text_of(line, "path", &b, &odd),
                    *key = text_of(line, "key", &b, &odd);
-        if (!json_object_size(paths)) keep_settings(about, line);
+        if (!scores_tell) {
+            count_way(v, line);
+        } else if (!json_object_size(paths)) {
+            json_t *settings = settings_of(line);
+            json_object_update(v->about, settings);
+            json_decref(settings);
+        }
         if (path) json_object_set_new(paths, key ? key : path, json_string(path));
         while (b.count) json_decref(b.made[--b.count]);
     }
@@ -307,7 +340,7 @@ bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t 
     int fd = v ? open_file(list, err, errlen) : -1;
     if (!v) fail(err, errlen, "%s: no variant is called `%s`", operand, name ? name : "");
     json_t *paths = fd >= 0 && (text = read_text(fd, list, &size, err, errlen))
-                        ? read_paths(list, text, size, v->about, err, errlen)
+                        ? read_paths(list, text, size, v, err, errlen)
                         : NULL;
     for (size_t k = 0; paths && k < v->count; k++) {
         const char *path = json_string_value(json_object_get(paths, v->score[k].key));
@@ -611,6 +644,7 @@ void scores_free(struct scores *s)
             free(v->score[k].prompt), free(v->score[k].key), free(v->score[k].path);
         free(v->name), free(v->source), free(v->score);
         json_decref(v->about);
+        json_decref(v->ways);
         json_decref(v->seen);
     }
     free(s->variant);

@@ -264,12 +264,12 @@ choose_device() {
 
 # A worker's part: one job, alone at it and on its device, with a log of its own and two lines in the ledger.
 work() {
-    local job=$1 log=$WORK/log/$name/${1// /-} lock rest began lines status
+    local job=$1 log=$WORK/log/$name/${1// /-} lock rest began before lines=0 status made missing
     mkdir -p "$WORK/log/$name" "$WORK/ledger"
     exec {lock}>>"$log.lock"
     flock -n "$lock" || { say "$job: another worker is at it: waiting"; flock "$lock"; }
     choose_device
-    rest=$(left_of "$job" 2>/dev/null) began=$EPOCHREALTIME lines=0
+    rest=$(left_of "$job" 2>/dev/null) began=$EPOCHREALTIME
     before=$(records_of "$job")
     ledger start
     [ ! -e "$log" ] || lines=$(wc -l <"$log")
@@ -278,9 +278,10 @@ work() {
     status=$?
     set -e
     rest=$(left_of "$job" 2>/dev/null)
+    made=$(($(records_of "$job") - before)) missing=$(grep -c . <<<"$rest" || true)
     ledger end
     [ $status = 0 ] || tail -n "+$((lines + 1))" "$log" | tail -n 20 >&2
-    say "$job: $(("$(records_of "$job")" - before)) done, $(grep -c . <<<"$rest" || true) left"
+    say "$job: $made done, $missing left"
     [ -z "$rest" ] || exit 1
     exit "$status"
 }
@@ -293,14 +294,13 @@ records_of() { records $1; }
 # The ledger is append-only, a file for each job: hosts that share a folder do not share appends. A start without an end is a worker
 # that was killed.
 ledger() { # EVENT
-    local wall
-    wall=$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.3f", b - a }')
-    {
-        printf '{"event":"%s","phase":"%s","job":"%s","time":"%(%FT%TZ)T","host":"%s","device":"%s"' \
-            "$1" "$name" "$job" -1 "$HOSTNAME" "$device"
-        [ "$1" = start ] || printf ',"wall_s":%s,"gpu_s":%s,"done":%d,"failed":%d,"exit":%d' "$wall" \
-            "$(case $device in cuda*) echo "$wall" ;; *) echo 0 ;; esac)" \
-            "$(("$(records_of "$job")" - before))" "$(grep -c . <<<"$rest" || true)" "$status"
-        echo '}'
-    } >>"$WORK/ledger/$name-${job// /-}.jsonl"
+    local file=$WORK/ledger/$name-${job// /-}.jsonl now=$EPOCHREALTIME end='' wall gpu
+    if [ "$1" = end ]; then
+        wall=$(awk -v a="$began" -v b="$now" 'BEGIN { printf "%.3f", b - a }')
+        case $device in cuda*) gpu=$wall ;; *) gpu=0 ;; esac
+        printf -v end ',"wall_s":%s,"gpu_s":%s,"done":%d,"failed":%d,"exit":%d' "$wall" "$gpu" "$made" "$missing" "$status"
+    fi
+    [ ! -s "$file" ] || [ -z "$(tail -c 1 -- "$file")" ] || echo >>"$file" # behind half a line
+    printf '{"event":"%s","phase":"%s","job":"%s","at":%s,"host":"%s","device":"%s"%s}\n' \
+        "$1" "$name" "$job" "$now" "$HOSTNAME" "$device" "$end" >>"$file"
 }

@@ -144,4 +144,42 @@ ok 'what is wrong with the scores is said, as compare does' '
     fails 1 report --base gone base.jsonl >out; grep "no variant is called .gone." err; fails 1 page gone.jsonl >out; grep "gone.jsonl: No such file" err
     fails 1 page base.jsonl base.jsonl >out; grep "a duplicate key" err; [ ! -s out ]'
 ok 'wrong usage' 'fails 2 report base.jsonl; fails 2 report --base base; fails 2 page --first many base.jsonl; fails 2 page --resamples 3 base.jsonl'
+# A ledger: two jobs of one run, one of them taken up again and one killed then, its line cut off; a run that trained.
+entry() { # EVENT PHASE JOB AT [WALL GPU DONE FAILED]
+    printf '{"event":"%s","phase":"%s","job":"%s","at":%s%s}\n' "$1" "$2" "$3" "$4" "${5:+,\"wall_s\":$5,\"gpu_s\":$6,\"done\":$7,\"failed\":$8}"
+}
+mkdir ledger
+{
+    entry start generate 'base 42 0' 100; entry end generate 'base 42 0' 110 10 10 5 1
+    entry start generate 'base 42 0' 200; entry end generate 'base 42 0' 205 5 5 1 0
+} >ledger/generate-base-42-0.jsonl
+{
+    entry start generate 'base 42 1' 105; entry end generate 'base 42 1' 115 10 10 6 0
+    entry start generate 'base 42 1' 300; entry start generate 'base 42 1' 400; printf '{"event":"en'
+} >ledger/generate-base-42-1.jsonl
+{ entry start train k1 10; entry end train k1 7210 7200 3600 100 0; } >ledger/train-k1.jsonl
+ok 'what it cost: overlapping work is one time, an attempt that was killed is told, half a line does not count' '
+    page --format text --ledger ledger base.jsonl k1.jsonl >text 2>err
+    grep "ledger: 1 lines" err
+    grep -E "^train +2:00:00 +1\.0 +2 +1 +1 +100 +0 +0\$" text
+    grep -E "^generate +0:00:20 +1\.2 +0\.00694 +0\.00694 +2 +12 +0 +2\$" text
+    grep -E "^total +2:00:00 +1\.0 +2\.01 +1\.01 +3 +112 +0 +2\$" text
+    grep -E "^generate +base +0:00:20" text
+    ready; page --ledger ledger base.jsonl k1.jsonl >page.html 2>err; has "<h2>What it cost</h2>"; has "<td>2:00:00</td>"
+    fails 1 page --ledger nowhere base.jsonl; grep "ledger nowhere: No such" err
+    mkdir empty; page --format text --ledger empty base.jsonl | grep -E "^total +0:00:00"'
+ok 'the same as text and as JSON: results, training, provenance of every video' '
+    for i in 1 2 3 4; do tensor-gen --name latents --shape 2,16,4,8 --key c$i | tensor-gen --add --name prompt_embeds --shape 32,64; done >train.mp
+    train-step -m random:tiny --device cpu --max-steps 4 --warmup 1 --state runs/k1 <train.mp >/dev/null 2>&1
+    page --format text --run runs/k1 base.jsonl k1.jsonl >text
+    compare --base base base.jsonl k1.jsonl >table; grep -vxF -f text table >other || true; [ ! -s other ]
+    plot --table runs/k1 | tail -n 1 >row; grep -xF -f row text; grep "^sample.adapters.0.rank  *-  *16" text
+    page --format json --run runs/k1 --ledger ledger base.jsonl k1.jsonl 2>err | tr -d "\n " >json
+    grep "\"training\":\[{\"run\":\"k1\",\"adapter\":{.*\"parameters\":65536,.*\"steps\":4,\"finished\":true" json; grep "\"phases\":\[{\"phase\":\"train\",\"of\":null,\"wall_s\":7200" json
+    grep "\"provenance\":{\"base\":\[{\"settings\":{.*\"outputs\":6}\],\"k1\":\[{\"settings\":.*\"outputs\":6}\]}}" json
+    fails 1 page --format text --run nowhere base.jsonl; grep "run nowhere" err'
+ok 'videos of a run that were not all made alike show as such' '
+    { head -n 5 base.jsonl; tail -n 1 base.jsonl | sed "s/\"steps\":50/\"steps\":25/"; } >mixed.jsonl
+    page --format text base=mixed.jsonl k1.jsonl >text; grep -E "^sample.steps +50, 25 +50 *\$" text
+    page --format json base=mixed.jsonl | tr -d "\n " | grep "\"outputs\":5},{\"settings\":.*\"steps\":25.*\"outputs\":1}"'
 finish

@@ -1,7 +1,9 @@
 #include "filters/stats/page.h"
 
+#include "filters/stats/budget.h"
 #include "filters/stats/comparison.h"
 #include "filters/stats/settings.h"
+#include "filters/stats/table.h"
 #include "formats/html.h"
 
 static long long whole(const json_t *o, const char *field)
@@ -58,12 +60,41 @@ void page_results(FILE *f, const char *title, const json_t *comparison, const st
     json_decref(tables);
 }
 
+static void put_table(FILE *f, const char *class, const char *caption, json_t *rows_stolen)
+{
+    html_table(f, class, caption, rows_stolen);
+    json_decref(rows_stolen);
+}
+
+void page_training(FILE *f, const json_t *rows)
+{
+    if (!json_array_size(rows)) return;
+    html_element(f, "h2", NULL, "Training");
+    put_table(f, "number",
+              "The adapters. Lower by: the best validation loss, than the first, with its standard error.",
+              table_texts(rows));
+}
+
+void page_budget(FILE *f, const json_t *budget)
+{
+    if (!budget) return;
+    html_element(f, "h2", NULL, "What it cost");
+    put_table(
+        f, "number",
+        "Phases. Wall: time in which anything was at work. Done: records, of train steps. Interrupted attempts "
+        "are not in the times.",
+        budget_phases(budget));
+    put_table(f, "settings", "Their parts.", budget_parts(budget));
+}
+
 void page_settings(FILE *f, const struct scores *s)
 {
     json_t *shared, *differing;
     settings_tables(s, &shared, &differing);
     html_element(f, "h2", NULL, "How the videos were made and graded");
-    html_element(f, "p", "note", "As the inputs tell it; JSON lines by the first of each file.");
+    html_element(
+        f, "p", "note",
+        "As the inputs tell it, of every video: where a run has several values, its videos were not all made alike.");
     if (json_array_size(differing) > 1) html_table(f, "settings", "What differs", differing);
     if (json_array_size(shared) > 1) html_table(f, "settings", "What the runs share", shared);
     json_decref(shared);

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs);
 
@@ -14,7 +15,21 @@ static void flatten_below(json_t *rows, const char *path, const char *name, json
     free(below);
 }
 
-/* Adds what j holds to rows, {path: [text of each run]}, as that of the run. */
+/* One more text of a run; once each, and of many the first few. */
+static void add_text(json_t *texts, const char *text)
+{
+    enum { FEW = 8 };
+    size_t i;
+    json_t *other;
+    json_array_foreach (texts, i, other)
+        if (!strcmp(json_string_value(other), text)) return;
+    if (i < FEW)
+        json_array_append_new(texts, json_string(text));
+    else if (i == FEW)
+        json_array_append_new(texts, json_string("…"));
+}
+
+/* Adds what j holds to rows, {path: [[texts] of each run]}, as that of the run. */
 static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs)
 {
     char number[32];
@@ -33,17 +48,33 @@ static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs
         json_t *row = json_object_get(rows, path);
         if (!row) {
             json_object_set_new(rows, path, row = json_array());
-            for (int k = 0; k < runs; k++) json_array_append_new(row, json_string("-"));
+            for (int k = 0; k < runs; k++) json_array_append_new(row, json_array());
         }
-        json_array_set_new(row, (size_t)run, json_string(text ? text : json_string_value(j)));
+        add_text(json_array_get(row, (size_t)run), text ? text : json_string_value(j));
         free(text);
     }
 }
 
+/* The texts of a run as one. */
+static json_t *joined(const json_t *texts)
+{
+    char *all = NULL;
+    size_t i, size;
+    json_t *text;
+    FILE *f = open_memstream(&all, &size);
+    if (!f) return json_string("?");
+    json_array_foreach (texts, i, text) fprintf(f, "%s%s", i ? ", " : "", json_string_value(text));
+    fclose(f);
+    json_t *one = json_string(json_array_size(texts) ? all : "-");
+    free(all);
+    return one;
+}
+
 void settings_tables(const struct scores *s, json_t **shared, json_t **differing)
 {
-    json_t *rows = json_object(), *published = json_object(), *row;
+    json_t *rows = json_object(), *published = json_object(), *row, *way;
     const char *path;
+    size_t i;
     *shared = json_pack("[[s, s]]", "setting", "value");
     *differing = json_pack("[[s]]", "setting");
     flatten(published, "", s->about, 0, 1);
@@ -52,19 +83,19 @@ void settings_tables(const struct scores *s, json_t **shared, json_t **differing
         json_t *source = json_string(s->variant[run].source); /* NULL: a file name that is not UTF-8 */
         flatten(rows, "scores from", source, run, s->count);
         flatten(rows, "", s->variant[run].about, run, s->count);
+        json_array_foreach (s->variant[run].ways, i, way)
+            flatten(rows, "", json_object_get(way, "settings"), run, s->count);
         json_decref(source);
     }
     json_object_foreach (published, path, row)
-        json_array_append_new(*shared, json_pack("[s, O]", path, json_array_get(row, 0)));
+        json_array_append_new(*shared, json_pack("[s, o]", path, joined(json_array_get(row, 0))));
     json_object_foreach (rows, path, row) {
         bool same = true;
-        for (size_t i = 1; i < json_array_size(row); i++)
+        for (i = 1; i < json_array_size(row); i++)
             same = same && json_equal(json_array_get(row, i), json_array_get(row, 0));
         json_t *line = json_pack("[s]", path);
-        if (same)
-            json_array_append(line, json_array_get(row, 0));
-        else
-            json_array_extend(line, row);
+        for (i = 0; i < (same ? 1 : json_array_size(row)); i++)
+            json_array_append_new(line, joined(json_array_get(row, i)));
         json_array_append_new(same ? *shared : *differing, line);
     }
     json_decref(rows);

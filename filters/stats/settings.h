@@ -7,7 +7,8 @@
 /* What the inputs say (variant.about, scores.about), one row for each value, by its path: sample.steps,
  * sample.adapters.0.rank. shared gets the rows [name, value] of those that all runs have alike, and of what
  * published results say of themselves; differing the rows [name, value of each run], where an absent one is
- * "-". Both are new and start with a heading. */
+ * "-". A run whose videos were not all made alike has several values in one text, with commas between. Both
+ * are new and start with a heading. */
 void settings_tables(const struct scores *s, json_t **shared, json_t **differing);
 
 #endif

@@ -173,12 +173,18 @@ static json_t *cells(const json_t *row)
                                                        json_number_value(json_object_get(row, "gain_se"))));
 }
 
-void table_print(FILE *out, const json_t *rows)
+json_t *table_texts(const json_t *rows)
 {
-    json_t *lines = json_pack("[[s, s, s, s, s, s, s, s]]", "run", "adapter", "parameters", "s/step",
+    json_t *texts = json_pack("[[s, s, s, s, s, s, s, s]]", "run", "adapter", "parameters", "s/step",
                               "stopped", "best val loss", "at step", "lower by");
     for (size_t i = 0; i < json_array_size(rows); i++)
-        json_array_append_new(lines, cells(json_array_get(rows, i)));
-    columns_print(out, lines, 2);
-    json_decref(lines);
+        json_array_append_new(texts, cells(json_array_get(rows, i)));
+    return texts;
+}
+
+void table_print(FILE *out, const json_t *rows)
+{
+    json_t *texts = table_texts(rows);
+    columns_print(out, texts, 2);
+    json_decref(texts);
 }

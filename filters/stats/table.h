@@ -13,7 +13,8 @@
  * triples. A new object; NULL with the reason in err. */
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen);
 
-/* A list of rows as aligned columns under a heading. */
+/* A list of rows for people, as lists of texts under a heading, new; and as aligned columns. */
+json_t *table_texts(const json_t *rows);
 void table_print(FILE *out, const json_t *rows);
 
 #endif
