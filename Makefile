@@ -5,6 +5,7 @@
 # make demo                   clips in, a fine-tuned model's video out, on this machine's CPU
 # make demo-adapters          six forms of adapter trained side by side, a table and their curves
 # make test                   all the tests; make test T=frame runs those whose name starts so
+# make test-deps              also what only the tests of several hosts need: an SSH and a Slurm server (without it they are skipped)
 # make soak                   what takes long: hundreds of kills, millions of fuzzed inputs
 # make bench                  speed on this machine, as ratios against other programs
 # make man                    a manual page for each program, out of its --help
@@ -23,6 +24,8 @@ PIPELINES := precompute train generate grade-all reproduce
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev zlib1g-dev
 TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck groff-base man-db 'chromium?'
+
+HOST_PACKAGES  := openssh-server openssh-client slurmctld slurmd slurm-client munge
 
 PREFIX  ?= /usr/local
 comma   := ,
@@ -92,6 +95,9 @@ $(BUILD)/%.cc.o: %.cc
 deps:
 	@sh .ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
 
+test-deps:
+	@sh .ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES) $(HOST_PACKAGES)
+
 demo: deps
 	@$(MAKE) --no-print-directory all
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
@@ -154,6 +160,6 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all cuda man deps demo demo-adapters test check soak bench bench-gpu install format clean
+.PHONY: all cuda man deps test-deps demo demo-adapters test check soak bench bench-gpu install format clean
 .PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o $(BUILD)/%.cu.o
 .DELETE_ON_ERROR:

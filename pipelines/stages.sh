@@ -221,7 +221,7 @@ job_of() { job $1; }
 
 by_parallel() {
     local hosts=() workers=${JOBS:-$(gpus | grep -c . || true)}
-    [ -z "$HOSTS" ] || hosts=(--sshlogin "$HOSTS" --workdir "$PWD" --filter-hosts --retries 3)
+    [ -z "$HOSTS" ] || hosts=(--sshlogin "$HOSTS" --workdir "$PWD" --retries 3)
     parallel --will-cite -q --jobs "$((workers ? workers : 1))" --delay "$DELAY" --joblog "+$WORK/log/$name.joblog" --line-buffer \
         "${hosts[@]}" "$0" --config "$settings" --job '{}' --slot '{%}' <"$WORK/log/$name.jobs"
 }

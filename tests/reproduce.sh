@@ -80,6 +80,22 @@ ok '--dry-run tells the pipelines, and they give the same videos' '
     little generate --dry-run base >told 2>err
     bash -e ./told
     diff -r work/videos/base/42 ../one/work/videos/base/42'
+ok 'each worker has a GPU of its own, and no two have one' '
+    need_all
+    mkdir -p fake run; printf "#!/bin/sh\nprintf \"0\\n1\\n\"\n" >fake/nvidia-smi; chmod +x fake/nvidia-smi
+    mkdir gpus; cp prompts.csv little.conf gpus; cd gpus
+    unset CUDA_VISIBLE_DEVICES
+    PATH=$work/fake:$PATH; export XDG_RUNTIME_DIR=$work/run
+    little train --dry-run >told 2>err
+    grep -o "train-step .* --device [^ ]*" told | sed "s/.* //" | tr "\n" " " | grep -x "cuda:0 cuda:1 "
+    CUDA_VISIBLE_DEVICES=5 little train --dry-run 2>err | grep -c -e "--device cuda:0" | grep -x 2
+    little train --dry-run DEVICE=cpu 2>err | grep -c -e "--device cpu" | grep -x 2
+    printf "#!/bin/sh\necho \"\$@\" >>$work/told; sleep 1\n" >../fake/train-step; chmod +x ../fake/train-step
+    little precompute DEVICE=cpu 2>err
+    flock "$work/run/sluice-$(id -u)-gpu-0.lock" sleep 3 &
+    sleep 0.2
+    little train -j 1 >out 2>err || true
+    grep -o "cuda:[01]" ../told | head -n 1 | grep -x cuda:1'
 ok 'paths with spaces, quotes, unicode and a leading dash' '
     need_all
     odd="-it'"'"'s “odd” \$HOME \"dir\""

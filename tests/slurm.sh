@@ -1,0 +1,79 @@
+#!/bin/sh
+# pipelines/ as arrays of a real Slurm: a controller and two nodes of the test's own, on this machine.
+# shellcheck disable=SC1091,SC2016,SC2154 # ok evaluates its text
+. "${0%/*}/lib.sh"
+# shellcheck source=tests/pipelines
+. "$tests/pipelines"
+PATH=$PATH:/usr/sbin
+need_slurm() { need_parallel; need sbatch; need slurmctld; need slurmd; need munged; [ -e up ] || { echo "no Slurm can be started here"; exit 77; }; }
+
+SLURM_CONF=$work/slurm.conf
+export SLURM_CONF
+start_slurm() {
+    for program in munged slurmctld slurmd sbatch; do command -v $program >/dev/null || return 1; done
+    [ "$(id -u)" = 0 ] || return 1 # for slurmd
+    host=$(hostname -s) port=$((20000 + $$ % 20000))
+    mkdir state
+    head -c 1024 /dev/urandom >munge.key
+    chmod 600 munge.key
+    cat >slurm.conf <<E2
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=$(id -un)
+SlurmctldPort=$port
+AuthType=auth/munge
+AuthInfo=socket=$work/munge.socket
+CredType=cred/munge
+StateSaveLocation=$work/state
+SlurmdSpoolDir=$work/spool-%n
+SlurmctldPidFile=$work/slurmctld.pid
+SlurmdPidFile=$work/%n.pid
+SlurmctldLogFile=$work/slurmctld.log
+SlurmdLogFile=$work/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=sched_min_interval=200000
+ReturnToService=2
+NodeName=node1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=1 RealMemory=100
+NodeName=node2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=1 RealMemory=100
+PartitionName=all Nodes=node1,node2 Default=YES State=UP
+E2
+    munged --force --key-file="$work/munge.key" --socket="$work/munge.socket" --pid-file="$work/munged.pid" \
+        --log-file="$work/munged.log" --seed-file="$work/munge.seed" || return 1
+    slurmctld -i && slurmd -N node1 && slurmd -N node2 || return 1
+    for wait in 1 2 3 4 5 6 7 8 9; do
+        if [ "$(sinfo -h -o '%T %D')" = "idle 2" ]; then touch up; return; fi
+        sleep "0.$wait"
+    done
+    return 1
+}
+stop_slurm() {
+    if [ -e up ]; then scancel -u "$(id -un)"; fi
+    for pid in node1 node2 slurmctld munged; do [ ! -s "$pid.pid" ] || kill "$(cat "$pid.pid")"; done
+} 2>/dev/null
+start_slurm >start.log 2>&1
+trap 'cd "$work"; stop_slurm; sleep 0.3; rm -rf "$work"' EXIT
+
+ok 'adapters and videos by arrays: the same bytes as without' '
+    need_slurm
+    mkdir here there; cp prompts.csv little.conf here; cp prompts.csv little.conf there
+    cd here; little precompute 2>err; cp -r work ../there; little train 2>err; little generate 2>err
+    cd ../there; little train --slurm "--ntasks=1" 2>err || { cat err; exit 1; }
+    little generate --slurm "--ntasks=1" 2>err || { cat err; exit 1; }
+    same_results work ../here/work
+    ls work/log/generate.*.slurm | wc -l | grep -x 6; ls work/log/train.*.slurm | wc -l | grep -x 2
+    little generate --slurm "--ntasks=1" 2>err; grep "0 of 6 jobs" err'
+ok 'a task that is killed loses nothing: what it left is named, and done by the next run' '
+    need_slurm
+    cd there; rm -r work/videos
+    little generate --slurm "--ntasks=1" STEPS=1000 base 2>err &
+    until squeue -h -t R -o %A | grep -q .; do kill -0 $! || { cat err; exit 1; }; sleep 0.02; done
+    scancel --full --signal=KILL "$(squeue -h -t R -o %A | head -n 1)"
+    if wait $!; then cat err; exit 1; fi
+    grep "generate: base 42 .: not done:" err
+    rm -r work/videos
+    little generate 2>err; diff -r -x "*.[0-9].jsonl" work/videos ../here/work/videos'
+finish
