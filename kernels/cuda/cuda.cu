@@ -29,11 +29,11 @@ static void cuda_close(struct kern *k)
     struct cuda *c = cuda_of(k);
     if (!c) return;
     if (c->stream) cudaStreamSynchronize(c->stream);
-    if (cuda_products_close) cuda_products_close(c);
-    if (cuda_convolutions_close) cuda_convolutions_close(c);
-    if (cuda_attentions_close) cuda_attentions_close(c);
-    if (cuda_spectra_close) cuda_spectra_close(c);
-    if (cuda_cudnn_close) cuda_cudnn_close(c);
+    cuda_products_close(c);
+    cuda_convolutions_close(c);
+    cuda_attentions_close(c);
+    cuda_spectra_close(c);
+    cuda_cudnn_close(c);
     if (c->blas) cublasLtDestroy(c->blas);
     cudaFree(c->workspace);
     cudaFreeHost(c->staging);

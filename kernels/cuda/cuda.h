@@ -18,7 +18,7 @@ extern "C" {
 #include "kernels/backend.h"
 }
 
-#define OP(name) extern "C" __typeof__(name) cuda_##name __attribute__((weak));
+#define OP(name) extern "C" __typeof__(name) cuda_##name;
 KERNEL_OPS(OP)
 #undef OP
 
@@ -73,11 +73,11 @@ static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
 }
 
 /* Freed with the device; these belong to the files that make them. */
-void cuda_products_close(struct cuda *c) __attribute__((weak));
-void cuda_cudnn_close(struct cuda *c) __attribute__((weak)); /* after the plans made with it */
-void cuda_convolutions_close(struct cuda *c) __attribute__((weak));
-void cuda_spectra_close(struct cuda *c) __attribute__((weak));
-void cuda_attentions_close(struct cuda *c) __attribute__((weak));
+void cuda_products_close(struct cuda *c);
+void cuda_cudnn_close(struct cuda *c); /* after the plans made with it */
+void cuda_convolutions_close(struct cuda *c);
+void cuda_spectra_close(struct cuda *c);
+void cuda_attentions_close(struct cuda *c);
 
 /* ---- values ----------------------------------------------------------------------------------------- */
 
