@@ -111,13 +111,15 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
     struct tensor dq = result(X, 2, rows, heads * d), dk = result(X, 2, rows, heads * d);
     struct tensor dv = result(X, 2, rows, heads * d);
     RUN(what, attention_backward(k, &dq, &dk, &dv, &dout, &o, &lse, &q, &kk, &v, heads, (float)s.scale));
+    /* δ comes from o as it was rounded; where a softmax has nearly decided, little else is left of dS. */
+    const int few = loud > 1 ? 16 : 4;
     gradient_near(&dv, attention, &s, in, 2, slope, n, GRADIENT * loud + roundings(4), "dv");
     if (rows == 1) { /* one weight, always 1: no gradient, but for rounding */
         near(&dq, wide_array(n), TOLERANCE + roundings(4), "dq of one row is 0");
         return;
     }
-    gradient_near(&dq, attention, &s, in, 0, slope, n, GRADIENT * loud + roundings(4), "dq");
-    gradient_near(&dk, attention, &s, in, 1, slope, n, GRADIENT * loud + roundings(4), "dk");
+    gradient_near(&dq, attention, &s, in, 0, slope, n, GRADIENT * loud + roundings(few), "dq");
+    gradient_near(&dk, attention, &s, in, 1, slope, n, GRADIENT * loud + roundings(few), "dk");
 }
 
 /* Many rows, so that tiles are worked on side by side and their sums add up: against the sums written out. */
