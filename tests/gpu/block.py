@@ -4,7 +4,8 @@
 
 FOLDER/block becomes a model folder (BF16 weights), adapter.safetensors (rank 16, nothing zero) and cases: what the model answers to
 latents of 49 frames of 720x480, the flow loss of the same clip and every gradient of the adapter, each in F32 from the same weights and
-as BF16 computes it here, so that BF16's own error is known. There is no TF32 in the products.
+as BF16 computes it here, so that BF16's own error is known. There is no TF32, neither in products nor, where it is PyTorch's default,
+in convolutions.
 """
 
 import os
@@ -35,6 +36,7 @@ def randomise(model):
 
 
 def main():
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(7)
     with torch.device(DEVICE):
         model = CogVideoXTransformer3DModel(
