@@ -45,6 +45,7 @@ for run in base tuned; do
 done
 compare --base base scores/base.jsonl scores/tuned.jsonl
 compare --base base --format json scores/base.jsonl scores/tuned.jsonl | plot --kind bars -o scores.png
+report --base base --title 'A demonstration: random weights, scores that mean nothing' -o report.html scores/base.jsonl scores/tuned.jsonl
 
 cat <<EOF
 
@@ -53,5 +54,6 @@ videos with the adapter      $out/tuned/
 contact sheets               $out/base.png  $out/tuned.png
 loss curve                   $out/loss.png
 scores of a random grader    $out/scores.png  $out/scores/
+all of it as one page        $out/report.html
 the adapter, for diffusers   $out/run/best.safetensors
 EOF

@@ -50,7 +50,7 @@ ok "the experiment runs as written, from clips and prompts to the report" '
     [ "$(find experiment-tiny/videos -name "*.mp4" | wc -l)" = 84 ]
     [ "$(cat experiment-tiny/scores/*.jsonl | wc -l)" = 84 ]
     grep "gdn_cssm_r16_k5_rope" experiment-tiny/report.html'
-ok "make demo: videos, contact sheets, scores and a loss that falls" '
+ok "make demo: videos, contact sheets, scores, a report and a loss that falls" '
     "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
     falls demo/run/metrics.jsonl
     for video in demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
@@ -60,6 +60,10 @@ ok "make demo: videos, contact sheets, scores and a loss that falls" '
         [ "$(wc -l <demo/scores/$run.sa.csv)" = 5 ]
     done
     grep "^tuned  *[0-9.]* " said
+    grep "demo/report.html\$" said
+    grep "random weights" demo/report.html
+    [ "$(grep -c "src=\"data:image/png" demo/report.html)" = 8 ]
+    [ "$(grep -c "src=\"data:image/svg" demo/report.html)" = 2 ]
     cmp demo/base/red-ball.mp4 demo/tuned/red-ball.mp4 && exit 1
     true'
 finish
