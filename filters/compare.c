@@ -55,7 +55,8 @@ int main(int argc, char **argv)
     if (filter.argc && results) {
         struct atomic_file file;
         json_t *published = results_make(&pairing, err, sizeof err);
-        if (!published || !atomic_open(&file, results, err, sizeof err)) die("%s: %s", results, err);
+        if (!published) die("%s: %s", results, err);
+        if (!atomic_open(&file, results, err, sizeof err)) die("%s", err);
         json_dumpf(published, file.f,
                    JSON_INDENT(1) | JSON_REAL_PRECISION(15)); /* what cannot be written sticks to the file */
         if (!atomic_commit(&file, err, sizeof err)) die("%s", err);

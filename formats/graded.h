@@ -14,8 +14,8 @@
 
 /* The lines of the file at path by their keys, a new object; none when there is no such file. Each must have
  * been made as `how` says and have a score for each of the tasks (ending with a NULL). What stands behind the
- * last line end is a line that was not finished: *whole is how many bytes come before it, *half how many it
- * has. NULL with the reason, which starts with the path, in err. */
+ * last line end, if it begins as one, is a line that was not finished: *whole is how many bytes come before
+ * it, *half how many it has. NULL with the reason, which starts with the path, in err. */
 json_t *graded_read(const char *path, const json_t *how, const char *const *tasks, int64_t *whole,
                     int64_t *half, char *err, size_t errlen);
 

@@ -189,6 +189,7 @@ ok 'wrong usage' '
 ok 'a full disk, no half-written results' '
     fails 1 figures scores.csv >/dev/full; grep "No space" err
     echo old >old.json; (trap "" XFSZ; ulimit -f 1; fails 1 figures --results old.json scores.csv >out); [ "$(cat old.json)" = old ]
-    fails 1 figures --results nowhere/r.json scores.csv; grep "nowhere" err; fails 1 figures --results /dev/full scores.csv
+    fails 1 figures --results nowhere/r.json scores.csv; grep "nowhere" err; fails 1 figures --results /dev/full scores.csv >out
+    grep "^compare: /dev/full: is there and is not a regular file" err
     for left in .tmp-*; do [ ! -e "$left" ]; done'
 finish

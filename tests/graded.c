@@ -156,6 +156,7 @@ static void check_lines(void)
         {"[1]\n", "no line of grade's", "a list"},
         {"\n", "line 1: ", "an empty line"},
         {"key,sa\n", "line 1: ", "a CSV"},
+        {"key,sa", "line 1: ", "a CSV without a line end, which is no line of grade's cut off"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         ok(refused(bad[i].because, read_text(bad[i].text) >= 0), "refused: %s", bad[i].what);
