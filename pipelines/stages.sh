@@ -105,7 +105,7 @@ finished() {
 start() {
     local worker='' value
     config=paper
-    given=() operands=() chosen=() first=1 slot=1 dry=
+    given=() operands=() chosen=() first=1 slot=1 dry=''
     while [ $# -gt 0 ]; do
         case $1 in
         --help) printf '%s\n' "${help/COMMON/"$common_help"}"; exit ;;
@@ -139,7 +139,7 @@ start() {
     settings=$WORK/settings.conf
     if [ -n "$worker" ]; then work "$worker"; fi
     choose_runs
-    [ -n "$dry" ] || write_settings
+    case $dry$name in --dry-run* | plan | probe) ;; *) write_settings ;; esac # those two begin nothing
     failed=0
 }
 
@@ -167,6 +167,33 @@ run_to() {
     [ -n "$dry" ] || mkdir -p -- "${file%/*}"
     run "$@" '>' "$file.new" '&&' mv "$file.new" "$file"
 }
+
+# The commands that make lists, of a part of the clips and of the prompts.
+clips_command() {
+    command=(curate --videos "$VIDEOS" --split "$1" --fraction "$VAL_FRACTION" --split-seed "$SPLIT_SEED")
+    [ "$FILTER" != no ] || command+=(--no-filter)
+    [ -z "$ZIPS" ] || command+=(--zips "$ZIPS")
+    command+=("$CLIPS")
+}
+prompts_command() {
+    command=(prompts)
+    [ -z "$PROMPT_MODEL" ] || command+=(--model-name "$PROMPT_MODEL")
+    [ -z "$UPSAMPLED" ] || command+=(--upsampled "$UPSAMPLED")
+    command+=("$PROMPTS")
+    case $PROMPTS in *.jsonl) command=(cat "$PROMPTS") ;; esac
+}
+# The list of train, val or prompts, as it is there or as it will be. What lies in archives is not unpacked for that.
+foresee() {
+    if [ -e "$(list "$1")" ]; then
+        cat "$(list "$1")"
+    else
+        case $1 in prompts) prompts_command ;; *) [ -z "$ZIPS" ] || VIDEOS='' ZIPS=''; clips_command "$1" ;; esac
+        "${command[@]}" 2>/dev/null
+    fi
+}
+
+# What probe's measurements hold for.
+probed_for() { echo "$MODEL $GRADER $({ nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || true; } | sort -u | tr "\n" " ")$FRAMES $SIZE $STEPS $SCHEDULER $LOOK $ANSWER"; }
 
 # A list, and its parts for jobs: line i is in part i mod SHARDS, so that the parts are the same every time.
 list() { echo "$WORK/lists/$1.jsonl"; }

@@ -1,0 +1,56 @@
+#!/bin/sh
+# pipelines/plan and probe: what will be needed is what was, what cannot be done is refused, and nothing is made.
+# shellcheck disable=SC1091,SC2016,SC2154 # ok evaluates its text
+. "${0%/*}/lib.sh"
+# shellcheck source=tests/pipelines
+. "$tests/pipelines"
+need_plan() { need_parallel; need gnuplot; }
+number() { awk -v stage="$1" -v column="$2" '$1 == stage { print $column }' table; } # of a row of the table
+near() { awk -v a="$1" -v b="$2" 'BEGIN { print a, b; exit !(a > 0.8 * b && a < 1.25 * b) }'; }
+
+ok 'what each stage will need: the published sizes' '
+    need_plan
+    little plan MODEL=random:cogvideox-5b GRADER=random:owl-7b FRAMES=49 SIZE=720x480 STEPS=50 MAX_STEPS=5000 -j 1 >table 2>err || true
+    cat table; [ "$(number precompute 2)" = 8 ]; [ "$(number generate 2)" = 6 ]; [ "$(number train 2)" = 2 ]
+    near "$(number precompute 4)" 0.0327888; near "$(number precompute 6)" 19.9 # 8 records of 4,097,792 bytes and a name
+    train-step --dry-run -m random:cogvideox-5b --adapter gdn_cssm:k=5 --device cpu | grep -o "[0-9.]* GB" | sed "1,2p;\$p;d" | awk "{ n += \$1 } END { print n }" >want
+    near "$(number train 8)" "$(cat want)"
+    [ "$(number generate 6)" = 42.2 ]; [ "$(number grade-all 6)" = 28.6 ]
+    [ "$(number generate 7)" = 0.225 ]; [ "$(number train 9)" = 14.6 ]
+    grep "cannot be done: train takes" err; grep "cannot be done: generate takes" err'
+ok 'nothing is made, and what can be done ends with 0' '
+    need_plan
+    little plan >table; [ ! -e work ]
+    little plan standard_r16 >table; [ "$(number generate 2)" = 2 ]; [ "$(number train 2)" = 1 ]'
+ok 'a probe: plans by what it measured, for these settings only' '
+    need_plan
+    little probe >measured 2>err || { cat err; exit 1; }
+    [ "$(ls work)" = measured.conf ]; cmp measured work/measured.conf
+    grep "^COST_CLIP=[0-9.]*[1-9]" measured; grep "^COST_VIDEO=[0-9.]*[1-9]" measured; grep "^COST_SCORE=[0-9.]*[1-9]" measured
+    grep "^COST_STEP=. standard [0-9.]* transformer [0-9.]* gdn_cssm [0-9.]*.\$" measured
+    little plan >table; grep "^hours by: work/measured.conf" table
+    little plan STEPS=4 >table; grep "^hours by: the settings" table
+    little probe --dry-run | grep -c "^t5-encode .* | sample .* | vae-decode .* | encode-mp4" | grep -x 2'
+ok 'it needs on disk what it said' '
+    need_plan
+    little reproduce >said 2>err || { cat err; exit 1; }
+    little plan >table
+    made() { find "$@" -type f -printf "%s\n" | awk "{ n += \$1 } END { print n / 1e9 }"; }
+    near "$(number train 7)" "$(made work/runs -name "*.safetensors")"
+    near "$(number generate 4)" "$(made work/videos -name "*.mp4")"
+    near "$(number precompute 4)" "$(made work/train work/val -name "*.mp")"'
+ok 'what cannot be done is refused, and told' '
+    need_plan
+    refused() { why=$1; shift; fails 1 little plan "$@" >table; grep "^plan: cannot be done: .*$why" err || { cat err; return 1; }; }
+    refused "STEPS=7 does not divide" STEPS=7
+    refused "FRAMES=6" FRAMES=6
+    refused "SIZE=60x32" SIZE=60x32
+    refused "nowhere: no such model" MODEL=nowhere
+    refused "nowhere: no such model" GRADER=nowhere
+    refused "no clips for val" VAL_FRACTION=0 WORK=other
+    refused "no clips for train" CLIPS=nowhere.csv WORK=other
+    refused "no prompts" PROMPTS=nowhere.csv WORK=other
+    refused "odd: .*nonsense" RUNS="odd nonsense"
+    refused "GB of disk are needed" SIZE=1600x1600 FRAMES=49 SEEDS="$(seq -s " " 1 1000)" WORK=other
+    fails 1 little reproduce STEPS=7 WORK=other >out; grep "STEPS=7" err; [ ! -e other/train ]'
+finish
