@@ -132,7 +132,7 @@ static bool start_parser(struct csv_state *s)
 {
     if (csv_init(&s->parser, CSV_STRICT | CSV_STRICT_FINI)) return false;
     csv_set_space_func(&s->parser, no_space); /* libcsv would trim */
-    csv_set_blk_size(&s->parser, 4096);
+    csv_set_blk_size(&s->parser, BLOCK);      /* by which a field's room grows */
     return true;
 }
 
