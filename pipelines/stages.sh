@@ -58,6 +58,7 @@ read_settings() {
         [[ ${!setting} =~ ^[1-9][0-9]*$ ]] || wrong "$setting is a number, not \`${!setting}\`"
     done
     [[ $JOBS =~ ^([1-9][0-9]*)?$ ]] || wrong "-j (JOBS) is a number, not \`$JOBS\`"
+    [[ $SEEDS =~ ^[0-9]+(\ +[0-9]+)*$ ]] || wrong "SEEDS are numbers, not \`$SEEDS\`"
     [ -n "$WORK" ] || wrong 'WORK is a folder'
 }
 
@@ -160,6 +161,12 @@ run() {
     if [ -n "$dry" ]; then echo "$line"; else eval "$line"; fi
 }
 
+# list_by NAME: the list that `command` makes, unless it is there, and its parts.
+list_by() {
+    if [ -e "$(list "$1")" ]; then say "$(list "$1") is there"; else run_to "$(list "$1")" "${command[@]}"; fi
+    split_list "$1"
+}
+
 # run_to FILE WORDS: the same into a file that is whole or not there.
 run_to() {
     local file=$1
@@ -237,8 +244,10 @@ fan_out() {
     printf '%s\n' "${todo[@]}" | put "$WORK/log/$name.jobs"
     if [ -n "$SLURM" ]; then by_slurm ${#todo[@]}; else by_parallel; fi || true
     for line in "${todo[@]}"; do
-        rest=$(left_of "$line" | tr '\n' ' ')
-        [ -z "$rest" ] || { say "$line: not done: $rest"; failed=1; }
+        rest=$(left_of "$line")
+        [ -n "$rest" ] || continue
+        say "$line: not done: $(awk 'NR <= 10 { printf "%s ", $0 } END { if (NR > 10) print "and " NR - 10 " more" }' <<<"$rest")"
+        failed=1
     done
 }
 # shellcheck disable=SC2086 # a job is words

@@ -105,6 +105,15 @@ ok 'paths with spaces, quotes, unicode and a leading dash' '
     reproduce "$@" standard_r16 >table 2>err || { cat err; exit 1; }
     [ "$(videos "./-w é '"'"'/videos")" = 4 ]
     reproduce "$@" standard_r16 >again 2>err; grep -c " 0 of " err | grep -x 4; cmp table again'
+ok 'a clip that fails stops it, or with KEEP_GOING is left out, and counts' '
+    need_all
+    mkdir without; cp prompts.csv little.conf without; cd without
+    cp -r "$top/examples/clips" clips; echo nonsense >clips/hit.mp4
+    set -- CLIPS=clips/clips.csv VIDEOS=clips standard_r16
+    fails 1 little reproduce "$@" >table; grep "not done: hit.mp4" err; [ ! -e work/runs ]
+    fails 1 little reproduce "$@" KEEP_GOING=yes >table; grep "precompute: 1 of 4 jobs" err; grep "not done: hit.mp4" err; [ -s work/report.html ]
+    grep "^2 prompts" table
+    cp "$top/examples/clips/hit.mp4" clips; fails 1 little reproduce "$@" >table; grep "now  *RECORDS=" err'
 ok 'what was made with other settings is not gone on with; wrong usage' '
     need_all
     cd one
