@@ -111,7 +111,9 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
     struct tensor dq = result(X, 2, rows, heads * d), dk = result(X, 2, rows, heads * d);
     struct tensor dv = result(X, 2, rows, heads * d);
     RUN(what, attention_backward(k, &dq, &dk, &dv, &dout, &o, &lse, &q, &kk, &v, heads, (float)s.scale));
-    /* δ comes from o as it was rounded; where a softmax has nearly decided, little else is left of dS. */
+    /* δ comes from o as it was rounded; where a softmax has nearly decided, little else is left of dS. In
+     * double, over forty draws of the loud case, rounding o alone moves dq by up to 0.043 and dk by up to
+     * 0.080 of their largest value. */
     const int few = loud > 1 ? 16 : 4;
     gradient_near(&dv, attention, &s, in, 2, slope, n, GRADIENT * loud + roundings(4), "dv");
     if (rows == 1) { /* one weight, always 1: no gradient, but for rounding */
