@@ -300,10 +300,12 @@ choose_device() {
 
 # A worker's part: one job, alone at it and on its device, with a log of its own and two lines in the ledger.
 work() {
-    local job=$1 log=$WORK/log/$name/${1// /-} lock rest began before lines=0 status made missing
+    local job=$1 log=$WORK/log/$name/${1// /-} lock shared rest began before lines=0 status made missing
     mkdir -p "$WORK/log/$name" "$WORK/ledger"
     exec {lock}>>"$log.lock"
     flock -n "$lock" || { say "$job: another worker is at it: waiting"; flock "$lock"; }
+    exec {shared}>>"$WORK/log/$name.lock"
+    flock -s "$shared" # for sweep
     choose_device
     rest=$(left_of "$job" 2>/dev/null) began=$EPOCHREALTIME
     before=$(records_of "$job")
@@ -321,6 +323,9 @@ work() {
     [ -z "$rest" ] || exit 1
     exit "$status"
 }
+
+# sweep FOLDER..: what writers that were killed left half done, unless some are at work.
+sweep() { [ -n "$dry" ] || flock -n "$WORK/log/$name.lock" find "$@" -name '.tmp-*' -delete || true; }
 
 # What rises by one with each record that is made; only differences count.
 records() { echo "-$(grep -c . <<<"$rest" || true)"; }

@@ -42,6 +42,7 @@ ok 'a video that is damaged is made again, and graded again only if it is anothe
     need_all
     cp -r one damaged; cd damaged
     printf x | dd of=work/videos/standard_r16/42/0.mp4 bs=1 seek=900 conv=notrunc 2>/dev/null
+    touch work/videos/base/42/.tmp-1-2 work/.tmp-1-2
     truncate -s -30 work/videos/gdn_cssm_r16_k5/42.1.jsonl
     truncate -s -30 work/scores/base/42.1.jsonl
     reproduce --config little.conf >table 2>err
