@@ -299,7 +299,7 @@ static enum frame_got damaged(struct frame_reader *r, struct frame *f, const cha
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     f->count = 0;
-    if (r->records >= 0) snprintf(record, sizeof record, " record %lld,", (long long)r->records);
+    if (r->records >= 0 && r->state != START) snprintf(record, sizeof record, " record %lld,", (long long)r->records);
     if (r->state == JSONL)
         frame_error(f, "%.90s: line %lld: %s", r->name, (long long)r->line, what);
     else
@@ -353,6 +353,30 @@ static bool need(struct frame_reader *r, struct frame *f, void *dst, size_t n, c
     else
         damaged(r, f, "truncated within %s", what);
     return false;
+}
+
+/* Neither frames nor JSON lines: text is told by its first words, in whatever pieces it comes. */
+static enum frame_got no_stream(struct frame_reader *r, struct frame *f)
+{
+    char start[40];
+    size_t n = 0;
+    uint8_t first = r->buffer[r->head], c = 0;
+    const char *mark = "";
+    for (; n < sizeof start - 1 && fill(r) > 0; r->head++) {
+        c = r->buffer[r->head];
+        if (n == 0 && memchr("\xef\xbb\xbf", c, 3))
+            mark = "a byte order mark and ";
+        else if (c == '\t' || (c >= ' ' && c < 127))
+            start[n++] = (char)c;
+        else
+            break;
+    }
+    start[n] = 0;
+    bool text = n && (c >= ' ' || memchr("\t\r\n", c, 3)) && c != 127;
+    if (!text) return damaged(r, f, "not a frame header (first byte 0x%02x)", first);
+    const char *kind = *start == '[' ? "a JSON list" : *start != '{' && strchr(start, ',') ? "a CSV" : "text";
+    return damaged(r, f, "looks like %s, not like frames or JSON lines, {\"key\": ..}: it starts with %s`%s`",
+                   kind, mark, start);
 }
 
 /* One header: its map, or NULL with f->error. */
@@ -529,24 +553,27 @@ static ssize_t next_line(struct frame_reader *r, struct frame *f)
     }
 }
 
+/* What is wrong with a line's name, which is its key, or its path when it has none; NULL when it is good. */
+static const char *name_line(const json_t *line, const char **name)
+{
+    const json_t *key = json_object_get(line, "key"), *called = key ? key : json_object_get(line, "path");
+    if (!json_is_object(line)) return "not a JSON object";
+    if (!called) return "neither `key` nor `path`";
+    if (!json_is_string(called)) return key ? "`key` is not text" : "`path` is not text";
+    if (!json_string_length(called)) return key ? "`key` is empty" : "`path` is empty";
+    *name = json_string_value(called);
+    return NULL;
+}
+
 static enum frame_got read_line(struct frame_reader *r, struct frame *f)
 {
     ssize_t n = next_line(r, f);
     if (n <= 0) return n ? FRAME_DAMAGED : FRAME_END;
     json_error_t e;
-    json_t *line = json_loadb(r->text, (size_t)n, JSON_REJECT_DUPLICATES, &e),
-           *key = json_object_get(line, "key");
-    const char *why = NULL;
-    if (!line)
-        why = *e.text ? e.text : "out of memory";
-    else if (!json_is_object(line))
-        why = "not a JSON object";
-    else if (key && !json_string_length(key))
-        why = "`key` is not text";
-    else if (!key && !json_string_length(key = json_object_get(line, "path")))
-        why = "neither `key` nor `path`";
+    json_t *line = json_loadb(r->text, (size_t)n, JSON_REJECT_DUPLICATES, &e);
+    const char *name = NULL, *why = line ? name_line(line, &name) : *e.text ? e.text : "out of memory";
     if (!why) {
-        frame_new(f, json_string_value(key));
+        frame_new(f, name);
         if (json_object_update(frame_meta(f), line)) why = "out of memory";
         json_object_del(frame_meta(f), "key");
     }
@@ -597,7 +624,11 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
         int more = fill(r);
         if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
         if (more == 0) return damaged(r, f, "empty input: not even the frames of an empty stream");
-        if (memchr("{ \t\r\n", r->buffer[r->head], 5)) r->state = JSONL;
+        uint8_t first = r->buffer[r->head];
+        if (memchr("{ \t\r\n", first, 5))
+            r->state = JSONL;
+        else if (first < 0x80 || first == 0xef)
+            return no_stream(r, f);
     }
     if (r->state == JSONL) return read_line(r, f);
     for (;;) {

@@ -20,6 +20,25 @@ ok 'a key of a million bytes leaves room for the reason' '
     fails 1 $add <long >out
     grep "^tensor-gen: kkkk.*k: its header would pass 1 MiB$" err
     show out | grep "^0  *next$"'
+ok 'input of another kind is told by what it looks like, in whatever pieces it comes' '
+    printf "video,caption\na.mp4,one\n" >table.csv
+    fails 1 $add <table.csv >out
+    grep -F "stdin: byte 0: looks like a CSV, not like frames or JSON lines, {\"key\": ..}: it starts with \`video,caption\`" err
+    mv err whole
+    dd bs=1 if=table.csv 2>/dev/null | fails 1 $add >out
+    diff whole err'
+ok 'a line that has no good name says why' '
+    printf "%s\n" "{\"key\":\"\"}" "{\"key\":3}" "{\"path\":\"\"}" "{\"path\":[]}" "{\"x\":1}" "{\"key\":\"a\"}" >named
+    fails 1 $add <named >out
+    cat >expected <<END
+tensor-gen: stdin: line 1: \`key\` is empty
+tensor-gen: stdin: line 2: \`key\` is not text
+tensor-gen: stdin: line 3: \`path\` is empty
+tensor-gen: stdin: line 4: \`path\` is not text
+tensor-gen: stdin: line 5: neither \`key\` nor \`path\`
+tensor-gen: 5 failed, 1 done
+END
+    diff expected err'
 ok '--log-json: an object a line, the whole key, and what is not UTF-8 without what makes it so' '
     need python3
     fails 1 $add --log-json <deep >out

@@ -183,7 +183,7 @@ static void test_begins(void)
 static void test_markers(void)
 {
     static const struct lie markers[] = {
-        {"plain text", "68 65 6c 6c 6f", "not a frame header (first byte 0x68)"},
+        {"a fixed number", "68 00 6c", "not a frame header (first byte 0x68)"},
         {"a bare map", "81 a4 6b 69 6e 64 c0", "not a frame header"},
         {"an extension of another type", "c7 05 54 00 00 00 00 80", "extension type 84 of 5 bytes"},
         {"a negative type", "c7 05 ff 00 00 00 00 80", "extension type -1"},
@@ -198,6 +198,32 @@ static void test_markers(void)
         wire_hex(&w, markers[i].header);
         ok(told(&w, i == 8 ? (int64_t)w.n : 0, markers[i].why), "%s", markers[i].what);
         wire_begin(&w);
+        wire_free(&w);
+    }
+}
+
+/* Text where a stream should begin. */
+static void test_text(void)
+{
+    static const struct lie texts[] = {
+        {"a word", "hello",
+         "looks like text, not like frames or JSON lines, {\"key\": ..}: it starts with `hello`"},
+        {"a long line", "a line that is longer than what one wants to see of it\n",
+         "with `a line that is longer than what one wan`"},
+        {"a word with an accent", "caf\xc3\xa9\n", "with `caf`"},
+        {"a CSV", "video,caption\na.mp4,b\n", "looks like a CSV, not like frames or JSON lines"},
+        {"a CSV of a spreadsheet", "\xef\xbb\xbfvideo,caption\r\n",
+         "it starts with a byte order mark and `video,caption`"},
+        {"JSON lines of a spreadsheet", "\xef\xbb\xbf{\"key\":\"a\",\"x\":1}\n",
+         "looks like text, not like frames or JSON lines, {\"key\": ..}: it starts with a byte order mark and `{\"key"},
+        {"a JSON list", "[{\"key\":\"a\",\"x\":1}]\n", "looks like a JSON list"},
+        {"an archive", "PK\x03\x04", "not a frame header (first byte 0x50)"},
+        {"half a byte order mark", "\xef\xbb", "not a frame header (first byte 0xef)"},
+        {"a byte order mark alone", "\xef\xbb\xbf\n", "not a frame header (first byte 0xef)"}};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct wire w = {0};
+        wire_add(&w, texts[i].header, strlen(texts[i].header));
+        ok(told(&w, 0, texts[i].why), "%s", texts[i].what);
         wire_free(&w);
     }
 }
@@ -482,6 +508,7 @@ int main(void)
     test_lies();
     test_begins();
     test_markers();
+    test_text();
     test_many();
     test_after_the_end();
     test_payloads();

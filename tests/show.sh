@@ -65,6 +65,9 @@ ok 'a file that is no such thing is told' '
     grep "^show: cut.safetensors: " err
     printf "hello, world" >hello
     fails 1 show hello
+    grep "^show: hello: .*it starts with .hello, world.$" err
+    printf "\033hello" >hello
+    fails 1 show hello
     grep "^show: hello: .*not a frame header" err
     : >empty
     fails 1 show empty
