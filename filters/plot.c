@@ -1,6 +1,7 @@
 /* plot - training runs side by side: a picture of losses, learning rate and gradient norm, or a table; and
  * what compare says as a picture. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include "filters/stats/curves.h"
 #include "filters/stats/table.h"
 #include "formats/atomic.h"
+#include "formats/error.h"
 #include "formats/gnuplot.h"
 
 static const char help[] =
@@ -36,29 +38,52 @@ static const char help[] =
     "exit    0 drawn, 1 something failed (gnuplot must be there), 2 wrong usage\n"
     "e.g.    plot -o loss.png run-standard run-gdn_cssm              see also: train-step\n";
 
-/* stdin may not block, by the doing of another process that shares it: stdio would take that for its end. */
-static ssize_t read_stdin(void *cookie, char *buf, size_t n)
-{
-    (void)cookie;
-    return read_full(0, buf, n);
-}
-
-/* NULL: stdin */
+/* All of a file, or of stdin (NULL), as a file that can be read once more. What may not block, by the doing
+ * of another process that shares it, is waited for, where stdio would take that for its end. */
 static FILE *open_input(const char *path)
 {
-    FILE *in = path ? fopen(path, "re") : fopencookie(NULL, "r", (cookie_io_functions_t){.read = read_stdin});
-    if (!in) die("%s: %s", path ? path : "stdin", strerror(errno));
-    return in;
+    char some[1 << 16];
+    ssize_t n = -1;
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : 0;
+    FILE *copy = fd < 0 ? NULL : tmpfile();
+    while (copy && (n = read_full(fd, some, sizeof some)) > 0 &&
+           fwrite(some, 1, (size_t)n, copy) == (size_t)n)
+        continue;
+    if (n != 0 || fflush(copy)) die("%s: %s", path ? path : "stdin", strerror(errno));
+    if (path) close(fd);
+    rewind(copy);
+    return copy;
+}
+
+/* The comparison that the input is; NULL with the reason in err. */
+static json_t *read_comparison(FILE *in, char *err, size_t errlen)
+{
+    json_error_t e;
+    json_t *comparison = json_loadf(in, JSON_REJECT_DUPLICATES, &e);
+    if (!comparison)
+        fail(err, errlen, "line %d: %s", e.line, e.text);
+    else if (comparison_check(comparison, err, errlen))
+        return comparison;
+    json_decref(comparison);
+    return NULL;
 }
 
 static void read_run(struct run *run, const char *path)
 {
-    char file[4096], err[512];
+    char file[4096], err[512], why_not[512];
     struct stat st;
     bool is_folder = path && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
     snprintf(file, sizeof file, "%s%s", path ? path : "stdin", is_folder ? "/metrics.jsonl" : "");
     FILE *in = open_input(path ? file : NULL);
-    if (!metrics_read(&run->m, in, file, err, sizeof err)) die("%s", err);
+    if (!metrics_read(&run->m, in, file, err, sizeof err)) {
+        rewind(in);
+        json_t *comparison = read_comparison(in, why_not, sizeof why_not);
+        if (comparison)
+            fail(err, sizeof err,
+                 "%.400s: a comparison: say which picture of it with --kind bars or --kind forest", file);
+        json_decref(comparison);
+        die("%s", err);
+    }
     fclose(in);
 }
 
@@ -96,12 +121,10 @@ static void draw_runs(FILE *script, bool svg, struct size size, struct run *run,
 static void draw_comparison(FILE *script, bool svg, struct size size, enum chart chart, const char *path)
 {
     char err[512];
-    json_error_t e;
     FILE *in = open_input(path);
     const char *name = path ? path : "stdin";
-    json_t *comparison = json_loadf(in, JSON_REJECT_DUPLICATES, &e);
-    if (!comparison) die("%s: line %d: %s", name, e.line, ferror(in) ? strerror(errno) : e.text);
-    if (!comparison_check(comparison, err, sizeof err)) die("%s: %s", name, err);
+    json_t *comparison = read_comparison(in, err, sizeof err);
+    if (!comparison) die("%s: %s", name, err);
     int rows = chart_rows(chart, comparison);
     if (!rows) die("%s: nothing but the base: there is nothing to draw", name);
     if (!size.width) size = (struct size){1400, chart_height(rows)};

@@ -121,6 +121,11 @@ ok 'what compare writes is what plot reads' '
     sed "s/\"pc\":4/\"pc\":3/" s.jsonl >t.jsonl
     compare --base s --format json s.jsonl t.jsonl u=s.jsonl >c.json; plot --kind bars -o a.svg c.json; plot --kind forest -o b.svg c.json
     grep ">33.33<" a.svg; grep ">-33.33 " b.svg; grep ">u<" b.svg'
+ok 'a comparison without --kind is told which there are, however it is laid out and wherever it comes from' '
+    comparison base k1 >c.json; sed "s/,/,\n /g" c.json >lines.json
+    for file in c.json lines.json; do fails 1 plot -o none.png $file; grep -x "plot: $file: a comparison: say which picture of it with --kind bars or --kind forest" err; [ ! -e none.png ]; done
+    cat lines.json | fails 1 plot >out; grep "stdin: a comparison: .*--kind bars" err; [ ! -s out ]
+    fails 1 plot -o none.png one c.json; grep "c.json: a comparison" err'
 ok 'a comparison without intervals of its own, of many runs, of long names' '
     need gnuplot
     comparison base k1 | sed "s/,\"ci\":{[^}]*}//g; s/,\"detectable_pp\":3.5/,\"detectable_pp\":null/" >c.json; plot --kind bars -o a.svg c.json; plot --kind forest -o b.svg c.json; grep ">21.50<" a.svg
