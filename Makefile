@@ -17,7 +17,7 @@
 # CC=clang CXX=clang++        another compiler
 
 FILTERS := curate prompts decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade collect compare plot report \
-           show tensor-gen tensor-eq model-init model-convert
+           show tensor-gen tensor-eq toy-world toy-check model-init model-convert
 PIPELINES := plan probe precompute train generate grade-all reproduce
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
@@ -43,7 +43,7 @@ PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
 LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
-           $(wildcard filters/stats/*.c) filters/filter.c filters/compute.c
+           $(wildcard filters/stats/*.c filters/toy/*.c) filters/filter.c filters/compute.c
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)

@@ -35,6 +35,8 @@ row() {
     show)       input=training out=text ;;
     tensor-gen) arguments='--name x --shape 2,3' ;;
     tensor-eq)  input=video arguments="- $work/video" out=text ;;
+    toy-world)  arguments='--count 4 --unlawful 0.5 --frames 5 --size 48x32' ;;
+    toy-check)  input=toys out=text ;;
     model-init) arguments='tiny model' out=nothing ;;
     model-convert) arguments="$tests/data/torch/sharded model" out=nothing ;;
     *) return 1 ;;
@@ -52,8 +54,9 @@ make_inputs() {
         t5-encode $compute <prompts.$i >embeds.$i
         tensor-gen --add --name latents --shape 2,16,4,6 <embeds.$i >training.$i
         printf '{"key":"%s","path":"%s/clip.mp4"}\n' $key "$work" >clips.$i
+        tensor-gen --name video --dtype u8 --shape 5,32,48,3 --key $key --meta kind=roll --meta colour=red --meta direction=left >toys.$i
     done
-    for name in video latents prompts embeds training clips; do
+    for name in video latents prompts embeds training clips toys; do
         (cd "$work" && cat $name.0 $name.1 $name.2 $name.3 >$name)
     done
     { echo video,caption,upsampled_caption; seq 2000 | sed 's/.*/&.mp4,"a kettle, take &, boils","a long text &"/'; } >clips.csv

@@ -1,0 +1,125 @@
+/* toy-world - clips of a toy world's physics, lawful or not, with captions and what they are worth.
+ *
+ *   stdin   nothing
+ *   stdout  records with video U8 [F,H,W,3], or with --captions JSON lines
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/filter.h"
+#include "filters/toy/world.h"
+
+static const char help[] =
+    "toy-world - clips of a toy world's physics, with captions and what they are worth\n"
+    "usage: toy-world [options] >clips\n"
+    "       toy-world --captions [options] >prompts.jsonl\n"
+    "      --count N        how many                                  [100]\n"
+    "      --key TEXT       what their keys begin with                [toy]\n"
+    "      --kinds LIST     of fall,bounce,roll,slide,throw,hit       [all of them]\n"
+    "      --split NAME     all | train | test: no caption is in both of the latter two  [all]\n"
+    "      --unlawful P     the share in which a law of physics is broken  [0]\n"
+    "      --mismatch P     the share whose caption tells of something else  [0]\n"
+    "      --frames N       of each clip, which all show the same time  [17]\n"
+    "      --size WxH                                                 [96x64]\n"
+    "      --captions       the captions alone, as JSON lines         [off]\n"
+    "COMMON\n"
+    "stdout  video U8 [F,H,W,3]; meta: caption, kind, colour, shape, direction (of what moves first), violation (none,\n"
+    "        through, hover, gain, reverse, teleport, ghost), strength (0 to 1), and true_sa and true_pc, 1 to 5\n"
+    "values  a clip depends on the seed and its key alone\n"
+    "exit    0 done, 1 something failed, 2 wrong usage\n"
+    "e.g.    toy-world --count 8 --unlawful 0.5 | encode-mp4 -o toys --sheet toys.png >toys.jsonl\n"
+    "see also: toy-check, encode-mp4, vae-encode\n";
+
+static int64_t count = 100, frames = 17;
+static const char *prefix = "toy", *kinds = "fall,bounce,roll,slide,throw,hit", *split = "all";
+static struct size size = {96, 64};
+static bool captions;
+static struct toy_choice choice;
+
+static const struct option_spec options[] = {
+    {.name = "count", .kind = OPT_INT, .dest = &count, .high = 1e9},
+    {.name = "key", .kind = OPT_TEXT, .dest = &prefix},
+    {.name = "kinds", .kind = OPT_TEXT, .dest = &kinds, .setting = true},
+    {.name = "split", .kind = OPT_CHOICE, .dest = &split, .choices = "all|train|test", .setting = true},
+    {.name = "unlawful", .kind = OPT_REAL, .dest = &choice.unlawful, .high = 1, .setting = true},
+    {.name = "mismatch", .kind = OPT_REAL, .dest = &choice.mismatch, .high = 1, .setting = true},
+    {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 2, .high = 1e4, .setting = true},
+    {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
+    {.name = "captions", .kind = OPT_FLAG, .dest = &captions},
+    {0}};
+
+static unsigned parse_kinds(const char *list)
+{
+    unsigned bits = 0;
+    for (const char *p = list;; p++) {
+        size_t n = strcspn(p, ",");
+        int k = 0;
+        while (k < TOY_KINDS && (strlen(toy_kind_names[k]) != n || strncmp(p, toy_kind_names[k], n))) k++;
+        if (k == TOY_KINDS)
+            usage_error("--kinds: `%.*s` is none of fall, bounce, roll, slide, throw, hit", (int)n, p);
+        bits |= 1U << k;
+        p += n;
+        if (!*p) return bits;
+    }
+}
+
+static void describe(json_t *meta, const struct toy_scene *seen, const struct toy_scene *told)
+{
+    char caption[96];
+    toy_caption(told, caption, sizeof caption);
+    json_object_set_new(meta, "caption", json_string(caption));
+    json_object_set_new(meta, "kind", json_string(toy_kind_names[seen->kind]));
+    json_object_set_new(meta, "colour", json_string(toy_colour_names[seen->body[0].colour]));
+    json_object_set_new(meta, "shape", json_string(toy_shape_names[seen->body[0].shape]));
+    json_object_set_new(meta, "direction", json_string(toy_direction_names[seen->direction]));
+    if (captions) return;
+    json_object_set_new(meta, "violation", json_string(toy_violation_names[seen->violation]));
+    json_object_set_new(meta, "strength", json_real(seen->strength));
+    json_object_set_new(meta, "true_sa", json_integer(toy_adherence(seen, told)));
+    json_object_set_new(meta, "true_pc", json_integer(toy_physics(seen)));
+}
+
+/* false with the reason in f->error */
+static bool render(struct frame *f, const struct toy_scene *seen)
+{
+    struct tensor *video = frame_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
+    struct toy_body *at = calloc((size_t)(frames * seen->bodies), sizeof *at);
+    if (!at) die("no memory for %lld frames", (long long)frames);
+    if (video) {
+        toy_simulate(seen, frames, at);
+        for (int64_t i = 0; i < frames; i++)
+            toy_paint(at + i * seen->bodies, seen->bodies, size.height, size.width,
+                      (uint8_t *)video->data + i * size.height * size.width * 3);
+    }
+    free(at);
+    return video;
+}
+
+int main(int argc, char **argv)
+{
+    struct frame f = FRAME_INIT;
+    struct toy_scene seen, told;
+    filter_start(argc, argv, help, options, FILTER_FRAMES_OUT | FILTER_SEED);
+    if (!*prefix) usage_error("--key is empty");
+    if (captions && (choice.unlawful > 0 || choice.mismatch > 0))
+        usage_error("--captions are of what is to be: neither --unlawful nor --mismatch");
+    choice.kinds = parse_kinds(kinds);
+    choice.split = !strcmp(split, "all") ? TOY_ALL : !strcmp(split, "train") ? TOY_TRAIN : TOY_TEST;
+
+    for (int64_t i = 0; i < count; i++) {
+        json_t *key = json_sprintf("%s%05lld", prefix, (long long)i);
+        if (!key) usage_error("--key is not UTF-8");
+        frame_new(&f, json_string_value(key));
+        toy_draw((uint64_t)filter.seed, json_string_value(key), &choice, &seen, &told);
+        json_decref(key);
+        describe(frame_meta(&f), &seen, &told);
+        if (captions)
+            filter_emit_line(filter_record_json(&f));
+        else if (render(&f, &seen))
+            filter_emit(&f);
+        else
+            filter_fail(&f, "%s", f.error);
+    }
+    frame_free(&f);
+    return filter_finish();
+}
