@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/atomic.h"
 #include "formats/error.h"
 
 /* Of NAME_partXY where XY ends: as a number, aa is 0, ab 1, ba 26. -1: not so called. */
@@ -82,14 +81,4 @@ void zip_parts_free(struct zip_parts *p)
     }
     free(p->part);
     *p = (struct zip_parts){0};
-}
-
-bool zip_extract(const struct zip *z, const struct zip_entry *e, const char *path, char *err, size_t errlen)
-{
-    char why[512];
-    struct atomic_file a;
-    if (!atomic_open(&a, path, err, errlen)) return false;
-    if (zip_unpack(z, e, a.f, why, sizeof why)) return atomic_commit(&a, err, errlen);
-    atomic_abort(&a);
-    return fail(err, errlen, "%s: %s", z->path, why);
 }

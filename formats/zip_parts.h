@@ -19,7 +19,4 @@ struct zip_parts {
 bool zip_parts_list(struct zip_parts *p, const char *folder, char *err, size_t errlen);
 void zip_parts_free(struct zip_parts *p);
 
-/* A member as a file, whole or not at all. false: reason in err. */
-bool zip_extract(const struct zip *z, const struct zip_entry *e, const char *path, char *err, size_t errlen);
-
 #endif

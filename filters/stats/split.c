@@ -8,7 +8,7 @@
 
 struct place {
     const char *name;
-    size_t index; /* in the caller's order */
+    int64_t index; /* among all names */
 };
 
 static int by_name(const void *a, const void *b)
@@ -16,11 +16,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct place *)a)->name, ((const struct place *)b)->name);
 }
 
-size_t split_mark(bool *marked, const char *const *name, size_t n, double fraction, uint64_t seed)
+size_t split_leave(bool *marked, const struct names *names, bool validation, double fraction, uint64_t seed)
 {
-    struct place *order = calloc(n + 1, sizeof *order);
+    struct place *order = calloc((size_t)names->count + 1, sizeof *order);
+    size_t n = 0;
     if (!order) return SIZE_MAX;
-    for (size_t i = 0; i < n; i++) order[i] = (struct place){name[i], i};
+    for (int64_t i = 0; i < names->count; i++)
+        if (marked[i]) order[n++] = (struct place){names_get(names, i), i};
     qsort(order, n, sizeof *order, by_name);
 
     struct rng r = rng_make(seed, "", "split", 0);
@@ -31,7 +33,7 @@ size_t split_mark(bool *marked, const char *const *name, size_t n, double fracti
     }
     size_t first =
         (size_t)floor(fraction * (double)n + 1e-9); /* 0.29 of 100 is 29, though 0.29 is a little less */
-    for (size_t i = 0; i < n; i++) marked[order[i].index] = i < first;
+    for (size_t i = 0; i < n; i++) marked[order[i].index] = (i < first) == validation;
     free(order);
     return first;
 }

@@ -2,14 +2,15 @@
 #ifndef STATS_SPLIT_H
 #define STATS_SPLIT_H
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
-/* Marks floor(fraction n) of n different names, fraction in [0, 1], and returns how many these are. Names are
- * sorted by their bytes, shuffled (Fisher-Yates from the end; the draw for place i is rng_below's i-th,
- * purpose "split") and the first ones marked: the order in which they come does not matter. SIZE_MAX: out of
- * memory. */
-size_t split_mark(bool *marked, const char *const *name, size_t n, double fraction, uint64_t seed);
+#include "formats/names.h"
+
+/* Leaves, of those names that are marked, only the marks of one part: of n, floor(fraction n) are for
+ * validation, fraction in [0, 1], and the others for training. Names are sorted by their bytes, shuffled
+ * (Fisher-Yates from the end; the draw for place i is rng_below's i-th, purpose "split") and the first ones
+ * are validation's: the order in which they come does not matter. Returns how many these are, whichever part
+ * is left. SIZE_MAX: out of memory. */
+size_t split_leave(bool *marked, const struct names *names, bool validation, double fraction, uint64_t seed);
 
 #endif
