@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "formats/columns.h"
+
 struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
 
 static unsigned flags;
@@ -20,11 +22,6 @@ static struct frame_writer *output;
 static bool showing_progress; /* a progress line stands on the terminal, without its newline */
 
 /* ---- messages ------------------------------------------------------------------------------------------ */
-
-void put_plain(FILE *f, const char *text)
-{
-    for (; *text; text++) putc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, f);
-}
 
 /* What is not UTF-8 is told without what makes it so. */
 static json_t *json_text(const char *text)

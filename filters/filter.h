@@ -106,10 +106,6 @@ void say(const char *key, const char *fmt, ...)
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 1 */
 void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 2 */
 
-/* Text from outside (keys, names) for people to read: a ? for each control character, so that it can neither
- * end a line nor move a terminal's cursor. */
-void put_plain(FILE *f, const char *text);
-
 double clock_seconds(void); /* from an arbitrary start, never backwards */
 
 /* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled.

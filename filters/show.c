@@ -14,6 +14,7 @@
 #include "filters/nets/t5.h"
 #include "filters/nets/vae.h"
 #include "filters/stats/tensors.h"
+#include "formats/columns.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
 

@@ -6,6 +6,7 @@
 
 #include "filters/filter.h"
 #include "filters/stats/tensors.h"
+#include "formats/columns.h"
 
 static const char help[] =
     "tensor-eq - compare two streams of records\n"

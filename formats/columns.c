@@ -2,6 +2,11 @@
 
 enum { MAX_COLUMNS = 32 };
 
+void put_plain(FILE *out, const char *text)
+{
+    for (; *text; text++) putc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, out);
+}
+
 static const char *cell(const json_t *rows, size_t row, size_t column)
 {
     const char *text = json_string_value(json_array_get(json_array_get(rows, row), column));
@@ -16,11 +21,6 @@ static int width(const char *text)
     return n;
 }
 
-static void put(FILE *out, const char *text)
-{
-    for (; *text; text++) putc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, out);
-}
-
 void columns_print(FILE *out, const json_t *rows, size_t left)
 {
     size_t n = json_array_size(rows), columns = json_array_size(json_array_get(rows, 0));
@@ -32,7 +32,7 @@ void columns_print(FILE *out, const json_t *rows, size_t left)
         for (size_t c = 0; c < columns; c++) {
             int fill = wide[c] - width(cell(rows, i, c));
             if (c >= left) fprintf(out, "%*s", fill, "");
-            put(out, cell(rows, i, c));
+            put_plain(out, cell(rows, i, c));
             if (c < left) fprintf(out, "%*s", fill, "");
             fputs(c + 1 < columns ? "  " : "\n", out);
         }
