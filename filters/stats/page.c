@@ -1,10 +1,56 @@
 #include "filters/stats/page.h"
 
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "filters/stats/budget.h"
+#include "filters/stats/charts.h"
 #include "filters/stats/comparison.h"
 #include "filters/stats/settings.h"
 #include "filters/stats/table.h"
+#include "formats/columns.h"
+#include "formats/error.h"
+#include "formats/frame.h"
+#include "formats/gnuplot.h"
 #include "formats/html.h"
+#include "formats/sheet.h"
+
+/* ---- pictures ------------------------------------------------------------------------------------------ */
+
+struct picture {
+    char *bytes;
+    size_t size; /* 0: none */
+};
+
+/* A chart as SVG; none of a comparison that has no rows for it. */
+static bool draw_chart(struct picture *p, enum chart chart, const json_t *comparison, char *err,
+                       size_t errlen)
+{
+    int rows = chart_rows(chart, comparison);
+    if (!rows) return true;
+    FILE *script = tmpfile(), *f = open_memstream(&p->bytes, &p->size);
+    bool good = (script && f) || fail(err, errlen, "a temporary file: %s", strerror(errno));
+    if (good) {
+        chart_script(script, chart, true, 1000, chart_height(rows), comparison);
+        good = gnuplot_draw(script, f, err, errlen);
+    }
+    if (script) fclose(script);
+    return (!f || fclose(f) == 0 || fail(err, errlen, "out of memory")) && good;
+}
+
+/* Eight frames of a video side by side, as a PNG. */
+static bool draw_strip(struct picture *p, const char *path, char *err, size_t errlen)
+{
+    struct sheet sheet = {0};
+    FILE *f = open_memstream(&p->bytes, &p->size);
+    bool good = f || fail(err, errlen, "out of memory");
+    good = good && sheet_add_file(&sheet, path, err, errlen) && sheet_put(&sheet, f, err, errlen);
+    sheet_free(&sheet);
+    return (!f || fclose(f) == 0 || fail(err, errlen, "out of memory")) && good;
+}
+
+/* ---- HTML ---------------------------------------------------------------------------------------------- */
 
 static long long whole(const json_t *o, const char *field)
 {
@@ -34,8 +80,9 @@ static void put_method(FILE *f, const json_t *comparison)
     html_element(f, "p", "note", text);
 }
 
-void page_results(FILE *f, const char *title, const json_t *comparison, const struct picture *bars,
-                  const struct picture *forest)
+/* The title and the results: tables, the two charts, and how it was computed. */
+static void put_results(FILE *f, const char *title, const json_t *comparison, const struct picture *bars,
+                        const struct picture *forest)
 {
     static const char *const caption[] = {
         "The runs. Joint: prompts with SA and PC of 4 or more, and its 95 % interval.",
@@ -66,7 +113,8 @@ static void put_table(FILE *f, const char *class, const char *caption, json_t *r
     json_decref(rows_stolen);
 }
 
-void page_training(FILE *f, const json_t *rows)
+/* How the adapters were trained; nothing where no run is known. */
+static void put_training(FILE *f, const json_t *rows)
 {
     if (!json_array_size(rows)) return;
     html_element(f, "h2", NULL, "Training");
@@ -75,7 +123,7 @@ void page_training(FILE *f, const json_t *rows)
               table_texts(rows));
 }
 
-void page_budget(FILE *f, const json_t *budget)
+static void put_budget(FILE *f, const json_t *budget)
 {
     if (!budget) return;
     html_element(f, "h2", NULL, "What it cost");
@@ -87,7 +135,7 @@ void page_budget(FILE *f, const json_t *budget)
     put_table(f, "settings", "Their parts.", budget_parts(budget));
 }
 
-void page_settings(FILE *f, const struct scores *s)
+static void put_settings(FILE *f, const struct scores *s)
 {
     json_t *shared, *differing;
     settings_tables(s, &shared, &differing);
@@ -99,4 +147,101 @@ void page_settings(FILE *f, const struct scores *s)
     if (json_array_size(shared) > 1) html_table(f, "settings", "What the runs share", shared);
     json_decref(shared);
     json_decref(differing);
+}
+
+/* One video of a run: its scores, and what it looks like. */
+static void put_video(FILE *f, const struct variant *v, const struct score *s, page_told *told)
+{
+    struct picture strip = {0};
+    char why[512];
+    fputs("<figure><figcaption><b class=\"text\">", f);
+    html_text(f, v->name);
+    fprintf(f, "</b> SA %d, PC %d%s</figcaption>\n", s->sa, s->pc, s->sa >= 4 && s->pc >= 4 ? ", Joint" : "");
+    if (s->path && draw_strip(&strip, s->path, why, sizeof why)) {
+        html_picture(f, "image/png", strip.bytes, strip.size, v->name);
+        told(s->path, NULL);
+    } else if (s->path) {
+        html_element(f, "p", "missing", why);
+        told(s->path, why);
+    }
+    fputs("</figure>\n", f);
+    free(strip.bytes);
+}
+
+static void put_prompt(FILE *f, const struct report *r, const char *name, page_told *told)
+{
+    json_t *about = json_object_get(r->scores.prompts, name);
+    const char *caption = json_string_value(json_object_get(about, "caption"));
+    const char *action = json_string_value(json_object_get(about, "action"));
+    int base = r->pairing.base;
+    fputs("<section>\n<h3>Prompt <span class=\"text\">", f);
+    html_text(f, name);
+    fputs("</span></h3>\n", f);
+    if (caption) html_element(f, "p", "text", caption);
+    if (action) html_element(f, "p", "note text", action);
+    for (int i = -1; i < r->scores.count; i++) { /* the base comes first */
+        const struct variant *v = &r->scores.variant[i < 0 ? base : i];
+        for (size_t k = 0; i != base && k < v->count; k++)
+            if (!strcmp(v->score[k].prompt, name)) put_video(f, v, &v->score[k], told);
+    }
+    fputs("</section>\n", f);
+}
+
+bool page_html(FILE *f, const struct report *r, page_told *told, char *err, size_t errlen)
+{
+    struct picture bars = {0}, forest = {0};
+    bool good = draw_chart(&bars, CHART_BARS, r->comparison, err, errlen) &&
+                draw_chart(&forest, CHART_FOREST, r->comparison, err, errlen);
+    if (good) {
+        json_t *prompt;
+        size_t i;
+        html_open(f, r->title);
+        put_results(f, r->title, r->comparison, &bars, &forest);
+        put_training(f, r->training);
+        put_budget(f, r->budget);
+        if (json_array_size(r->prompts)) html_element(f, "h2", NULL, "Videos");
+        json_array_foreach (r->prompts, i, prompt) put_prompt(f, r, json_string_value(prompt), told);
+        put_settings(f, &r->scores);
+        fputs("<footer>Made by report (sluice) " SLUICE_VERSION ".</footer>\n", f);
+        html_close(f);
+    }
+    free(bars.bytes);
+    free(forest.bytes);
+    return good;
+}
+
+/* ---- text and JSON ------------------------------------------------------------------------------------- */
+
+static void print_table(FILE *f, const char *heading, json_t *rows_stolen, size_t left)
+{
+    fprintf(f, "\n%s\n\n", heading);
+    columns_print(f, rows_stolen, left);
+    json_decref(rows_stolen);
+}
+
+void page_text(FILE *f, const struct report *r)
+{
+    json_t *shared, *differing;
+    put_plain(f, r->title);
+    fputs("\n\n", f);
+    comparison_print(f, r->comparison);
+    if (json_array_size(r->training)) print_table(f, "Training", table_texts(r->training), 2);
+    if (r->budget) print_table(f, "What it cost", budget_phases(r->budget), 1);
+    if (r->budget) print_table(f, "Its parts", budget_parts(r->budget), 2);
+    settings_tables(&r->scores, &shared, &differing);
+    print_table(f, "How the videos were made and graded: what differs", differing, SIZE_MAX);
+    print_table(f, "What the runs share", shared, SIZE_MAX);
+}
+
+void page_json(FILE *f, const struct report *r)
+{
+    json_t *provenance = json_object();
+    for (int i = 0; i < r->scores.count; i++)
+        json_object_set(provenance, r->scores.variant[i].name, r->scores.variant[i].ways);
+    json_t *all =
+        json_pack("{s:s, s:O, s:O, s:O*, s:o}", "version", SLUICE_VERSION, "comparison", r->comparison,
+                  "training", r->training, "budget", r->budget, "provenance", provenance);
+    json_dumpf(all, f, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
+    fputs("\n", f);
+    json_decref(all);
 }

@@ -1,27 +1,35 @@
-/* page - what a report says of a comparison, in HTML (formats/html.h). */
+/* page - a report of an experiment, laid out: as an HTML page (formats/html.h) that needs nothing else, as
+ * text, as JSON. */
 #ifndef STATS_PAGE_H
 #define STATS_PAGE_H
 
-#include <jansson.h>
 #include <stdio.h>
 
-#include "formats/scores.h"
+#include "filters/stats/pairing.h"
 
-struct picture {
-    char *bytes;
-    size_t size; /* 0: none */
+struct report {
+    const char *title;
+    struct scores scores;
+    struct pairing pairing; /* of the scores */
+    json_t *comparison;     /* of comparison.h */
+    json_t *training;       /* a list of table.h's rows */
+    json_t *budget;         /* of budget.h; NULL: not known */
+    json_t *prompts;        /* a list: those whose videos are shown on a page, in that order */
 };
 
-/* The title and the results: tables, the two charts (charts.h) as SVG, and how it was computed. */
-void page_results(FILE *f, const char *title, const json_t *comparison, const struct picture *bars,
-                  const struct picture *forest);
+/* Told of every video that is to be shown. why: NULL, or what keeps it from being read, which the page says
+ * in its place. */
+typedef void page_told(const char *path, const char *why);
 
-/* How the adapters were trained (rows of table.h), and what all the work cost (budget.h); nothing where there
- * is none. */
-void page_training(FILE *f, const json_t *rows);
-void page_budget(FILE *f, const json_t *budget);
+/* Tables, the two charts (charts.h) drawn by gnuplot, eight frames of each video, how the videos were made.
+ * false with the reason in err: gnuplot is not there, no memory. A write that fails sticks to f, here and
+ * below. */
+bool page_html(FILE *f, const struct report *r, page_told *told, char *err, size_t errlen);
 
-/* How the videos were made and graded: what differs between the runs, and what they share. */
-void page_settings(FILE *f, const struct scores *s);
+/* The same tables. */
+void page_text(FILE *f, const struct report *r);
+
+/* {"version", "comparison", "training", "budget", "provenance": {run: variant.ways of scores.h}} */
+void page_json(FILE *f, const struct report *r);
 
 #endif
