@@ -3,10 +3,7 @@
 #include <string.h>
 
 #include "filters/filter.h"
-#include "filters/nets/dit.h"
-#include "filters/nets/owl.h"
-#include "filters/nets/t5.h"
-#include "filters/nets/vae.h"
+#include "filters/nets/parts.h"
 #include "formats/atomic.h"
 #include "formats/json_file.h"
 
@@ -26,15 +23,6 @@ static const char help[] =
 static int64_t shard_bytes = 5000000000;
 static const struct option_spec options[] = {
     {.name = "shard-bytes", .kind = OPT_INT, .dest = &shard_bytes, .low = 1, .high = 1e15}, {0}};
-
-static const struct part {
-    const char *name, *weights; /* of its files */
-    enum dtype dtype;
-    bool (*declare)(struct params *, json_t *, const char *, char *, size_t);
-} parts[] = {{"transformer", "diffusion_pytorch_model", DT_BF16, dit_declare},
-             {"vae", "diffusion_pytorch_model", DT_F32, vae_declare},
-             {"text_encoder", "model", DT_BF16, t5_declare}},
-  owl = {"", "model", DT_BF16, owl_declare};
 
 static char err[1024];
 
@@ -85,8 +73,8 @@ static void write_weights(const struct model *m, const char *folder, const struc
     first[shards] = list->count;
     for (int s = 0; s < shards; s++) {
         int count = first[s + 1] - first[s];
-        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors",
-                 part->weights, s + 1, shards);
+        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors", part->file,
+                 s + 1, shards);
         progress("%s/%s", folder, name);
         for (int i = 0; i < count; i++) {
             const struct param *p = &list->param[first[s] + i];
@@ -97,7 +85,7 @@ static void write_weights(const struct model *m, const char *folder, const struc
         if (!safetensors_write(path, items, count, metadata, err, sizeof err)) die("%s", err);
         for (int i = 0; i < count; i++) free(items[i].t.data);
     }
-    snprintf(path, sizeof path, "%s/%s.safetensors.index.json", folder, part->weights);
+    snprintf(path, sizeof path, "%s/%s.safetensors.index.json", folder, part->file);
     json_t *index =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     if (shards > 1 && !json_file_write(path, index, err, sizeof err)) die("%s", err);
@@ -112,27 +100,24 @@ static void write_part(const struct model *m, const char *dir, const struct part
 {
     char folder[4096];
     struct params list = {0};
-    json_t *config = model_config(m, part->name, err, sizeof err);
-    if (!config || !part->declare(&list, config, *part->name ? part->name : "config.json", err, sizeof err))
-        die("%s", err);
+    if (!part_declare(&list, m, part, err, sizeof err)) die("%s", err);
     part_folder(folder, dir, part);
     if (!make_folder(folder, err, sizeof err)) die("%s", err);
     write_weights(m, folder, part, &list);
     params_free(&list);
-    json_decref(config);
     char name[256];
     snprintf(name, sizeof name, "%s%sconfig.json", part->name, *part->name ? "/" : "");
     copy_file(m, name, dir, name);
 }
 
 /* What is last in either tells that the folder is complete: here model_index.json, there config.json. */
-static void write_cogvideox(const struct model *m, const char *dir)
+static void write_cogvideox(const struct model *m, const char *dir, const struct part *part, int parts)
 {
     static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},
                                             {"tokenizer", "tokenizer/spiece.model"},
                                             {"", "model_index.json"}};
     char path[4096];
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) write_part(m, dir, &parts[i]);
+    for (int i = 0; i < parts; i++) write_part(m, dir, &part[i]);
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, others[i][0]);
         if (!make_folder(path, err, sizeof err)) die("%s", err);
@@ -140,32 +125,33 @@ static void write_cogvideox(const struct model *m, const char *dir)
     }
 }
 
-static void write_owl(const struct model *m, const char *dir)
+static void write_owl(const struct model *m, const char *dir, const struct part *owl)
 {
     char path[4096];
     const char *own = "tokenizer.model", *shared = "tokenizer/tokenizer.model";
     if (!make_folder(dir, err, sizeof err)) die("%s", err);
     copy_file(m, model_file(m, own, path, sizeof path, err, sizeof err) ? own : shared, dir, own);
-    write_part(m, dir, &owl);
+    write_part(m, dir, owl);
 }
 
 int main(int argc, char **argv)
 {
-    char name[4096], path[4096];
+    char name[4096];
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_SEED);
     if (filter.argc != 2) usage_error("a preset and a folder are wanted");
     const char *dir = filter.argv[1];
-    if (strlen(dir) > sizeof path - 256) die("%.40s...: too long a name", dir);
+    if (strlen(dir) > sizeof name - 256) die("%.40s...: too long a name", dir);
     snprintf(name, sizeof name, "random:%s:%lld", filter.argv[0], (long long)filter.seed);
     struct model *m = model_open(name, err, sizeof err);
     if (!m) die("%s", err);
     if (!folder_is_empty(dir, err, sizeof err)) die("%s", err);
 
-    if (model_file(m, "config.json", path, sizeof path, err,
-                   sizeof err)) /* the grader's has one at its top */
-        write_owl(m, dir);
+    int parts;
+    const struct part *part = model_parts(m, &parts);
+    if (!*part->name)
+        write_owl(m, dir, part);
     else
-        write_cogvideox(m, dir);
+        write_cogvideox(m, dir, part, parts);
     model_close(m);
     return filter_finish();
 }

@@ -2,18 +2,14 @@
  * is sound. */
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "filters/filter.h"
-#include "filters/nets/dit.h"
-#include "filters/nets/owl.h"
-#include "filters/nets/t5.h"
-#include "filters/nets/vae.h"
-#include "filters/stats/tensors.h"
+#include "filters/nets/parts.h"
+#include "filters/stats/describe.h"
 #include "formats/columns.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
@@ -41,81 +37,26 @@ static const struct option_spec options[] = {
     {0}};
 static char err[1024];
 
-/* ---- tensors ------------------------------------------------------------------------------------------- */
-
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
-static json_t *tensor_json(const struct tensor *t)
-{
-    json_t *shape = json_array();
-    for (int a = 0; a < t->rank; a++) json_array_append_new(shape, json_integer(t->shape[a]));
-    json_t *entry = json_pack("{s:s, s:o}", "dtype", dtype_name(t->dtype), "shape", shape);
-    if (stats && tensor_count(t)) {
-        struct tensor_range v = tensor_range(t);
-        json_object_set_new(entry, "min", number(v.low));
-        json_object_set_new(entry, "max", number(v.high));
-        json_object_set_new(entry, "mean", number(v.mean));
-    }
-    return entry;
-}
-
-static void print_tensor(const char *name, int width, const struct tensor *t)
-{
-    char is[160];
-    put_plain(stdout, name);
-    printf("%*s %s", width > (int)strlen(name) ? width - (int)strlen(name) : 0, "",
-           tensor_describe(is, sizeof is, t));
-    if (stats && tensor_count(t)) {
-        struct tensor_range v = tensor_range(t);
-        printf("  min %.4g max %.4g mean %.4g", v.low, v.high, v.mean);
-    }
-    putchar('\n');
-}
-
 /* ---- streams and stores -------------------------------------------------------------------------------- */
 
-static void show_record(struct frame *f, int64_t index)
+static void show_record(struct frame *f, int64_t position)
 {
-    const char *field;
-    json_t *value;
-    if (jsonl) {
-        json_t *line = filter_record_json(f), *tensors = json_object();
-        for (int i = 0; i < f->count; i++)
-            json_object_set_new(tensors, f->tensor[i].name, tensor_json(&f->tensor[i].t));
-        json_object_set_new(line, "tensors", tensors);
-        filter_emit_line(line);
+    if (!jsonl) {
+        describe_record(stdout, f, position, stats);
         return;
     }
-    printf("%-6lld ", (long long)index);
-    put_plain(stdout, frame_key(f));
-    putchar('\n');
-    for (int i = 0; i < f->count; i++) {
-        printf("       ");
-        print_tensor(f->tensor[i].name, 16, &f->tensor[i].t);
-    }
-    json_object_foreach (frame_meta(f), field, value) {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        printf("       ");
-        put_plain(stdout, field);
-        printf("%*s %s\n", strlen(field) < 16 ? 16 - (int)strlen(field) : 0, "", text ? text : "");
-        free(text);
-    }
+    json_t *line = filter_record_json(f), *tensors = json_object();
+    for (int i = 0; i < f->count; i++)
+        json_object_set_new(tensors, f->tensor[i].name, describe_tensor_json(&f->tensor[i].t, stats));
+    json_object_set_new(line, "tensors", tensors);
+    filter_emit_line(line);
 }
 
 /* Once for each stream that is not empty, or is the last one. */
 static void show_begin(json_t *begin, json_t **shown)
 {
     if (!begin || begin == *shown || check || jsonl) return;
-    char *settings = json_dumps(json_object_get(begin, "settings"), JSON_COMPACT);
-    printf("begin  ");
-    put_plain(stdout, json_string_value(json_object_get(begin, "program")));
-    putchar(' ');
-    put_plain(stdout, json_string_value(json_object_get(begin, "version")));
-    printf(" %s\n", settings ? settings : "");
-    free(settings);
+    describe_begin(stdout, begin);
     json_decref(*shown);
     *shown = json_incref(begin);
 }
@@ -176,12 +117,12 @@ static void show_listed(const char *name, const struct tensor *t)
 {
     if (check) return;
     if (jsonl) {
-        json_t *line = json_pack("{s:s}", "name", name), *entry = tensor_json(t);
+        json_t *line = json_pack("{s:s}", "name", name), *entry = describe_tensor_json(t, stats);
         json_object_update(line, entry);
         json_decref(entry);
         filter_emit_line(line);
     } else {
-        print_tensor(name, 72, t);
+        describe_tensor(stdout, name, 72, t, stats);
     }
 }
 
@@ -217,13 +158,6 @@ static void show_safetensors(const char *path)
     safetensors_close(s);
 }
 
-/* By its first bytes: a safetensors file has a small header length and then `{`, a stream never does. */
-static bool is_safetensors(int fd)
-{
-    unsigned char b[9];
-    return pread(fd, b, sizeof b, 0) == sizeof b && b[8] == '{' && !(b[4] | b[5] | b[6] | b[7]);
-}
-
 static void show_file(const char *path)
 {
     struct stat st;
@@ -232,27 +166,19 @@ static void show_file(const char *path)
         filter_fail_at(path, "%s", strerror(errno));
     else if (S_ISDIR(st.st_mode))
         show_store(path);
-    else if (S_ISREG(st.st_mode) && is_safetensors(fd))
+    else if (S_ISREG(st.st_mode) && safetensors_is(fd))
         show_safetensors(path);
     else
         show_stream(fd, path);
     if (fd >= 0) close(fd);
 }
 
-struct part {
-    const char *name, *title;
-    bool (*declare)(struct params *, json_t *, const char *, char *, size_t);
-    const char *const *alias;
-};
-
 static void show_part(const struct model *m, const struct part *part)
 {
+    char name[256];
     struct params list = {0};
     struct model_weights *files = NULL;
-    char name[256];
-    snprintf(name, sizeof name, "%s%sconfig.json", part->name, *part->name ? "/" : "");
-    json_t *config = model_config(m, part->name, err, sizeof err);
-    if (!config || !part->declare(&list, config, name, err, sizeof err) ||
+    if (!part_declare(&list, m, part, err, sizeof err) ||
         !weights_check(&list, m, part->name, part->alias, err, sizeof err) ||
         (!m->random && !(files = model_weights_open(m, part->name, err, sizeof err)))) {
         filter_fail_at(NULL, "%s", err);
@@ -268,24 +194,15 @@ static void show_part(const struct model *m, const struct part *part)
     }
     model_weights_close(files);
     params_free(&list);
-    json_decref(config);
 }
 
 static void show_model(void)
 {
-    static const char *const tied[] = {"encoder.embed_tokens.weight", NULL}; /* shared.weight, once more */
-    static const struct part parts[] = {{"transformer", "transformer", dit_declare, NULL},
-                                        {"vae", "vae", vae_declare, NULL},
-                                        {"text_encoder", "text_encoder", t5_declare, tied}},
-                             owl = {"", "owl", owl_declare, owl_ignored};
-    char path[4096];
+    int parts;
     struct model *m = model_open(model, err, sizeof err);
     if (!m) die("%s", err);
-    if (model_file(m, "config.json", path, sizeof path, err,
-                   sizeof err)) /* the grader's has one at its top */
-        show_part(m, &owl);
-    else
-        for (int i = 0; i < 3; i++) show_part(m, &parts[i]);
+    const struct part *part = model_parts(m, &parts);
+    for (int i = 0; i < parts; i++) show_part(m, &part[i]);
     model_close(m);
 }
 

@@ -190,6 +190,12 @@ static bool open_checked(struct safetensors *s, json_t **root, char *err, size_t
     return check_tiling(s, data_start, size, err, errlen);
 }
 
+bool safetensors_is(int fd)
+{
+    unsigned char b[9];
+    return pread(fd, b, sizeof b, 0) == sizeof b && b[8] == '{' && !(b[4] | b[5] | b[6] | b[7]);
+}
+
 struct safetensors *safetensors_open(const char *path, char *err, size_t errlen)
 {
     char why[1024] = "out of memory";

@@ -29,6 +29,9 @@ struct safetensors {
     } * entry;
 };
 
+/* Whether a file looks like one: a small header length, then `{`, which no stream of frames starts with. */
+bool safetensors_is(int fd);
+
 /* NULL with the reason in err, which names the file and, where there is one, the tensor. Dtypes other than
  * those of tensor.h (BOOL, I8, F8_E4M3, ...) are refused. Tensors need not be aligned. */
 struct safetensors *safetensors_open(const char *path, char *err, size_t errlen);

@@ -6,6 +6,8 @@
 
 #include "formats/error.h"
 
+const char *const t5_ignored[] = {"encoder.embed_tokens.weight", NULL}; /* shared.weight by another name */
+
 enum { MAX_LAYERS = 128 };
 
 struct t5_config {
@@ -222,12 +224,10 @@ bool t5_encode(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
 
 static bool load(struct t5 *t, const struct model *m, json_t *config, char *err, size_t errlen)
 {
-    static const char *const alias[] = {"encoder.embed_tokens.weight",
-                                        NULL}; /* the same table by another name */
     struct params list = {0};
     if (!t5_config(&t->c, config, "text_encoder/config.json", err, errlen)) return false;
     t5_params(&list, &t->c, t);
-    bool ok = weights_load(t->k, &list, m, "text_encoder", alias, t->id, err, errlen);
+    bool ok = weights_load(t->k, &list, m, "text_encoder", t5_ignored, t->id, err, errlen);
     params_free(&list);
     if (!ok) return false;
 

@@ -13,6 +13,10 @@ struct t5;
  * shapes and random initial values, no slots. false with the reason in err. */
 bool t5_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen);
 
+/* Names of tensors that are no parameters of their own and may be in its files all the same, as weights.h's
+ * alias. */
+extern const char *const t5_ignored[];
+
 /* Loads text_encoder/ of a model. `length` is the number of ids of every later call: the position bias is
  * worked out for it once. NULL with the reason in err. */
 struct t5 *t5_open(struct kern *k, const struct model *m, int64_t length, char *err, size_t errlen);
