@@ -1,5 +1,5 @@
 #!/bin/sh
-# toy-world and toy-check: a toy world's clips, what is said of them, and what can be seen in them.
+# toy-world: a toy world's clips, and what is said of them.
 # shellcheck disable=SC1091,SC2016,SC2034 # ok evaluates its text
 . "${0%/*}/lib.sh"
 
@@ -13,37 +13,6 @@ ok 'lawful clips of every kind show the colour and the movement that their capti
         [ "$(value true_sa $kind.jsonl | sort -u)$(value true_pc $kind.jsonl | sort -u)" = 55 ]
         value kind $kind.jsonl | sort -u | grep -qx $kind
     done'
-ok 'toy-check sees a wrong colour, a wrong way, and nothing at all' '
-    toy-world --count 1 --kinds roll >one.mp; toy-check <one.mp >one.jsonl
-    colour=$(value colour one.jsonl) way=$(value direction one.jsonl)
-    other=red; [ "$colour" != red ] || other=blue
-    back=left; [ "$way" != left ] || back=right
-    encode-mp4 -o clip <one.mp >/dev/null
-    for fields in "$other $way" "$colour $back" "$colour down"; do
-        set -- $fields
-        printf "{\"key\":\"a\",\"path\":\"clip/toy00000.mp4\",\"colour\":\"%s\",\"direction\":\"%s\",\"kind\":\"roll\"}\n" "$1" "$2" |
-            decode --frames 17 --size 96x64 | toy-check >seen.jsonl
-        grep "_right\":false" seen.jsonl
-    done
-    tensor-gen --name video --dtype u8 --fill ramp --shape 5,32,48,3 --meta colour=red --meta direction=left --meta kind=roll |
-        toy-check >grey.jsonl
-    grep "\"share\":0.0,.*\"colour_right\":false,\"direction_right\":false" grey.jsonl'
-ok 'lossy video is seen as well' '
-    encode-mp4 -o videos <throw.mp >list.jsonl
-    decode --frames 17 --size 96x64 <list.jsonl | toy-check --least 1 >/dev/null'
-ok '--least: too few, and none' '
-    toy-world --count 20 --kinds fall --unlawful 0 | toy-check >/dev/null 2>err; grep "20 of 20" err
-    tensor-gen --name video --dtype u8 --fill zero --shape 5,8,8,3 --meta colour=red --meta direction=left --meta kind=roll >dark.mp
-    fails 1 toy-check --least 0.1 <dark.mp >out; grep "less than --least" err; [ "$(wc -l <out)" = 1 ]'
-ok 'what no toy is fails by itself' '
-    tensor-gen --name video --dtype u8 --fill zero --shape 5,8,8,3 --key plain >plain.mp
-    fails 1 toy-check <plain.mp >out; grep "plain: no colour in its meta" err
-    tensor-gen --name video --dtype u8 --shape 5,8,8,3 --meta colour=mauve --key m >m.mp
-    fails 1 toy-check <m.mp >out; grep "m: its colour is none of the toy world" err
-    tensor-gen --name video --dtype u8 --shape 5,8,8,1 --meta colour=red --meta direction=left --meta kind=roll >g.mp
-    fails 1 toy-check <g.mp >out; grep "1 channels, not 3" err
-    tensor-gen --name latents --shape 5,8,8,1 --key l >l.mp; fails 1 toy-check <l.mp >out; grep "l: .*video" err'
-
 ok 'a clip depends on the seed and its key alone' '
     toy-world --count 6 --unlawful 0.5 --mismatch 0.5 --seed 3 >six.mp; toy-world --count 3 --unlawful 0.5 --mismatch 0.5 --seed 3 >three.mp
     toy-world --count 6 --unlawful 0.5 --mismatch 0.5 --seed 3 | cmp - six.mp
@@ -60,7 +29,6 @@ ok 'no caption of one split is in the other, and a fifth or so is in the test sp
     share=$((100 * $(comm -12 all.txt test.txt | wc -l) / $(wc -l <all.txt)))
     echo "$share %"; [ $share -ge 12 ]; [ $share -le 28 ]'
 ok 'captions are prompts for t5-encode' 'head -n 2 test.jsonl | t5-encode -m random:tiny >prompts.mp; show prompts.mp | grep -c embeds | grep -qx 2'
-
 ok 'physics: lawful is 5, and the stronger a violation, the less' '
     toy-world --count 400 --unlawful 0.5 --frames 2 --size 8x8 >half.mp; show --jsonl half.mp | grep true_pc >half.jsonl
     awk "{ pc = \$0; sub(/.*\"true_pc\": */, \"\", pc); pc += 0; s = \$0; sub(/.*\"strength\": */, \"\", s); s += 0
@@ -76,7 +44,6 @@ ok 'a broken law shows: the clip is another' '
     toy-world --count 30 --kinds bounce,roll,hit --seed 9 >lawful.mp; toy-world --count 30 --kinds bounce,roll,hit --seed 9 --unlawful 1 >unlawful.mp
     tensor-eq --psnr 40 lawful.mp unlawful.mp >same 2>differ || true
     [ "$(grep -c "video. differs" differ)" -ge 25 ]'
-
 ok 'wrong usage' '
     fails 2 toy-world --kinds fly >out; grep "is none of" err
     fails 2 toy-world --kinds fall, >out
@@ -84,6 +51,5 @@ ok 'wrong usage' '
     fails 2 toy-world --frames 1 >out
     fails 2 toy-world --unlawful 1.5 >out
     fails 2 toy-world --captions --unlawful 0.5 >out; grep "of what is to be" err
-    fails 2 toy-world --key "" >out
-    fails 2 toy-check --least 2 <one.mp >out'
+    fails 2 toy-world --key "" >out'
 finish
