@@ -9,7 +9,8 @@
 set -euo pipefail
 
 examples=$(cd "$(dirname "$0")" && pwd)
-[ -x "$examples/../bin/decode" ] && PATH=$examples/../bin:$PATH
+bin=${BIN:-$examples/../bin}
+[ -x "$bin/decode" ] && PATH=$bin:$PATH
 out=${1:-$examples/../build/demo-adapters}
 rm -rf "$out" && mkdir -p "$out" && cd "$out"
 out=$PWD

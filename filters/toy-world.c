@@ -99,7 +99,9 @@ int main(int argc, char **argv)
 {
     struct frame f = FRAME_INIT;
     struct toy_scene seen, told;
-    filter_start(argc, argv, help, options, FILTER_FRAMES_OUT | FILTER_SEED);
+    for (int i = 1; i < argc; i++)
+        captions |= !strcmp(argv[i], "--captions"); /* what comes out must be known first */
+    filter_start(argc, argv, help, options, (captions ? FILTER_TEXT_OUT : FILTER_FRAMES_OUT) | FILTER_SEED);
     if (!*prefix) usage_error("--key is empty");
     if (captions && (choice.unlawful > 0 || choice.mismatch > 0))
         usage_error("--captions are of what is to be: neither --unlawful nor --mismatch");
