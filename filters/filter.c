@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "formats/columns.h"
+#include "formats/io.h"
 
 struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
 
@@ -379,7 +380,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
 static void interrupt(int signal)
 {
     (void)signal;
-    frame_interrupted = 1;
+    io_interrupted = 1;
 }
 
 void filter_catch_term(void)
@@ -407,13 +408,13 @@ void filter_fail_at(const char *key, const char *fmt, ...)
 bool filter_next(struct frame *f)
 {
     if (!input && !(input = frame_reader_open(0, "stdin"))) die("out of memory");
-    while (!frame_interrupted) {
+    while (!io_interrupted) {
         switch (frame_read(input, f)) {
         case FRAME_RECORD: progress("%s", frame_key(f)); return true;
         case FRAME_END: return false;
         case FRAME_BAD_LINE: filter_fail_at(NULL, "%s", f->error); break;
         case FRAME_DAMAGED:
-            if (!frame_interrupted) die("%s", f->error);
+            if (!io_interrupted) die("%s", f->error);
         }
     }
     return false;

@@ -92,7 +92,7 @@ int filter_finish(void);                      /* returns the exit code */
 /* The same of what is no record (a line of a file, say). key: what it is called, or NULL. */
 void filter_fail_at(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* SIGTERM and SIGINT set frame_interrupted and end filter_next(), for programs that save first. */
+/* SIGTERM and SIGINT set io_interrupted and end filter_next(), for programs that save first. */
 void filter_catch_term(void);
 
 /* The record as a JSON line: key and every meta field. The caller owns it. */

@@ -15,6 +15,7 @@
 #include "formats/atomic.h"
 #include "formats/error.h"
 #include "formats/gnuplot.h"
+#include "formats/io.h"
 
 static const char help[] =
     "plot - draw training runs: losses, learning rate and gradient norm; or list them; or draw comparisons\n"

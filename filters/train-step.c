@@ -13,6 +13,7 @@
 #include "filters/nets/run.h"
 #include "filters/nets/trainer.h"
 #include "formats/error.h"
+#include "formats/io.h"
 #include "formats/store.h"
 
 static const char help[] =
@@ -247,7 +248,7 @@ int main(int argc, char **argv)
     }
     if (run.metrics && run.step > saved && kern_ok(k)) save();
     if (!good) die("%s", err);
-    if (frame_interrupted) {
+    if (io_interrupted) {
         say(NULL, "interrupted: saved after step %lld", (long long)run.step);
         signal(SIGTERM, SIG_DFL);
         raise(SIGTERM);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "formats/error.h"
-#include "formats/frame.h"
+#include "formats/io.h"
 
 enum { BLOCK = 1 << 16 }; /* bytes that are read at once */
 

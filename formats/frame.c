@@ -1,7 +1,6 @@
 #include "formats/frame.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +9,10 @@
 #include <unistd.h>
 
 #include "formats/crc32c.h"
+#include "formats/io.h"
 #include "formats/msgpack_json.h"
 
 enum {
-    EXT_TYPE = 83,   /* 'S' */
     STEP = 64 << 20, /* a payload is read, and its memory grown, in steps of this: a lying length costs one */
     BUFFER = 1 << 16,
 };
@@ -163,50 +162,6 @@ void frame_drop(struct frame *f, const char *name)
     f->tensor[--f->count] = dropped;
 }
 
-/* ---- whole reads and writes ---------------------------------------------------------------------------- */
-
-volatile sig_atomic_t frame_interrupted;
-
-/* A sibling process may have made our descriptor non-blocking (the flag belongs to the open file): wait and
- * go on. */
-static bool wait_for(int fd, short events)
-{
-    if (errno == EINTR) return !frame_interrupted;
-    if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
-    struct pollfd p = {fd, events, 0};
-    return poll(&p, 1, -1) >= 0 || (errno == EINTR && !frame_interrupted);
-}
-
-static ssize_t read_some(int fd, void *buf, size_t n)
-{
-    for (;;) {
-        ssize_t got = read(fd, buf, n < STEP ? n : STEP);
-        if (got >= 0 || !wait_for(fd, POLLIN)) return got;
-    }
-}
-
-ssize_t read_full(int fd, void *buf, size_t n)
-{
-    size_t have = 0;
-    while (have < n) {
-        ssize_t got = read_some(fd, (char *)buf + have, n - have);
-        if (got < 0) return -1;
-        if (got == 0) break;
-        have += (size_t)got;
-    }
-    return (ssize_t)have;
-}
-
-bool write_full(int fd, const void *buf, size_t n)
-{
-    for (const char *p = buf; n;) {
-        ssize_t put = write(fd, p, n < STEP ? n : STEP);
-        if (put < 0 && !wait_for(fd, POLLOUT)) return false;
-        if (put > 0) p += put, n -= (size_t)put;
-    }
-    return true;
-}
-
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
 struct frame_reader {
@@ -299,7 +254,8 @@ static enum frame_got damaged(struct frame_reader *r, struct frame *f, const cha
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     f->count = 0;
-    if (r->records >= 0 && r->state != START) snprintf(record, sizeof record, " record %lld,", (long long)r->records);
+    if (r->records >= 0 && r->state != START)
+        snprintf(record, sizeof record, " record %lld,", (long long)r->records);
     if (r->state == JSONL)
         frame_error(f, "%.90s: line %lld: %s", r->name, (long long)r->line, what);
     else
@@ -399,7 +355,7 @@ static json_t *read_header(struct frame_reader *r, struct frame *f)
         damaged(r, f, "not a frame header (first byte 0x%02x)", c);
         return NULL;
     }
-    if (more[0] != EXT_TYPE || size <= 4 || size > FRAME_MAX_HEADER) {
+    if (more[0] != FRAME_EXT_TYPE || size <= 4 || size > FRAME_MAX_HEADER) {
         r->position = r->header_at;
         damaged(r, f, "not a frame header (extension type %d of %llu bytes)", (int8_t)more[0],
                 (unsigned long long)size);
@@ -651,149 +607,4 @@ enum frame_got frame_read(struct frame_reader *r, struct frame *f)
         if (!end) r->crc = crc32c(r->crc, &r->header_crc, 4);
         if (record) return read_record(r, f, head);
     }
-}
-
-/* ---- writing ------------------------------------------------------------------------------------------- */
-
-struct frame_writer {
-    int fd;
-    json_t *begin;
-    bool begun;
-    uint32_t crc;
-    int64_t records;
-    msgpack_sbuffer out;
-    char error[160];
-};
-
-struct frame_writer *frame_writer_open(int fd, const char *program, json_t *settings)
-{
-    struct frame_writer *w = calloc(1, sizeof *w);
-    if (!w) return NULL;
-    w->fd = fd;
-    w->begin =
-        json_pack("{s:s, s:i, s:s, s:s, s:o}", "kind", "begin", "sluice", 1, "program", program, "version",
-                  SLUICE_VERSION, "settings", settings ? json_incref(settings) : json_object());
-    msgpack_sbuffer_init(&w->out);
-    fcntl(fd, F_SETPIPE_SZ, 1 << 20);
-    return w;
-}
-
-const char *frame_writer_error(const struct frame_writer *w)
-{
-    return w->error;
-}
-
-void frame_writer_close(struct frame_writer *w)
-{
-    if (!w) return;
-    json_decref(w->begin);
-    msgpack_sbuffer_destroy(&w->out);
-    free(w);
-}
-
-static bool write_error(struct frame_writer *w, const char *what)
-{
-    int saved = errno;
-    snprintf(w->error, sizeof w->error, "%s", what ? what : strerror(errno));
-    errno = saved;
-    return false;
-}
-
-static bool put(struct frame_writer *w, const void *data, size_t n)
-{
-    return write_full(w->fd, data, n) || write_error(w, NULL);
-}
-
-static bool no_header(struct frame_writer *w, const char *why)
-{
-    errno = EMSGSIZE;
-    return write_error(w, why);
-}
-
-static bool write_header(struct frame_writer *w, json_t *head)
-{
-    static const char room[4];
-    msgpack_packer p;
-    msgpack_sbuffer_clear(&w->out);
-    msgpack_packer_init(&p, &w->out, msgpack_sbuffer_write);
-    if (!head || msgpack_sbuffer_write(&w->out, room, sizeof room) || msgpack_from_json(&p, head)) {
-        errno = ENOMEM;
-        return write_error(w, NULL);
-    }
-    const char *map = w->out.data + 4;
-    size_t size = w->out.size;
-    if (size > FRAME_MAX_HEADER) return no_header(w, "its header would pass 1 MiB");
-    if (!msgpack_json_fits(map, size - 4))
-        return no_header(w, "its header would nest too deep, or hold too many values");
-    uint32_t crc = crc32c(0, map, size - 4);
-    memcpy(w->out.data, &crc, sizeof crc);
-
-    /* The marker that goes before these bytes stands behind them. */
-    if (msgpack_pack_ext(&p, size, EXT_TYPE)) return write_error(w, NULL);
-    w->crc = crc32c(w->crc, &crc, sizeof crc);
-    w->begun = true;
-    return put(w, w->out.data + size, w->out.size - size) && put(w, w->out.data, size);
-}
-
-static bool write_payload(struct frame_writer *w, const struct tensor *t)
-{
-    msgpack_packer p;
-    msgpack_sbuffer_clear(&w->out);
-    msgpack_packer_init(&p, &w->out, msgpack_sbuffer_write);
-    msgpack_pack_bin(&p, tensor_bytes(t)); /* cannot fail: there is room, a header stood here */
-    return put(w, w->out.data, w->out.size) && put(w, t->data, tensor_bytes(t));
-}
-
-/* json_object_update_missing(), which keeps it to itself when there is no memory. */
-static int add_missing(json_t *object, json_t *other)
-{
-    const char *key;
-    json_t *value;
-    int bad = !object || !other;
-    json_object_foreach (other, key, value)
-        if (!json_object_get(object, key)) bad |= json_object_set(object, key, value);
-    return bad;
-}
-
-/* The header's entry of a tensor, NULL when out of memory. */
-static json_t *tensor_entry(struct frame_tensor *slot)
-{
-    json_t *shape = json_array();
-    int bad = 0;
-    for (int a = 0; a < slot->t.rank; a++)
-        bad |= json_array_append_new(shape, json_integer(slot->t.shape[a]));
-    if (!slot->crc_known) slot->crc = crc32c(0, slot->t.data, tensor_bytes(&slot->t));
-    slot->crc_known = true;
-    json_t *entry = json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", slot->name, "dtype",
-                              dtype_name(slot->t.dtype), "shape", shape, "nbytes",
-                              (json_int_t)tensor_bytes(&slot->t), "crc32c", (json_int_t)slot->crc);
-    if (!bad && !add_missing(entry, slot->entry)) return entry;
-    json_decref(entry);
-    return NULL;
-}
-
-bool frame_write(struct frame_writer *w, struct frame *f)
-{
-    if (!w->begun && !write_header(w, w->begin)) return false;
-    if (!*frame_key(f)) return no_header(w, "it has no key");
-    json_t *head = json_pack("{s:s, s:I}", "kind", "record", "seq", (json_int_t)w->records),
-           *tensors = json_array();
-    int bad = add_missing(head, f->head);
-    for (int i = 0; i < f->count; i++) bad |= json_array_append_new(tensors, tensor_entry(&f->tensor[i]));
-    bad |= json_object_set_new(head, "tensors", tensors);
-    bool good = write_header(w, bad ? NULL : head);
-    json_decref(head);
-    for (int i = 0; good && i < f->count; i++) good = write_payload(w, &f->tensor[i].t);
-    w->records += good;
-    return good;
-}
-
-bool frame_write_end(struct frame_writer *w, int64_t failed)
-{
-    if (!w->begun && !write_header(w, w->begin)) return false;
-    json_t *head = json_pack("{s:s, s:I, s:I, s:I}", "kind", "end", "records", (json_int_t)w->records,
-                             "failed", (json_int_t)failed, "crc32c", (json_int_t)w->crc);
-    bool good = write_header(w, head);
-    json_decref(head);
-    return good;
 }

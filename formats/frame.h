@@ -7,21 +7,21 @@
  *   record  {"kind":"record", "seq":n, "key":str, "meta":map,
  *            "tensors":[{"name":str, "dtype":str, "shape":[..], "nbytes":n, "crc32c":u32}, ...]}
  *           followed by one msgpack bin per tensor, in that order: raw little-endian row-major bytes
- *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}    of the u32 LE header CRCs of begin and
- * records
+ *   end     {"kind":"end", "records":n, "failed":m, "crc32c":u32}   the last of the u32 little-endian header
+ *           CRCs of begin and records
  *
  * Streams may follow one another (cat a.mp b.mp). End of file anywhere but after an end is an error. */
 #ifndef FORMATS_FRAME_H
 #define FORMATS_FRAME_H
 
 #include <jansson.h>
-#include <signal.h>
 
 #include "formats/tensor.h"
 
 #define SLUICE_VERSION "0.1.0"
 
 enum {
+    FRAME_EXT_TYPE = 83, /* 'S' */
     FRAME_MAX_TENSORS = 256,
     FRAME_MAX_HEADER = 1 << 20,
     FRAME_MAX_NAME = 64,
@@ -48,8 +48,9 @@ struct frame {
 
 void frame_free(struct frame *f);
 const char *frame_key(const struct frame *f);
-json_t *frame_meta(struct frame *f);                              /* borrowed; edit in place */
-const char *frame_text(const struct frame *f, const char *field); /* a meta string without zero bytes, or NULL */
+json_t *frame_meta(struct frame *f); /* borrowed; edit in place */
+/* A meta string without zero bytes, or NULL. */
+const char *frame_text(const struct frame *f, const char *field);
 
 /* Start an empty record (drops tensors, keeps their memory for reuse). The key is copied. */
 void frame_new(struct frame *f, const char *key);
@@ -104,11 +105,5 @@ bool frame_write(struct frame_writer *w, struct frame *f);
 bool frame_write_end(struct frame_writer *w, int64_t failed);
 const char *frame_writer_error(const struct frame_writer *w);
 void frame_writer_close(struct frame_writer *w); /* does not close fd */
-
-/* Whole reads and writes on a descriptor: loop over short counts, EINTR, and EAGAIN (by poll).
- * read_full returns the bytes read (less than n only at end of file) or -1. */
-extern volatile sig_atomic_t frame_interrupted; /* set by a handler: a wait ends with EINTR, not going on */
-ssize_t read_full(int fd, void *buf, size_t n);
-bool write_full(int fd, const void *buf, size_t n);
 
 #endif

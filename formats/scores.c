@@ -10,7 +10,7 @@
 
 #include "formats/csv.h"
 #include "formats/error.h"
-#include "formats/frame.h"
+#include "formats/io.h"
 
 enum { MAX_FILE = 1 << 30, BLOCK = 1 << 20 }; /* bytes of JSON: far more than there are prompts to grade */
 

@@ -363,7 +363,7 @@ static struct wire large_stream(void)
 static void interrupt(int signal)
 {
     (void)signal;
-    frame_interrupted = 1;
+    io_interrupted = 1;
 }
 
 static void test_interrupted(void)
@@ -375,9 +375,9 @@ static void test_interrupted(void)
     sigaction(SIGALRM, &a, NULL);
     setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 50000}}, NULL);
     struct frame_reader *r = frame_reader_open(fds[0], "wire");
-    ok(frame_read(r, &f) == FRAME_DAMAGED && frame_interrupted && strstr(f.error, strerror(EINTR)),
+    ok(frame_read(r, &f) == FRAME_DAMAGED && io_interrupted && strstr(f.error, strerror(EINTR)),
        "a wait for input ends when the program is told to");
-    frame_interrupted = 0;
+    io_interrupted = 0;
     frame_reader_close(r);
     frame_free(&f);
     close(fds[0]);

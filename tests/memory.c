@@ -10,6 +10,7 @@
 
 #include "formats/atomic.h"
 #include "formats/frame.h"
+#include "formats/io.h"
 #include "tests/scratch.h"
 #include "tests/tap.h"
 

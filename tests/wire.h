@@ -10,6 +10,7 @@
 
 #include "formats/crc32c.h"
 #include "formats/frame.h"
+#include "formats/io.h"
 #include "formats/msgpack_json.h"
 
 /* Bytes, and for a stream what its end has to say. */
