@@ -43,7 +43,7 @@ PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
 LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
-           $(wildcard filters/stats/*.c filters/toy/*.c) filters/filter.c filters/compute.c
+           $(wildcard filters/stats/*.c filters/toy/*.c) filters/filter.c filters/options.c filters/messages.c filters/compute.c
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)

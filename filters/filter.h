@@ -1,4 +1,4 @@
-/* filter - what every program of the toolkit does the same way: options, messages, records in, records out.
+/* filter - what every program of the toolkit does the same way: the start, records in, records out.
  *
  * A program has one stdin and one stdout, so this keeps them for it. The shape of a main():
  *
@@ -6,47 +6,18 @@
  *   ... open a device and a network, or die() ...
  *   struct frame f = FRAME_INIT;
  *   while (filter_next(&f)) {
- *       if (!work(&f)) { filter_fail(&f, "%s", why); continue; }     names the key, counts it, goes on
- * (--strict: stops) filter_emit(&f);
+ *       if (!work(&f)) { filter_fail(&f, "%s", why); continue; }   names the key, counts it; --strict: stops
+ *       filter_emit(&f);
  *   }
- *   return filter_finish();                                          the end header; a full disk shows up
- * here
+ *   return filter_finish();                                        the end header; a full disk shows up here
  *
  * Exit codes: 0 every record done; 1 something failed; 2 wrong usage, frames to a terminal included. */
 #ifndef FILTERS_FILTER_H
 #define FILTERS_FILTER_H
 
-#include <stdint.h>
-#include <stdio.h>
-
+#include "filters/messages.h"
+#include "filters/options.h"
 #include "formats/frame.h"
-
-/* One option. A setting can change the result, so it is recorded in the stream's begin header. */
-enum option_kind {
-    OPT_FLAG,   /* bool *, no argument, sets true */
-    OPT_INT,    /* int64_t *, within [low, high] */
-    OPT_REAL,   /* double *, within [low, high] */
-    OPT_TEXT,   /* const char ** */
-    OPT_CHOICE, /* const char **, one of `choices`, separated by | */
-    OPT_SIZE,   /* struct size *, WIDTHxHEIGHT */
-    OPT_LIST,   /* struct text_list *, may be given several times */
-};
-struct size {
-    int64_t width, height;
-};
-struct text_list {
-    int count;
-    const char *item[64];
-};
-struct option_spec {
-    const char *name; /* long name; the table ends with a NULL */
-    char letter;      /* or 0 */
-    enum option_kind kind;
-    void *dest;
-    double low, high; /* both 0: the kind's whole range */
-    const char *choices;
-    bool setting;
-};
 
 enum filter_flags {
     FILTER_COMPUTE = 1,      /* takes --device --dtype --model --threads --profile */
@@ -71,6 +42,7 @@ extern struct filter_state {
     int argc; /* operands */
     char **argv;
     json_t *settings; /* for the begin header; a program may add to it before the first record */
+    int64_t bytes;    /* of stdin that have been read */
     int64_t done, failed;
 } filter;
 
@@ -78,8 +50,7 @@ extern struct filter_state {
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
 
 /* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program
- * with
- * 1. A JSON line that is no record is reported and counted, and the next one is returned. */
+ * with exit code 1. A JSON line that is no record is reported and counted, and the next one is returned. */
 bool filter_next(struct frame *f);
 json_t *filter_input_settings(void);          /* of the stream being read, borrowed; NULL: none known */
 void filter_emit(struct frame *f);            /* write a record to stdout; counts it as done */
@@ -100,16 +71,5 @@ json_t *filter_record_json(struct frame *f);
 
 /* Output dtype of a compute filter: F32 when --dtype f32, else BF16. */
 enum dtype filter_dtype(void);
-
-void say(const char *key, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));                                      /* "program: key: message" */
-void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 1 */
-void usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* exit 2 */
-
-double clock_seconds(void); /* from an arbitrary start, never backwards */
-
-/* The progress line on a terminal's stderr: what is being done now, e.g. ("step %d of %d", i, n). Throttled.
- */
-void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

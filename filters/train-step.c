@@ -13,6 +13,7 @@
 #include "filters/nets/run.h"
 #include "filters/nets/trainer.h"
 #include "formats/error.h"
+#include "formats/clock.h"
 #include "formats/io.h"
 #include "formats/store.h"
 

@@ -3,7 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "formats/clock.h"
 
 enum { MAX_OPERATIONS = 128 };
 
@@ -12,13 +13,6 @@ struct kern_profile {
     int count;
     double since;
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void kern_profile_start(struct kern *k)
 {
@@ -37,7 +31,7 @@ void kern_profile_begin(struct kern *k)
 {
     if (!k->profile || k->planning) return;
     k->backend->wait(k);
-    k->profile->since = now();
+    k->profile->since = clock_seconds();
 }
 
 /* Operations are few and their names constants, so that a name's address finds its line. */
@@ -50,7 +44,7 @@ void kern_profile_end(struct kern *k, const char *operation)
     while (i < p->count && p->line[i].operation != operation) i++;
     if (i == MAX_OPERATIONS) return;
     if (i == p->count) p->line[p->count++].operation = operation;
-    p->line[i].seconds += now() - p->since;
+    p->line[i].seconds += clock_seconds() - p->since;
     p->line[i].calls++;
 }
 
