@@ -4,18 +4,14 @@
  *   stdin   latents [T,16,h,w], prompt_embeds [L,D]     from draw; meta.position; may bring noise and meta.s
  *   stdout  JSON lines, as in RUN/metrics.jsonl
  */
-#include <math.h>
 #include <signal.h>
 #include <string.h>
 
 #include "filters/compute.h"
 #include "filters/filter.h"
-#include "filters/nets/run.h"
-#include "filters/nets/trainer.h"
+#include "filters/nets/training.h"
 #include "formats/error.h"
-#include "formats/clock.h"
 #include "formats/io.h"
-#include "formats/store.h"
 
 static const char help[] =
     "train-step - fine-tune: one record, one optimiser step of an adapter\n"
@@ -59,10 +55,15 @@ static struct trainer t = {
     .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01}, .warmup = 200, .max_steps = 5000, .clip = 1, .accumulate = 1};
 static struct trainer_start start = {.objective = "flow", .adapter = "standard"};
 static struct run run;
-static struct store *val_store;
-static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto", *dump;
-static double min_delta = 1e-4;
-static int64_t eval_every = 250, eval_clips = 10, patience = 5, save_every = 50, frames;
+static struct training work = {.t = &t,
+                               .run = &run,
+                               .eval_every = 250,
+                               .eval_clips = 10,
+                               .patience = 5,
+                               .min_delta = 1e-4,
+                               .tell = filter_emit_line};
+static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto";
+static int64_t save_every = 50, frames;
 static struct size size;
 static bool dry_run;
 static char err[1024];
@@ -83,103 +84,46 @@ static const struct option_spec options[] = {
     {.name = "caption-dropout", .kind = OPT_REAL, .dest = &t.caption_dropout, .high = 1},
     {.name = "empty-prompt", .kind = OPT_TEXT, .dest = &empty_prompt},
     {.name = "val", .kind = OPT_TEXT, .dest = &val},
-    {.name = "eval-every", .kind = OPT_INT, .dest = &eval_every, .low = 1, .high = 1e12},
-    {.name = "eval-clips", .kind = OPT_INT, .dest = &eval_clips, .low = 1, .high = 1e6},
-    {.name = "patience", .kind = OPT_INT, .dest = &patience, .high = 1e12},
-    {.name = "min-delta", .kind = OPT_REAL, .dest = &min_delta, .high = 1e30},
+    {.name = "eval-every", .kind = OPT_INT, .dest = &work.eval_every, .low = 1, .high = 1e12},
+    {.name = "eval-clips", .kind = OPT_INT, .dest = &work.eval_clips, .low = 1, .high = 1e6},
+    {.name = "patience", .kind = OPT_INT, .dest = &work.patience, .high = 1e12},
+    {.name = "min-delta", .kind = OPT_REAL, .dest = &work.min_delta, .high = 1e30},
     {.name = "save-every", .kind = OPT_INT, .dest = &save_every, .low = 1, .high = 1e12},
     {.name = "recompute", .kind = OPT_CHOICE, .dest = &recompute, .choices = "none|ffn|full|auto"},
-    {.name = "dump-grads", .kind = OPT_TEXT, .dest = &dump},
+    {.name = "dump-grads", .kind = OPT_TEXT, .dest = &work.dump},
     {.name = "dry-run", .kind = OPT_FLAG, .dest = &dry_run},
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 1, .high = 1e6},
     {.name = "size", .kind = OPT_SIZE, .dest = &size},
     {0}};
 
-static int64_t saved = -1; /* the step of the last save */
-
 static void save(void)
 {
-    trainer_get(&t, run.values, run.m, run.v);
-    if (!kern_ok(t.dit->k)) die("%s", kern_error(t.dit->k));
-    if (!run_write_last(&run, t.dit->adapter[0], err, sizeof err) || !run_save(&run, err, sizeof err))
-        die("%s", err);
-    saved = run.step;
+    if (!training_save(&work, err, sizeof err)) die("%s", err);
 }
 
-static void metric(json_t *line)
-{
-    run_metric(&run, line);
-    filter_emit_line(line);
-}
-
-/* Keeps the best adapter, and decides whether to go on. */
 static void evaluate(void)
 {
-    double *losses = calloc((size_t)eval_clips, sizeof *losses);
-    if (!losses) die("out of memory");
-    double loss = trainer_evaluate(&t, val_store, eval_clips, losses, err, sizeof err);
-    if (!isfinite(loss)) die("step %lld: validation: %s", (long long)run.step, err);
-    json_t *each = json_array();
-    for (int64_t i = 0; i < eval_clips; i++) json_array_append_new(each, json_real(losses[i]));
-    free(losses);
-    metric(json_pack("{s:I, s:f, s:o}", "step", (json_int_t)run.step, "val_loss", loss, "val_losses", each));
-    if (run_judge(&run, loss, min_delta, patience)) {
-        trainer_get(&t, run.values, NULL, NULL);
-        if (!run_write_best(&run, t.dit->adapter[0], err, sizeof err)) die("%s", err);
-    } else if (run.finished) {
-        say(NULL, "no better validation loss in %lld evaluations: stopping at step %lld", (long long)patience,
-            (long long)run.step);
-    }
+    if (!training_evaluate(&work, err, sizeof err)) die("%s", err);
+    if (run.finished)
+        say(NULL, "no better validation loss in %lld evaluations: stopping at step %lld",
+            (long long)work.patience, (long long)run.step);
 }
 
-/* One record, and the step that it completes. false with the reason in err: all is as after the last step. */
+/* One record, and with the last of a step what is due after it. false with the reason in err: all is as after
+ * the last step. */
 static bool step(struct frame *f, int64_t position)
 {
-    char why[600];
-    const char *key = frame_key(f);
-    double started = clock_seconds();
-    if (!trainer_add(&t, f, position, why, sizeof why))
-        return fail(err, sizeof err, "step %lld, position %lld: %s: %s", (long long)run.step + 1,
-                    (long long)position, key, why);
-    if (t.pending < t.accumulate) {
-        run.seconds += clock_seconds() - started;
-        return true;
-    }
-    if (dump && !trainer_write_gradients(&t, dump, err, sizeof err)) return false;
-    dump = NULL;
-    double rate = trainer_rate(&t, run.step);
-    trainer_update(&t, run.step, t.norm);
-    run.seconds += clock_seconds() - started;
-    run.timed_steps++;
-    run.step++;
-    run.position = position + 1;
-    metric(json_pack("{s:I, s:I, s:s, s:f, s:f, s:f, s:f}", "step", (json_int_t)run.step, "position",
-                     (json_int_t)position, "key", key, "s", t.s, "loss", t.loss, "grad_norm", t.norm, "lr",
-                     rate));
+    if (!training_add(&work, f, position, err, sizeof err)) return false;
+    if (t.pending) return true;
     progress("step %lld of %lld, loss %.4f", (long long)run.step, (long long)t.max_steps, t.loss);
-    if (val && (run.step % eval_every == 0 || run.step == t.max_steps)) evaluate();
-    if (run.step == t.max_steps) run.finished = true;
+    bool last = run.step == t.max_steps;
+    if (work.val && (run.step % work.eval_every == 0 || last)) evaluate();
+    if (last) run.finished = true;
     if (run.step % save_every == 0 || run.finished) save();
     return true;
 }
 
-/* All that decides the result; a state made under another configuration is refused. */
-static json_t *configuration(void)
-{
-    json_t *c = trainer_configuration(&t), *data = filter_input_settings();
-    json_t *seed = json_object_get(data, "seed"), *content = json_object_get(data, "content");
-    if (seed && content)
-        json_object_set_new(c, "data", json_pack("{s:O, s:O}", "seed", seed, "content", content));
-    if (val_store)
-        json_object_set_new(c, "val",
-                            json_pack("{s:I, s:I, s:I, s:I, s:f}", "content",
-                                      (json_int_t)(store_content(val_store) >> 1), "every",
-                                      (json_int_t)eval_every, "clips", (json_int_t)eval_clips, "patience",
-                                      (json_int_t)patience, "min_delta", min_delta));
-    return c;
-}
-
-/* The adapter, fresh or as the run's state has it; the first record says for what size of frame. */
+/* The first record says for what size of frame the adapter is. */
 static void begin(struct frame *first)
 {
     char warning[1100];
@@ -187,20 +131,15 @@ static void begin(struct frame *first)
     if (!latents)
         die("%s: %s; records for training are made by: decode | vae-encode | t5-encode | pack",
             frame_key(first), first->error);
-    if (!trainer_start(&t, &start, latents, err, sizeof err)) die("%s", err);
-    if (!run_open(&run, state, configuration(), t.dit->adapter[0]->size, warning, sizeof warning, err,
-                  sizeof err))
+    if (!training_open(&work, &start, state, latents, filter_input_settings(), warning, sizeof warning, err,
+                       sizeof err))
         die("%s", err);
     if (*warning) say(NULL, "%s", warning);
-    if (!run.resumed && *t.dit->adapter[0]->warning) say(NULL, "%s", t.dit->adapter[0]->warning);
-    if (run.resumed) {
-        trainer_set(&t, run.values, run.m, run.v);
-        saved = run.step;
+    if (run.resumed)
         say(NULL, "%s: going on after step %lld%s", state, (long long)run.step,
             run.finished ? ", where it was finished" : "");
-    } else if (val) {
+    else if (work.val)
         evaluate();
-    }
 }
 
 int main(int argc, char **argv)
@@ -228,8 +167,8 @@ int main(int argc, char **argv)
         return filter_finish();
     }
     if (empty_prompt && !trainer_empty_prompt(&t, empty_prompt, err, sizeof err)) die("%s", err);
-    if (val && !(val_store = store_open(val, err, sizeof err))) die("%s", err);
-    if (val && !val_store->count) die("%s: an empty store: there is nothing to evaluate on", val);
+    if (val && !(work.val = store_open(val, err, sizeof err))) die("%s", err);
+    if (val && !work.val->count) die("%s: an empty store: there is nothing to evaluate on", val);
     if (!trainer_load(&t, filter.model, err, sizeof err)) die("%s", err);
 
     filter_catch_term();
@@ -247,7 +186,7 @@ int main(int argc, char **argv)
                 fail(err, sizeof err, "%s: position %lld comes where %lld is due: start draw without --from",
                      frame_key(&f), (long long)at, (long long)due);
     }
-    if (run.metrics && run.step > saved && kern_ok(k)) save();
+    if (run.metrics && run.step > run.saved && kern_ok(k)) save();
     if (!good) die("%s", err);
     if (io_interrupted) {
         say(NULL, "interrupted: saved after step %lld", (long long)run.step);
@@ -258,7 +197,7 @@ int main(int argc, char **argv)
         say(NULL, "the stream ended after step %lld of %lld", (long long)run.step, (long long)t.max_steps);
     frame_free(&f);
     if (run.metrics) run_close(&run);
-    store_close(val_store);
+    store_close(work.val);
     trainer_close(&t);
     compute_close(k);
     return filter_finish();

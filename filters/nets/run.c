@@ -118,7 +118,7 @@ static bool read_state(struct run *r, const char *path, bool *damaged, char *err
                  fseeko(r->metrics, 0, SEEK_END)))
         good = fail(why, sizeof why, "metrics.jsonl: %s", strerror(errno));
     if (good) {
-        r->step = (int64_t)step;
+        r->step = r->saved = (int64_t)step;
         r->position = (int64_t)position;
         r->best = best;
         r->worse = (int64_t)worse;
@@ -189,6 +189,7 @@ bool run_save(struct run *r, char *err, size_t errlen)
     }
     bool good = safetensors_write(path, items, 3, metadata, err, errlen);
     json_decref(metadata);
+    if (good) r->saved = r->step;
     return good && write_speed(r, err, errlen);
 }
 
@@ -199,7 +200,7 @@ bool run_open(struct run *r, const char *folder, json_t *config, int64_t size, c
 {
     char path[4096];
     const char *const states[] = {state_name, previous_name};
-    *r = (struct run){.lock = -1, .config = config, .best = INFINITY, .size = size};
+    *r = (struct run){.lock = -1, .saved = -1, .config = config, .best = INFINITY, .size = size};
     *warning = 0;
     if (strlen(folder) >= sizeof r->folder) return fail(err, errlen, "%s: the path is too long", folder);
     snprintf(r->folder, sizeof r->folder, "%s", folder);

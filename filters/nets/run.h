@@ -24,6 +24,7 @@ struct run {
     FILE *metrics;
     json_t *config;   /* what decides the result: a state made with another is refused by the field's name */
     int64_t step;     /* steps done */
+    int64_t saved;    /* of them in the last save; -1: there is none */
     int64_t position; /* of the draw that comes next */
     double best;      /* validation loss; infinite before the first evaluation */
     int64_t worse;    /* evaluations since the best one */
