@@ -8,10 +8,9 @@
 
 #include "filters/compute.h"
 #include "filters/filter.h"
-#include "filters/nets/rng.h"
 #include "filters/nets/prompt.h"
 #include "filters/nets/sampler.h"
-#include "filters/nets/torch_rng.h"
+#include "formats/error.h"
 
 static const char help[] =
     "sample - generate latents from prompts\n"
@@ -67,97 +66,63 @@ static struct tensor negative_embeds; /* host F32 [L,D], once the first record w
 static json_t *provenance;            /* what every record is told of how it was made */
 static char err[1024];
 
-/* The negative prompt's embedding. The encoder has a device of its own, so that its memory is free again
- * before the transformer computes. */
-static void encode_negative(const struct model *m)
+/* As the record's noise is, or the options say, or the model; false: noise and options differ. */
+static bool latent_shape(const struct tensor *noise, struct tensor *latents)
 {
-    struct prompt_encoder p;
-    int64_t tokens;
-    struct kern *k = kern_open(kern_device(s.dit->k), (int)filter.threads, err, sizeof err);
-    if (!k || !prompt_open(&p, k, m, err, sizeof err)) die("the negative prompt: %s", err);
-    negative_embeds =
-        tensor_of(DT_F32, calloc((size_t)(p.length * p.width), sizeof(float)), 2, p.length, p.width);
-    if (!negative_embeds.data) die("out of memory");
-    if (!prompt_encode(&p, &negative_embeds, negative, strlen(negative), &tokens, err, sizeof err))
-        die("the negative prompt: %s", err);
-    prompt_close(&p);
-    compute_close(k);
-}
-
-struct generator {
-    struct torch_rng torch;
-    const char *key;
-};
-
-static bool draw(void *context, int64_t index, struct tensor *host)
-{
-    struct generator *g = context;
-    if (strcmp(generator, "keyed")) return torch_rng_randn(&g->torch, host);
-    struct rng r = rng_make((uint64_t)filter.seed, g->key, "sample-noise", (uint64_t)index);
-    rng_normal(&r, host->data, (size_t)tensor_count(host));
-    return true;
-}
-
-/* What the record asks for: the size of its noise, or the options', or the model's. */
-static bool latent_shape(const struct tensor *noise, int64_t dims[5])
-{
-    const struct dit_config *c = &s.dit->c;
-    int64_t f = frames ? frames : c->sample_frames, h = size.width ? size.height / 8 : c->sample_height;
-    int64_t w = size.width ? size.width / 8 : c->sample_width;
-    int64_t asked[5] = {4, (f - 1) / 4 + 1, c->in_channels, h, w};
-    memcpy(dims, asked, sizeof asked);
+    *latents = dit_latents(s.dit, frames, size.width, size.height);
     if (!noise) return true;
-    dims[1] = noise->shape[0], dims[3] = noise->shape[2], dims[4] = noise->shape[3];
-    return noise->shape[1] == c->in_channels && (!frames || dims[1] == asked[1]) &&
-           (!size.width || (dims[3] == h && dims[4] == w));
+    const int64_t *from = noise->shape, *to = latents->shape;
+    bool good = from[1] == to[1] && (!frames || from[0] == to[0]) &&
+                (!size.width || (from[2] == to[2] && from[3] == to[3]));
+    memcpy(latents->shape, from, sizeof latents->shape);
+    return good;
 }
 
 static bool fits(struct frame *f, const struct tensor *t, const char *name)
 {
     const struct dit_config *c = &s.dit->c;
-    if (t && t->shape[0] == c->text_length && t->shape[1] == c->text_dim) return true;
-    if (t)
-        snprintf(f->error, sizeof f->error, "%s is [%lld,%lld], the model wants [%lld,%lld]", name,
-                 (long long)t->shape[0], (long long)t->shape[1], (long long)c->text_length,
-                 (long long)c->text_dim);
-    return false;
+    if (!t) return false; /* f->error says why */
+    return (t->shape[0] == c->text_length && t->shape[1] == c->text_dim) ||
+           fail(f->error, sizeof f->error, "%s is [%lld,%lld], the model wants [%lld,%lld]", name,
+                (long long)t->shape[0], (long long)t->shape[1], (long long)c->text_length,
+                (long long)c->text_dim);
 }
 
 static bool generate(struct frame *f, const struct model *m)
 {
+    static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
     struct tensor *text = frame_want(f, "prompt_embeds", DT_COUNT, 2), *noise = NULL, *brought = NULL;
-    int64_t dims[5];
+    struct tensor latents, *out = NULL;
+    size_t bytes;
     if (!fits(f, text, "prompt_embeds")) return false;
     if (frame_find(f, "noise") && !(noise = frame_want(f, "noise", DT_COUNT, 4))) return false;
     if (frame_find(f, "negative_embeds") &&
         !fits(f, brought = frame_want(f, "negative_embeds", DT_COUNT, 2), "negative_embeds"))
         return false;
-    if (!latent_shape(noise, dims))
-        return snprintf(f->error, sizeof f->error, "its noise is of another size than asked for"), false;
-    if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
+    if (!latent_shape(noise, &latents))
+        return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
+    if (s.guidance > 1 && !brought && !negative_embeds.data &&
+        !prompt_encode_once(&negative_embeds, kern_device(s.dit->k), (int)filter.threads, m, negative, err,
+                            sizeof err))
+        die("the negative prompt: %s", err);
 
-    struct tensor latents = tensor_make(DT_F32, NULL, dims);
-    size_t bytes;
-    if (!tensor_bytes_checked(DT_F32, 4, dims + 1, &bytes) || !(latents.data = malloc(bytes + 1)))
-        return snprintf(f->error, sizeof f->error, "no memory for its latents"), false;
-    struct generator g = {!strcmp(generator, "torch-cpu") ? torch_rng_cpu((uint64_t)filter.seed)
-                                                          : torch_rng_cuda((uint64_t)filter.seed, 0),
-                          frame_key(f)};
-    struct noise_source source = {strcmp(generator, "keyed") != 0, draw, &g};
-    bool good = sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source,
-                            f->error, sizeof f->error);
-    struct tensor *out = good ? frame_add_shape(f, "latents", filter_dtype(), dims) : NULL;
+    if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
+        return fail(f->error, sizeof f->error, "no memory for its latents");
+    struct noise_source source =
+        noise_source_make(generator, filter_dtype(), (uint64_t)filter.seed, frame_key(f));
+    if (sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error,
+                    sizeof f->error))
+        out = frame_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1], latents.shape[2],
+                        latents.shape[3]);
     if (out) tensor_convert(out, &latents);
     free(latents.data);
-    for (int i = 0; out && !filter.keep && i < 3; i++)
-        frame_drop(f, (const char *[]){"prompt_embeds", "negative_embeds", "noise"}[i]);
+    for (int i = 0; out && !filter.keep && i < 3; i++) frame_drop(f, consumed[i]);
     if (out) json_object_set(frame_meta(f), "sample", provenance);
     return out != NULL;
 }
 
 static void open_adapters(void)
 {
-    json_t *list = json_array();
     for (int i = 0; i < adapters.count; i++) {
         struct adapter *a = NULL;
         if (i == DIT_MAX_ADAPTERS) usage_error("more than %d adapters", DIT_MAX_ADAPTERS);
@@ -170,13 +135,30 @@ static void open_adapters(void)
                     ? "dpm or ddim fit it, not euler"
                     : "its answers are no v-predictions: --scheduler euler fits it");
         s.dit->adapter[s.dit->adapters++] = a;
+    }
+}
+
+/* What the options left open goes into the settings; they are what every record is told, too. */
+static void describe(void)
+{
+    json_t *list = json_array(), *settings = filter.settings;
+    for (int i = 0; i < s.dit->adapters; i++) {
+        const struct adapter *a = s.dit->adapter[i];
         json_t *entry = adapter_description(a);
         json_object_set_new(entry, "weight", json_real(a->weight));
         json_object_set_new(entry, "values", json_sprintf("%016llx", (unsigned long long)a->hash));
         json_array_append_new(list, entry);
     }
-    json_object_set_new(filter.settings, "model", json_string(s.dit->id));
-    json_object_set_new(filter.settings, "adapters", list);
+    json_object_set_new(settings, "model", json_string(s.dit->id));
+    json_object_set_new(settings, "adapters", list);
+    if (!frames) json_object_set_new(settings, "frames", json_integer(s.dit->c.sample_frames));
+    if (!size.width)
+        json_object_set_new(settings, "size",
+                            json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
+                                         (long long)s.dit->c.sample_height * 8));
+    provenance = json_pack("{s:s}", "version", SLUICE_VERSION);
+    json_object_update(provenance, settings);
+    json_object_del(provenance, "keep");
 }
 
 static void close_adapters(void)
@@ -206,18 +188,10 @@ int main(int argc, char **argv)
     if (!(s.dit = dit_open(k, m, false, err, sizeof err))) die("%s", err);
     json_decref(config);
     s.progress = show_step;
-    s.noise_dtype = !strcmp(generator, "keyed") ? DT_F32 : filter_dtype();
     open_adapters();
+    describe();
     if (merge && !dit_merge(s.dit, err, sizeof err)) die("--merge: %s", err);
     if (merge) close_adapters();
-    if (!frames) json_object_set_new(filter.settings, "frames", json_integer(s.dit->c.sample_frames));
-    if (!size.width)
-        json_object_set_new(filter.settings, "size",
-                            json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
-                                         (long long)s.dit->c.sample_height * 8));
-    provenance = json_pack("{s:s}", "version", SLUICE_VERSION);
-    json_object_update(provenance, filter.settings);
-    json_object_del(provenance, "keep");
 
     while (filter_next(&f)) {
         if (generate(&f, m))

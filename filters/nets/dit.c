@@ -229,6 +229,13 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
     return true;
 }
 
+struct tensor dit_latents(const struct dit *d, int64_t frames, int64_t width, int64_t height)
+{
+    const struct dit_config *c = &d->c;
+    return tensor_of(DT_F32, NULL, 4, ((frames ? frames : c->sample_frames) - 1) / 4 + 1, c->in_channels,
+                     height ? height / 8 : c->sample_height, width ? width / 8 : c->sample_width);
+}
+
 struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *latents)
 {
     struct adapter_base base = {.layers = d->c.layers, .width = d->c.width};

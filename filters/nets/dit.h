@@ -58,6 +58,9 @@ void dit_close(struct dit *d); /* the weights go with the device */
  * is changed. */
 bool dit_merge(struct dit *d, char *err, size_t errlen);
 
+/* The shape [T,C,h,w] of the latents of so many frames of width x height pixels; 0: the model's. No data. */
+struct tensor dit_latents(const struct dit *d, int64_t frames, int64_t width, int64_t height);
+
 /* What belongs to one size of video; in scratch, so a caller's mark decides how long it lives. */
 struct dit_grid {
     struct token_grid token;

@@ -1,6 +1,7 @@
 #include "filters/nets/prompt.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/error.h"
 #include "formats/tokenizer.h"
@@ -53,4 +54,24 @@ bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *
     fail(err, errlen, "%s", kern_error(p->k));
     kern_clear(p->k);
     return false;
+}
+
+bool prompt_encode_once(struct tensor *embeds, const char *device, int threads, const struct model *m,
+                        const char *text, char *err, size_t errlen)
+{
+    struct prompt_encoder p;
+    int64_t tokens;
+    *embeds = (struct tensor){0};
+    struct kern *k = kern_open(device, threads, err, errlen);
+    if (!k) return false;
+    bool good = prompt_open(&p, k, m, err, errlen);
+    if (good) {
+        *embeds =
+            tensor_of(DT_F32, calloc((size_t)(p.length * p.width), sizeof(float)), 2, p.length, p.width);
+        good = embeds->data ? prompt_encode(&p, embeds, text, strlen(text), &tokens, err, errlen)
+                            : fail(err, errlen, "out of memory");
+    }
+    prompt_close(&p);
+    kern_close(k);
+    return good;
 }

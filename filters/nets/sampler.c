@@ -25,13 +25,13 @@ static bool prepare(struct sampler *s, struct state *t, const struct tensor *sha
     return true;
 }
 
-static bool draw(struct sampler *s, const struct noise_source *source, int64_t index, struct tensor *to,
-                 char *err, size_t errlen)
+static bool draw(struct sampler *s, struct noise_source *source, int64_t index, struct tensor *to, char *err,
+                 size_t errlen)
 {
     struct tensor host =
-        tensor_of(s->noise_dtype, malloc((size_t)tensor_count(to) * dtype_size(s->noise_dtype)), 5, 1,
+        tensor_of(source->dtype, malloc((size_t)tensor_count(to) * dtype_size(source->dtype)), 5, 1,
                   to->shape[0], to->shape[1], to->shape[2], to->shape[3]);
-    bool good = host.data && source->draw(source->context, index, &host);
+    bool good = host.data && noise_source_draw(source, index, &host);
     if (good) kern_upload(s->dit->k, to, &host);
     free(host.data);
     return good || fail(err, errlen, "no noise could be drawn");
@@ -49,8 +49,8 @@ static void predict(struct sampler *s, struct state *t, int step, bool guided)
     axpby(k, &t->v, 1 - g, &t->v_negative, g);
 }
 
-static bool denoise(struct sampler *s, struct state *t, const struct noise_source *source, bool guided,
-                    char *err, size_t errlen)
+static bool denoise(struct sampler *s, struct state *t, struct noise_source *source, bool guided, char *err,
+                    size_t errlen)
 {
     struct kern *k = s->dit->k;
     int64_t drawn = 1;
@@ -77,7 +77,7 @@ static bool denoise(struct sampler *s, struct state *t, const struct noise_sourc
 }
 
 bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
-                 const struct tensor *negative, const struct tensor *noise, const struct noise_source *source,
+                 const struct tensor *negative, const struct tensor *noise, struct noise_source *source,
                  char *err, size_t errlen)
 {
     struct kern *k = s->dit->k;

@@ -3,30 +3,22 @@
 #define NETS_SAMPLER_H
 
 #include "filters/nets/dit.h"
+#include "filters/nets/noise.h"
 #include "filters/nets/schedulers.h"
-
-/* Where random numbers come from: `draw` fills a host tensor [1,T,C,h,w] with standard normals. Draw 0 is the
- * starting latent, draw 1 + i the i-th that the steps ask for, in the reference's order; with a running
- * generator every one must be drawn. */
-struct noise_source {
-    bool running; /* a generator whose every draw counts */
-    bool (*draw)(void *context, int64_t index, struct tensor *host);
-    void *context;
-};
 
 struct sampler {
     struct dit *dit;
     struct scheduler scheduler;
-    double guidance; /* 1 or less: no negative pass */
-    bool dynamic;    /* the reference's "dynamic" guidance */
-    enum dtype noise_dtype;
+    double guidance;                       /* 1 or less: no negative pass */
+    bool dynamic;                          /* the reference's "dynamic" guidance */
     void (*progress)(int step, int steps); /* or NULL */
 };
 
 /* latents [T,C,h,w] F32, text and negative [L,D], noise [T,C,h,w] or NULL (drawn from source), any float
- * dtype: all on the host. negative may be NULL without guidance. false: the reason in err. */
+ * dtype: all on the host. negative may be NULL without guidance. Draw 0 of the source is the starting latent,
+ * draw 1 + i the i-th that the steps ask for. false: the reason in err. */
 bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
-                 const struct tensor *negative, const struct tensor *noise, const struct noise_source *source,
+                 const struct tensor *negative, const struct tensor *noise, struct noise_source *source,
                  char *err, size_t errlen);
 
 #endif

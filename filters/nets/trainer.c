@@ -370,9 +370,7 @@ bool trainer_describe(struct trainer *t, const struct trainer_start *start, int6
                       int64_t height, FILE *out, char *err, size_t errlen)
 {
     const struct dit_config *c = &t->dit->c;
-    int64_t w = width ? width / 8 : c->sample_width, h = height ? height / 8 : c->sample_height;
-    int64_t n = frames ? frames : c->sample_frames;
-    struct example e = {.x0 = tensor_of(DT_F32, NULL, 4, (n - 1) / 4 + 1, c->in_channels, h, w)};
+    struct example e = {.x0 = dit_latents(t->dit, frames, width, height)};
     e.eps = e.x0;
     e.text = tensor_of(DT_F32, NULL, 2, c->text_length, c->text_dim);
     if (!trainer_start(t, start, &e.x0, err, errlen)) return false;
@@ -383,9 +381,10 @@ bool trainer_describe(struct trainer *t, const struct trainer_start *start, int6
     fprintf(out, "model        %lld parameters, %.3f GB\n", (long long)t->dit->parameters,
             1e-9 * (double)dtype_size(kern_compute(t->dit->k)) * (double)t->dit->parameters);
     fprintf(out, "training     %.3f GB for adapter, gradients and moments\n", 16e-9 * (double)a->size);
-    fprintf(out, "activations  %lld frames of %lldx%lld, latents [%lld,%lld,%lld,%lld]\n", (long long)n,
-            (long long)w * 8, (long long)h * 8, (long long)e.x0.shape[0], (long long)c->in_channels,
-            (long long)h, (long long)w);
+    fprintf(out, "activations  %lld frames of %lldx%lld, latents [%lld,%lld,%lld,%lld]\n",
+            (long long)(frames ? frames : c->sample_frames), (long long)e.x0.shape[3] * 8,
+            (long long)e.x0.shape[2] * 8, (long long)e.x0.shape[0], (long long)e.x0.shape[1],
+            (long long)e.x0.shape[2], (long long)e.x0.shape[3]);
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
         t->recompute = (enum dit_recompute)r;
         size_t bytes = plan(t, &e, err, errlen);

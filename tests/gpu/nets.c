@@ -384,17 +384,10 @@ struct whole {
     struct tensor negative;
 };
 
-static bool draw(void *context, int64_t index, struct tensor *to)
-{
-    struct rng r = rng_make(42, context, "bench", (uint64_t)index);
-    rng_normal(&r, to->data, (size_t)tensor_count(to));
-    return true;
-}
-
 static bool run_clip(void *context)
 {
     struct whole *w = context;
-    struct noise_source source = {.draw = draw, .context = "clip"};
+    struct noise_source source = noise_source_make("keyed", DT_F32, 42, "clip");
     return t5_encode(w->text.t5, &w->text.embeds, &w->text.ids) &&
            t5_encode(w->text.t5, &w->negative, &w->text.ids) &&
            sampler_run(&w->sampler, &w->clip.latents, &w->text.embeds, &w->negative, NULL, &source, err,
@@ -407,15 +400,14 @@ static void section_clip(void)
     open_device();
     struct model *m = model("random:cogvideox-5b");
     json_t *config = model_config(m, "scheduler", err, sizeof err);
-    struct whole w = {
-        .text = {.t5 = t5_open(k, m, 226, err, sizeof err),
-                 .ids = tensor_of(DT_I32, calloc(226, 4), 1, (int64_t)226),
-                 .embeds = host(DT_BF16, "embeds", 2, 226, 4096)},
-        .negative = host(DT_BF16, "negative", 2, 226, 4096),
-        .sampler = {.dit = dit_open(k, m, false, err, sizeof err), .guidance = 6, .noise_dtype = DT_F32},
-        .clip = {.vae = vae_open(k, m, false, true, err, sizeof err),
-                 .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
-                 .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)}};
+    struct whole w = {.text = {.t5 = t5_open(k, m, 226, err, sizeof err),
+                               .ids = tensor_of(DT_I32, calloc(226, 4), 1, (int64_t)226),
+                               .embeds = host(DT_BF16, "embeds", 2, 226, 4096)},
+                      .negative = host(DT_BF16, "negative", 2, 226, 4096),
+                      .sampler = {.dit = dit_open(k, m, false, err, sizeof err), .guidance = 6},
+                      .clip = {.vae = vae_open(k, m, false, true, err, sizeof err),
+                               .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
+                               .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)}};
     if (!w.text.t5 || !w.sampler.dit || !w.clip.vae || !config ||
         !scheduler_init(&w.sampler.scheduler, "dpm", 50, config, err, sizeof err))
         stop("clip", err);
