@@ -164,6 +164,12 @@ ok 'what is wrong in the grader'\''s folder is named' '
     sed -i "s/\"gelu/\"quick_gelu/" broken-owl/config.json
     fails 1 show -m broken-owl --check
     grep "pytorch_model.bin" err'
+ok 'diffusers makes of the folder what our programs make of it' '
+    py=${REFERENCE_PYTHON:-python3}
+    need "$py"
+    "$py" -c "import torch, diffusers, transformers, msgpack" 2>/dev/null || { echo "no Python packages for the reference"; exit 77; }
+    model-init tiny whole
+    PYTHONDONTWRITEBYTECODE=1 "$py" "$tests/reference/check_folder.py" whole "A small red ball rolls to the left."'
 ok 'a preset that is not there, wrong usage' '
     fails 1 model-init huge new
     grep "huge" err
