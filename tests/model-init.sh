@@ -168,8 +168,8 @@ ok 'diffusers makes of the folder what our programs make of it' '
     py=${REFERENCE_PYTHON:-python3}
     need "$py"
     "$py" -c "import torch, diffusers, transformers, msgpack" 2>/dev/null || { echo "no Python packages for the reference"; exit 77; }
-    model-init tiny whole
-    PYTHONDONTWRITEBYTECODE=1 "$py" "$tests/reference/check_folder.py" whole "A small red ball rolls to the left."'
+    model-init tiny in-diffusers
+    PYTHONDONTWRITEBYTECODE=1 "$py" "$tests/reference/check_folder.py" in-diffusers "A small red ball rolls to the left."'
 ok 'a preset that is not there, wrong usage' '
     fails 1 model-init huge new
     grep "huge" err
