@@ -11,7 +11,7 @@ need_hosts() { need_parallel; need ssh; need sshd; [ -e up ] || { echo "no SSH s
 of_host() { grep -lsz "^HOSTNAME=$1\$" /proc/[0-9]*/environ | sed 's/[^0-9]//g'; }
 die_host() {
     kill -s KILL "$(cat "$1.pid" 2>/dev/null)" 2>/dev/null
-    of_host "$1" | xargs -r kill -s KILL 2>/dev/null
+    of_host "$1" | xargs -r kill -s KILL 2>/dev/null || true # some are gone by themselves by then
     rm -f "$1.pid"
 }
 start_host() { # NAME PORT
