@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+# Checks that upstream's grader, loaded from the same folder, answers what our grade answers.
+#   check_grader.py CLONE_OF_VIDEOPHY GRADER_DIR [FRAMES=16] [TOLERANCE=1e-3] <videos        (frames on stdin; grade on the PATH)
+# Prints TAP; SKIPs without the Python packages (requirements-owl.txt and msgpack). Everything in F32 and on the CPU, but the rotation's
+# frequencies, which upstream's driver rounds to BF16. The frames are resized by us: theirs would come from a video decoder. Scores must
+# be the same; the tolerance is for the digits' probabilities.
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+import types
+
+try:
+    import msgpack  # noqa: F401 (read-wire.py needs it)
+    import numpy
+    import sentencepiece
+    import torch
+    from safetensors.torch import load_file
+except ImportError as missing:
+    print(f"1..0 # SKIP no Python package {missing.name}")
+    sys.exit(0)
+
+if len(sys.argv) not in (3, 4, 5):
+    sys.exit("usage: check_grader.py CLONE_OF_VIDEOPHY GRADER_DIR [FRAMES] [TOLERANCE] <videos")
+clone, folder = sys.argv[1:3]
+look = int(sys.argv[3]) if len(sys.argv) > 3 else 16
+tolerance = float(sys.argv[4]) if len(sys.argv) > 4 else 1e-3
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+sys.path.insert(0, os.path.join(HERE, "..", "..", "examples"))
+records = __import__("read-wire").records
+package = types.ModuleType("mplug_owl_video")  # without its __init__, which wants a video decoder
+package.__path__ = [os.path.join(clone, "VIDEOPHY2", "mplug_owl_video")]
+sys.modules["mplug_owl_video"] = package
+owl = importlib.import_module("mplug_owl_video.modeling_mplug_owl")
+options = importlib.import_module("mplug_owl_video.configuration_mplug_owl")
+
+
+def load():
+    config = options.MplugOwlConfig(**json.load(open(os.path.join(folder, "config.json"))))
+    model = owl.MplugOwlForConditionalGeneration(config).eval()
+    tensors = {k: v.float() for k, v in load_file(os.path.join(folder, "model.safetensors")).items() if "inv_freq" not in k}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert not unexpected and all("inv_freq" in k for k in missing), (missing, unexpected)
+    rotary = model.language_model.model.rotary_emb
+    rotary.inv_freq = rotary.inv_freq.to(torch.bfloat16).float()
+    return config, model
+
+
+def pixels(video, side):
+    """[1, 3, look, side, side]: the frames chosen as upstream chooses them, stretched by a triangle filter, bytes, normalised."""
+    apart = (len(video) - 1) / look
+    index = [int(apart / 2) + int(numpy.round(apart * k)) for k in range(look)]
+    x = torch.from_numpy(video[index].copy()).permute(0, 3, 1, 2).float()
+    x = torch.nn.functional.interpolate(x, size=(side, side), mode="bilinear", antialias=True).round().clamp(0, 255)
+    x = (x / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    return x.transpose(0, 1)[None]
+
+
+def ids_of(prompt, spm):
+    first, second = prompt.split("<|video|>")
+    return [1] + spm.encode(first) + [-2] * 65 + spm.encode(second)
+
+
+HEAD = ("The following is a conversation between a curious human and an AI assistant. The assistant gives helpful, detailed, and "
+        "polite answers to the user's questions.\nHuman: <|video|>\nHuman: ")
+ASKED = {
+    "sa": 'Does this video match the description: "{}"? Please rate the video on a scale from 1 to 5, where 5 indicates a perfect '
+          "match and 1 indicates no relevance.\nAI: ",
+    "pc": "Does this video adhere to the physical laws? Rate the video on a scale from 1 to 5, where 5 means full compliance and 1 "
+          "means significant violations.\nAI: ",
+}
+
+stream = sys.stdin.buffer.read()
+graded = subprocess.run(["grade", "-m", folder, "--device", "cpu", "--dtype", "f32", "--frames", str(look),
+                         "--max-new-tokens", "6", "--strict"], input=stream,
+                        stdout=subprocess.PIPE, check=True).stdout
+ours = {line["key"]: line for line in map(json.loads, graded.splitlines())}
+config, model = load()
+spm = sentencepiece.SentencePieceProcessor(model_file=os.path.join(folder, "tokenizer.model"))
+digits = [spm.encode(str(n))[-1] for n in range(6)]
+
+same, count, worst = 0, 0, 0.0
+for key, meta, tensors in records(io.BytesIO(stream)):
+    _, shape, data = tensors["video"]
+    x = pixels(numpy.frombuffer(data, "uint8").reshape(shape), config.vision_config.image_size)
+    for task, text in ASKED.items():
+        ids = torch.tensor([ids_of(HEAD + text.format(meta.get("caption", "")), spm)])
+        with torch.no_grad():
+            out = model.generate(video_pixel_values=x, input_ids=ids, do_sample=False, max_new_tokens=6, eos_token_id=2,
+                                 output_logits=True, return_dict_in_generate=True)
+        made = out.sequences[0].tolist()
+        at = next((n for n, i in enumerate(made) if i in digits), None)
+        probs = None if at is None else out.logits[at][0].softmax(-1)[digits].tolist()
+        mine = ours[key][task + "_probs"]
+        count += 1
+        same += spm.decode([i for i in made if i > 2]).strip().lower() == ours[key][task + "_text"].strip().lower()
+        if (probs is None) != (mine is None):
+            worst = float("inf")
+        elif probs:
+            worst = max(worst, max(abs(a - b) for a, b in zip(probs, mine)))
+print("1..2")
+print(f"{'ok' if count and same == count else 'not ok'} 1 - {same} of {count} answers are the same text")
+print(f"{'ok' if worst <= tolerance else 'not ok'} 2 - the digits' probabilities differ by at most {worst:.3g}")
+sys.exit(not count or same != count or worst > tolerance)
