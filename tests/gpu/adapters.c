@@ -7,9 +7,9 @@
  * not lie in the cache. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "filters/nets/adapter.h"
+#include "tests/gpu/timing.h"
 
 enum { T = 13, H = 30, W = 45, R = 16, F = W / 2 + 1, TOKENS = T * H * W, TEXT = 226, WIDTH = 3072 };
 enum { SETS = 8, MODULES = 4, RUNS = 9 };
@@ -20,23 +20,9 @@ static int repeats = 40;
 static struct rng numbers;
 static uint64_t drawn_count;
 
-static void stop(const char *what, const char *why)
-{
-    fprintf(stderr, "adapters: %s: %s\n", what, why);
-    exit(1);
-}
-
 static double now(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
-}
-
-static int upwards(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    return 1e6 * clock_seconds();
 }
 
 /* Microseconds of one call of run(context, set), the median over RUNS of the mean over `repeats`. */
@@ -53,11 +39,11 @@ static double timed(const char *name, void (*run)(void *, int), void *context)
         if (i >= 0) us[i] = (now() - from) / repeats;
     }
     if (!kern_ok(k)) stop(name, kern_error(k));
-    qsort(us, RUNS, sizeof *us, upwards);
+    double median = sort_times(us, RUNS);
     printf("{\"name\": \"%s\", \"ms\": %.4f, \"least\": %.4f, \"most\": %.4f, \"runs\": %d}\n", name,
-           1e-3 * us[RUNS / 2], 1e-3 * us[0], 1e-3 * us[RUNS - 1], RUNS);
+           1e-3 * median, 1e-3 * us[0], 1e-3 * us[RUNS - 1], RUNS);
     fflush(stdout);
-    return us[RUNS / 2];
+    return median;
 }
 
 static struct tensor drawn_shape(enum dtype d, const int64_t *shape)

@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "kernels/kernels.h"
+#include "tests/gpu/timing.h"
 
 enum { RUNS = 9, SAMPLED = 24, HEADS = 3 };
 
@@ -66,18 +66,6 @@ static void wait(struct kern *k, const struct pair *p)
     kern_download(k, &one, &from);
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    return *(const double *)a < *(const double *)b ? -1 : 1;
-}
-
 /* The median of RUNS runs of `call`, after which `result` is there. */
 #define TIME(k, result, call)                                                                                \
     ({                                                                                                       \
@@ -85,13 +73,12 @@ static int ascending(const void *a, const void *b)
         call;                                                                                                \
         for (int i_ = 0; i_ < RUNS; i_++) {                                                                  \
             wait(k, &(result));                                                                              \
-            taken_[i_] = seconds();                                                                          \
+            taken_[i_] = clock_seconds();                                                                    \
             call;                                                                                            \
             wait(k, &(result));                                                                              \
-            taken_[i_] = seconds() - taken_[i_];                                                             \
+            taken_[i_] = clock_seconds() - taken_[i_];                                                       \
         }                                                                                                    \
-        qsort(taken_, RUNS, sizeof *taken_, ascending);                                                      \
-        taken_[RUNS / 2];                                                                                    \
+        sort_times(taken_, RUNS);                                                                            \
     })
 
 struct inputs {

@@ -4,15 +4,13 @@
  * first time it may come from a disk, the second time from memory. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "filters/nets/dit.h"
+#include "formats/clock.h"
 
 static double now(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+    return 1e3 * clock_seconds();
 }
 
 static bool load(const char *name, const char *what)

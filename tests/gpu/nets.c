@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "filters/nets/owl.h"
 #include "filters/nets/sampler.h"
@@ -15,34 +14,21 @@
 #include "filters/nets/trainer.h"
 #include "filters/nets/vae.h"
 #include "kernels/backend.h"
+#include "tests/gpu/timing.h"
 
 static char err[512];
 static struct kern *k;
 static size_t free_at_first;
 
-static void stop(const char *what, const char *why)
-{
-    fprintf(stderr, "nets: %s: %s\n", what, why);
-    exit(1);
-}
-
 static double now(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+    return 1e3 * clock_seconds();
 }
 
 static void open_device(void)
 {
     if (!(k = kern_open("cuda", 0, err, sizeof err))) stop("cuda", err);
     free_at_first = k->backend->available(k);
-}
-
-static int upwards(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /* The median of `runs` after two that warm up. tflop: of one run, 0 when of no interest. */
@@ -55,8 +41,8 @@ static void timed(const char *name, int runs, double tflop, bool (*run)(void *),
         kern_wait(k);
         if (i >= 0) ms[i] = now() - from;
     }
-    qsort(ms, (size_t)runs, sizeof *ms, upwards);
-    double used = (double)(free_at_first - k->backend->available(k)) / (1 << 30), median = ms[runs / 2];
+    double used = (double)(free_at_first - k->backend->available(k)) / (1 << 30),
+           median = sort_times(ms, runs);
     printf("{\"name\": \"%s\", \"ms\": %.2f, \"least\": %.2f, \"most\": %.2f, \"runs\": %d, \"gib\": %.1f",
            name, median, ms[0], ms[runs - 1], runs, used);
     if (tflop > 0) printf(", \"tflops\": %.0f", tflop / median * 1e3);

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "kernels/backend.h"
+#include "tests/gpu/timing.h"
 
 enum { ROWS = 17776, TEXT = 226, WIDE = 3072, HEAD = 64, HIDDEN = 4 * WIDE, RUNS = 5, COPIES = 8 };
 enum { VALUES = 1 << 23 }; /* random numbers on the host, of which all tensors are made */
@@ -22,25 +22,6 @@ static double bandwidth; /* bytes a second, read and written */
 static const char *only;
 static uint16_t *halves;
 static float *floats;
-
-static void stop(const char *what, const char *why)
-{
-    fprintf(stderr, "ops: %s: %s\n", what, why);
-    exit(1);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int upwards(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 #define random(dtype, ...) random_shape(dtype, (const int64_t[]){__VA_ARGS__})
 static struct tensor random_shape(enum dtype d, const int64_t *shape)
@@ -76,14 +57,14 @@ static void report(const char *name, double seconds, double bytes, double flop)
         int calls_ = (int)(5e-3 / (bytes_ / 4e12 + flop_ / FLOPS + 3e-6)) + 4;                               \
         if (only && strncmp(name, only, strlen(only))) break;                                                \
         for (int run_ = -1; run_ < RUNS; run_++) {                                                           \
-            double from_ = now();                                                                            \
+            double from_ = clock_seconds();                                                                  \
             for (int i = 0; i < calls_; i++) call;                                                           \
             kern_wait(k);                                                                                    \
-            if (run_ >= 0) each_[run_] = (now() - from_) / calls_;                                           \
+            if (run_ >= 0) each_[run_] = (clock_seconds() - from_) / calls_;                                 \
         }                                                                                                    \
-        qsort(each_, RUNS, sizeof *each_, upwards);                                                          \
-        if (bandwidth == 0) bandwidth = bytes_ / each_[RUNS / 2];                                            \
-        report(name, each_[RUNS / 2], bytes_, flop_);                                                        \
+        double median_ = sort_times(each_, RUNS);                                                            \
+        if (bandwidth == 0) bandwidth = bytes_ / median_;                                                    \
+        report(name, median_, bytes_, flop_);                                                                \
     } while (0)
 
 static double bytes_of(int64_t values)

@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "kernels/kernels.h"
+#include "tests/gpu/timing.h"
 
 enum { RUNS = 5, H = 480, W = 720, VALUES = 1 << 23 };
 static const double FLOPS = 780e12, BANDWIDTH = 4.3e12;
@@ -19,25 +19,6 @@ static const double FLOPS = 780e12, BANDWIDTH = 4.3e12;
 static struct kern *k;
 static const char *only;
 static uint16_t *values;
-
-static void stop(const char *what, const char *why)
-{
-    fprintf(stderr, "vae-ops: %s: %s\n", what, why);
-    exit(1);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int upwards(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Scratch full of random numbers, a third of them at most 1/2. */
 #define random(...) random_shape((const int64_t[]){__VA_ARGS__})
@@ -69,15 +50,15 @@ static void report(const char *name, double seconds, double bytes, double flop)
         double each_[RUNS], bytes_ = 2.0 * (double)(values);                                                 \
         int calls_ = (int)(5e-3 / (bytes_ / BANDWIDTH + (flop) / FLOPS + 3e-6)) + 2;                         \
         for (int run_ = kern_planning(k) ? RUNS - 1 : -1; run_ < RUNS; run_++) {                             \
-            double from_ = now();                                                                            \
+            double from_ = clock_seconds();                                                                  \
             for (int call_ = 0; call_ < calls_; call_++) call;                                               \
             kern_wait(k);                                                                                    \
-            if (run_ >= 0) each_[run_] = (now() - from_) / calls_;                                           \
+            if (run_ >= 0) each_[run_] = (clock_seconds() - from_) / calls_;                                 \
         }                                                                                                    \
         if (kern_planning(k)) break;                                                                         \
         if (!kern_ok(k)) stop(name, kern_error(k));                                                          \
-        qsort(each_, RUNS, sizeof *each_, upwards);                                                          \
-        report(name, each_[RUNS / 2], bytes_, flop);                                                         \
+        double median_ = sort_times(each_, RUNS);                                                            \
+        report(name, median_, bytes_, flop);                                                                 \
     } while (0)
 
 struct shape {
