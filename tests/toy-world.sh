@@ -28,6 +28,14 @@ ok 'no caption of one split is in the other, and a fifth or so is in the test sp
     toy-world --captions --count 3000 | sed "s/.*\"caption\":\"\([^\"]*\).*/\1/" | sort | uniq >all.txt
     share=$((100 * $(comm -12 all.txt test.txt | wc -l) / $(wc -l <all.txt)))
     echo "$share %"; [ $share -ge 12 ]; [ $share -le 28 ]'
+ok 'of every kind there is something in either split, and captions of something else keep to it, too' '
+    for kind in fall bounce roll slide throw hit; do for split in train test; do
+        timeout 60 toy-world --count 40 --kinds $kind --split $split --mismatch 1 --frames 2 --size 8x8 >wrong.mp
+        show --jsonl wrong.mp | grep -c "true_sa\": *5" | grep -qx 0
+    done; done
+    toy-world --count 400 --split train --mismatch 0.5 --frames 2 --size 8x8 | show --jsonl >wrong.jsonl
+    value caption wrong.jsonl | sort -u | comm -12 - test.txt >shared.txt
+    [ "$(value caption wrong.jsonl | wc -l)" = 400 ]; [ ! -s shared.txt ]'
 ok 'captions are prompts for t5-encode' '[ "$(wc -l <test.jsonl)" = 600 ]; toy-world --captions --count 0 >none; [ ! -s none ]; head -n 2 test.jsonl | t5-encode -m random:tiny >prompts.mp; show prompts.mp | grep -c embeds | grep -qx 2'
 ok 'physics: lawful is 5, and the stronger a violation, the less' '
     toy-world --count 400 --unlawful 0.5 --frames 2 --size 8x8 >half.mp; show --jsonl half.mp | grep true_pc >half.jsonl

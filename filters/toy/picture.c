@@ -1,7 +1,5 @@
 /* The toy world's pictures, and what can be found in one again. */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "filters/toy/world.h"
 

@@ -1,5 +1,4 @@
 /* The toy world's scenes: how they are drawn, told, judged, and how they go on. */
-#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -77,13 +76,14 @@ static void draw_cast(struct dice *d, unsigned kinds, struct toy_scene *s)
     }
 }
 
-static enum toy_split split_of(const struct toy_scene *s)
+static bool in_split(const struct toy_scene *s, enum toy_split split)
 {
     const unsigned char cast[] = {(unsigned char)s->kind,           (unsigned char)s->direction,
                                   (unsigned char)s->large,          (unsigned char)s->body[0].shape,
                                   (unsigned char)s->body[0].colour, (unsigned char)s->body[1].shape,
                                   (unsigned char)s->body[1].colour};
-    return hash64(0, cast, sizeof cast) % 5 ? TOY_TRAIN : TOY_TEST;
+    enum toy_split its = hash64(0, cast, sizeof cast) % 5 ? TOY_TRAIN : TOY_TEST;
+    return split == TOY_ALL || split == its;
 }
 
 /* Where everything starts, and how fast, so that a lawful scene stays in the picture and comes to its point.
@@ -138,7 +138,8 @@ static void draw_told(struct dice *d, const struct toy_choice *choice, const str
             other.large = told->large;
             *told = other;
         }
-    } while (toy_adherence(seen, told) == 5 ||
+        told->large &= told->kind != TOY_HIT;
+    } while (toy_adherence(seen, told) == 5 || !in_split(told, choice->split) ||
              (told->bodies == 2 && told->body[0].colour == told->body[1].colour));
     told->wording = seen->wording;
 }
@@ -148,7 +149,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
 {
     struct dice d = {.rng = rng_make(seed, key, "toy", 0)};
     do draw_cast(&d, choice->kinds, seen);
-    while (choice->split != TOY_ALL && split_of(seen) != choice->split);
+    while (!in_split(seen, choice->split));
     draw_start(&d, seen);
     seen->wording = below(&d, 2);
     seen->when = between(&d, 0.3, 0.5);
@@ -202,8 +203,7 @@ int toy_physics(const struct toy_scene *seen)
     return seen->violation ? 4 - (int)(3.999 * seen->strength) : 5;
 }
 
-/* ---- how it goes on
- * ---------------------------------------------------------------------------------------- */
+/* ---- how it goes on ------------------------------------------------------------------------------ */
 
 struct run {
     const struct toy_scene *scene;
