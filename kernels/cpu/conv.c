@@ -70,21 +70,28 @@ static void convolve(struct kern *k, struct tensor *y, const struct conv *g, con
     }
 }
 
+/* From frames x [n,H,W,C] to y [T,h,w,out], without what else makes the convolution. */
+static struct conv frames(const struct tensor *x, const struct tensor *y)
+{
+    return (struct conv){.x = f32(x),
+                         .H = x->shape[1],
+                         .W = x->shape[2],
+                         .C = x->shape[3],
+                         .out_h = y->shape[1],
+                         .out_w = y->shape[2],
+                         .depth = 1,
+                         .stride = 1,
+                         .count = y->shape[0] * y->shape[1] * y->shape[2]};
+}
+
 void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
                                bool first, const struct tensor *w, const struct tensor *b,
                                const struct tensor *residual)
 {
     int64_t T = x->shape[0] - 2, size = x->shape[1] * x->shape[2] * x->shape[3];
-    struct conv g = {.x = f32(x),
-                     .H = x->shape[1],
-                     .W = x->shape[2],
-                     .C = x->shape[3],
-                     .out_h = x->shape[1],
-                     .out_w = x->shape[2],
-                     .depth = 3,
-                     .stride = 1,
-                     .pad = 1,
-                     .count = T * x->shape[1] * x->shape[2]};
+    struct conv g = frames(x, y);
+    g.depth = 3;
+    g.pad = 1;
     if (!k->planning) {
         const size_t frame = (size_t)size * sizeof(float);
         memcpy(f32(x), first ? f32(x) + 2 * size : f32(history), frame);
@@ -97,32 +104,17 @@ void cpu_causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *
 void cpu_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                         const struct tensor *b, int stride)
 {
-    struct conv g = {.x = f32(x),
-                     .H = x->shape[1],
-                     .W = x->shape[2],
-                     .C = x->shape[3],
-                     .out_h = y->shape[1],
-                     .out_w = y->shape[2],
-                     .depth = 1,
-                     .stride = stride,
-                     .pad = stride == 1,
-                     .count = y->shape[0] * y->shape[1] * y->shape[2]};
+    struct conv g = frames(x, y);
+    g.stride = stride;
+    g.pad = stride == 1;
     convolve(k, y, &g, w, b, NULL);
 }
 
 void cpu_upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                  const struct tensor *w, const struct tensor *b)
 {
-    struct conv g = {.x = f32(x),
-                     .H = x->shape[1],
-                     .W = x->shape[2],
-                     .C = x->shape[3],
-                     .out_h = y->shape[1],
-                     .out_w = y->shape[2],
-                     .depth = 1,
-                     .stride = 1,
-                     .pad = 1,
-                     .up = 1,
-                     .count = y->shape[0] * y->shape[1] * y->shape[2]};
+    struct conv g = frames(x, y);
+    g.pad = 1;
+    g.up = 1;
     convolve(k, y, &g, w, b, NULL);
 }
