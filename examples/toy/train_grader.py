@@ -8,22 +8,19 @@ Clips of every kind, half of them unlawful, half with a caption of something els
 to grade that one's. The network and its prompts are upstream's; it learns to answer with the digits true_sa and true_pc.
 """
 import argparse
-import importlib
 import os
 import shutil
-import sys
-import types
 
 import sentencepiece
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import save_file
-from torch.nn.functional import interpolate
 
+import videophy
 from clips import pictures, render
 from train import HERE, Training, arguments, autocast
 
-SIDE, LOOK, MEDIA = 84, 16, 65  # pixels, frames, rows of a video in a prompt
+SIDE, LOOK, TASKS = 84, 16, ("sa", "pc")  # pixels, frames, what it learns
 CONFIG = dict(
     vision_config=dict(hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=SIDE, patch_size=14),
     visual_abstractor_config=dict(
@@ -32,23 +29,10 @@ CONFIG = dict(
         model_type="llama", hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, vocab_size=1024,
         max_position_embeddings=2048, rms_norm_eps=1e-6, bos_token_id=1, eos_token_id=2, pad_token_id=2),
     num_query_tokens=64)
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-HEAD = ("The following is a conversation between a curious human and an AI assistant. The assistant gives helpful, detailed, and "
-        "polite answers to the user's questions.\nHuman: ")
-ASKED = {
-    "sa": '\nHuman: Does this video match the description: "{}"? Please rate the video on a scale from 1 to 5, where 5 indicates a '
-          "perfect match and 1 indicates no relevance.\nAI: ",
-    "pc": "\nHuman: Does this video adhere to the physical laws? Rate the video on a scale from 1 to 5, where 5 means full "
-          "compliance and 1 means significant violations.\nAI: ",
-}
 
 
-def upstream(folder):
-    """Its modules, without the package's __init__, which wants a video decoder."""
-    package = types.ModuleType("mplug_owl_video")
-    package.__path__ = [os.path.join(folder, "VIDEOPHY2", "mplug_owl_video")]
-    sys.modules["mplug_owl_video"] = package
-    owl = importlib.import_module("mplug_owl_video.modeling_mplug_owl")
+def upstream_on_gpu(clone):
+    owl, options = videophy.upstream(clone)
 
     def temporal(self, x):
         """MplugOwlVisionLocalTemporal.forward, but for the trip of one convolution to the CPU and back."""
@@ -59,7 +43,7 @@ def upstream(folder):
         return torch.cat([cls, x.permute(0, 2, 3, 4, 1).reshape(batch, frames, tokens - 1, width)], dim=2)
 
     owl.MplugOwlVisionLocalTemporal.forward = temporal
-    return owl, importlib.import_module("mplug_owl_video.configuration_mplug_owl")
+    return owl, options
 
 
 class Grader(torch.nn.Module):
@@ -87,30 +71,27 @@ class Prompts:
 
     def __init__(self, file):
         self.spm = sentencepiece.SentencePieceProcessor(model_file=file)
-        self.head = [1] + self.spm.encode(HEAD) + [-2] * MEDIA
         self.digits = [self.spm.encode(str(n))[-1] for n in range(6)]
 
     def batch(self, metas, device):
         """Two prompts a clip, padded on the right, where nothing that counts looks."""
         rows = []
         for meta in metas:
-            for task in ASKED:
-                ids = self.head + self.spm.encode(ASKED[task].format(meta["caption"]))
+            for task in TASKS:
+                prompt = videophy.HEAD + videophy.TASKS[task].format(meta["caption"])
+                ids = videophy.prompt_ids(prompt, self.spm.encode)
                 answer = self.spm.encode(str(meta["true_" + task])) + [2]
                 rows.append((ids + answer, [-100] * len(ids) + answer))
         long = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([ids + [2] * (long - len(ids)) for ids, _ in rows], device=device)
         labels = torch.tensor([l + [-100] * (long - len(l)) for _, l in rows], device=device)
-        return ids, labels, torch.arange(len(metas), device=device).repeat_interleave(len(ASKED))
+        return ids, labels, torch.arange(len(metas), device=device).repeat_interleave(len(TASKS))
 
 
 def look(videos):
-    """[n, 17, 64, 96, 3] U8 -> [n, 3, 16, 84, 84], as the grader resizes: a triangle filter, bytes, then CLIP's mean and deviation."""
-    x = videos[:, :LOOK].permute(0, 1, 4, 2, 3).float()
-    x = interpolate(x.flatten(0, 1), size=(SIDE, SIDE), mode="bilinear", antialias=True).round().clamp(0, 255)
-    x = x.unflatten(0, (len(videos), LOOK)).transpose(1, 2) / 255
-    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
-    return (x - mean) / std
+    """[n, 17, 64, 96, 3] U8 -> [n, 3, 16, 84, 84]"""
+    x = videophy.look(videos[:, :LOOK].flatten(0, 1), SIDE)
+    return x.unflatten(0, (len(videos), LOOK)).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -147,7 +128,7 @@ def judge(grader, prompts, videos, metas, args):
         p = logits[torch.arange(len(ids)), at_digit - 1][:, digit].float().softmax(-1)
         expected.append(torch.stack([p @ torch.arange(6.0, device=args.device), p.argmax(1).float()], 1))
     expected, out = torch.cat(expected).cpu(), {}
-    for n, task in enumerate(ASKED):
+    for n, task in enumerate(TASKS):
         truth = torch.tensor([float(m["true_" + task]) for m in metas])
         out[f"{task}_rank_correlation"] = correlation(expected[n::2, 0], truth)
         out[f"{task}_right"] = (expected[n::2, 1] == truth).float().mean().item()
@@ -164,7 +145,7 @@ def main():
     os.makedirs(args.log, exist_ok=True)
     torch.manual_seed(4)
 
-    owl, options = upstream(args.upstream)
+    owl, options = upstream_on_gpu(args.upstream)
     tokens = os.path.join(HERE, "..", "tokenizer", "tokenizer.model")
     prompts = Prompts(tokens)
     vae = AutoencoderKLCogVideoX.from_pretrained(args.vae, subfolder="vae").to(args.device).eval()

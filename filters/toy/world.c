@@ -46,8 +46,7 @@ static int one_of(struct dice *d, unsigned bits)
     return at;
 }
 
-/* ---- drawing a scene --------------------------------------------------------------------------------------
- */
+/* ---- drawing a scene -------------------------------------------------------------------------------- */
 
 static bool sideways(enum toy_kind kind)
 {
@@ -161,8 +160,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
     if (between(&d, 0, 1) < choice->mismatch) draw_told(&d, choice, seen, told);
 }
 
-/* ---- telling and judging it -------------------------------------------------------------------------------
- */
+/* ---- telling and judging it ------------------------------------------------------------------------- */
 
 void toy_caption(const struct toy_scene *told, char *text, size_t size)
 {
@@ -203,7 +201,7 @@ int toy_physics(const struct toy_scene *seen)
     return seen->violation ? 4 - (int)(3.999 * seen->strength) : 5;
 }
 
-/* ---- how it goes on ------------------------------------------------------------------------------ */
+/* ---- how it goes on --------------------------------------------------------------------------------- */
 
 struct run {
     const struct toy_scene *scene;

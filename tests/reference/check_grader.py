@@ -4,13 +4,11 @@
 # Prints TAP; SKIPs without the Python packages (requirements-owl.txt and msgpack). Everything in F32 and on the CPU, but the rotation's
 # frequencies, which upstream's driver rounds to BF16. The frames are resized by us: theirs would come from a video decoder. Scores must
 # be the same; the tolerance is for the digits' probabilities.
-import importlib
 import io
 import json
 import os
 import subprocess
 import sys
-import types
 
 try:
     import msgpack  # noqa: F401 (read-wire.py needs it)
@@ -27,16 +25,13 @@ if len(sys.argv) not in (3, 4, 5):
 clone, folder = sys.argv[1:3]
 look = int(sys.argv[3]) if len(sys.argv) > 3 else 16
 tolerance = float(sys.argv[4]) if len(sys.argv) > 4 else 1e-3
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-sys.path.insert(0, os.path.join(HERE, "..", "..", "examples"))
+sys.path[:0] = [os.path.join(HERE, "..", "..", "examples"), os.path.join(HERE, "..", "..", "examples", "toy")]
 records = __import__("read-wire").records
-package = types.ModuleType("mplug_owl_video")  # without its __init__, which wants a video decoder
-package.__path__ = [os.path.join(clone, "VIDEOPHY2", "mplug_owl_video")]
-sys.modules["mplug_owl_video"] = package
-owl = importlib.import_module("mplug_owl_video.modeling_mplug_owl")
-options = importlib.import_module("mplug_owl_video.configuration_mplug_owl")
+import videophy
+
+owl, options = videophy.upstream(clone)
 
 
 def load():
@@ -51,28 +46,11 @@ def load():
 
 
 def pixels(video, side):
-    """[1, 3, look, side, side]: the frames chosen as upstream chooses them, stretched by a triangle filter, bytes, normalised."""
+    """[1, 3, look, side, side]: the frames chosen as upstream chooses them."""
     apart = (len(video) - 1) / look
     index = [int(apart / 2) + int(numpy.round(apart * k)) for k in range(look)]
-    x = torch.from_numpy(video[index].copy()).permute(0, 3, 1, 2).float()
-    x = torch.nn.functional.interpolate(x, size=(side, side), mode="bilinear", antialias=True).round().clamp(0, 255)
-    x = (x / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
-    return x.transpose(0, 1)[None]
+    return videophy.look(torch.from_numpy(video[index].copy()), side).transpose(0, 1)[None]
 
-
-def ids_of(prompt, spm):
-    first, second = prompt.split("<|video|>")
-    return [1] + spm.encode(first) + [-2] * 65 + spm.encode(second)
-
-
-HEAD = ("The following is a conversation between a curious human and an AI assistant. The assistant gives helpful, detailed, and "
-        "polite answers to the user's questions.\nHuman: <|video|>\nHuman: ")
-ASKED = {
-    "sa": 'Does this video match the description: "{}"? Please rate the video on a scale from 1 to 5, where 5 indicates a perfect '
-          "match and 1 indicates no relevance.\nAI: ",
-    "pc": "Does this video adhere to the physical laws? Rate the video on a scale from 1 to 5, where 5 means full compliance and 1 "
-          "means significant violations.\nAI: ",
-}
 
 stream = sys.stdin.buffer.read()
 graded = subprocess.run(["grade", "-m", folder, "--device", "cpu", "--dtype", "f32", "--frames", str(look),
@@ -87,8 +65,9 @@ same, count, worst = 0, 0, 0.0
 for key, meta, tensors in records(io.BytesIO(stream)):
     _, shape, data = tensors["video"]
     x = pixels(numpy.frombuffer(data, "uint8").reshape(shape), config.vision_config.image_size)
-    for task, text in ASKED.items():
-        ids = torch.tensor([ids_of(HEAD + text.format(meta.get("caption", "")), spm)])
+    for task in ("sa", "pc"):
+        prompt = videophy.HEAD + videophy.TASKS[task].format(meta.get("caption", ""))
+        ids = torch.tensor([videophy.prompt_ids(prompt, spm.encode)])
         with torch.no_grad():
             out = model.generate(video_pixel_values=x, input_ids=ids, do_sample=False, max_new_tokens=6, eos_token_id=2,
                                  output_logits=True, return_dict_in_generate=True)

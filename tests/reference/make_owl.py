@@ -3,7 +3,7 @@
 # requirements-owl.txt, as the published scores were made with that generation of transformers.
 #
 # usage: make_owl.py FOLDER OF A CLONE OF github.com/Hritikbansal/videophy [TESTS/DATA]
-import importlib, os, sys, types
+import os, sys
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -12,14 +12,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPImageProcessor
 
-public = os.path.join(sys.argv.pop(1), "VIDEOPHY2", "mplug_owl_video")
+clone = sys.argv.pop(1)
 from common import Cases, randomise, DATA  # takes the folder of the data from what is left of the arguments
 
-package = types.ModuleType("mplug_owl_video")  # without its __init__, which wants a video decoder
-package.__path__ = [public]
-sys.modules["mplug_owl_video"] = package
-owl = importlib.import_module("mplug_owl_video.modeling_mplug_owl")
-options = importlib.import_module("mplug_owl_video.configuration_mplug_owl")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples", "toy"))
+from videophy import upstream
+
+owl, options = upstream(clone)
 
 MODELS = {
     "plain": dict(vision=dict(hidden_size=32, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, image_size=28),

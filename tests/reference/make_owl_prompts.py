@@ -11,8 +11,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOKENIZER = os.path.join(HERE, "..", "..", "examples", "tokenizer")
 DATA = sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "..", "data")
 MODEL = sys.argv[2] if len(sys.argv) > 2 else os.path.join(TOKENIZER, "tokenizer.model")
-sys.path.insert(0, TOKENIZER)
+sys.path[:0] = [TOKENIZER, os.path.join(HERE, "..", "..", "examples", "toy")]
 from captions import caption
+from videophy import HEAD, TASKS
 
 tokenizer = LlamaTokenizer(MODEL, pad_token="<unk>", legacy=True)  # as its tokenizer_config.json has it
 pieces = sentencepiece.SentencePieceProcessor(model_file=MODEL)
@@ -55,15 +56,6 @@ def some_ids(n):
 ANSWERS = [[], [2], [1, 0, 2]] + [ids_of(text) + [2] for text in TEXTS[:60]] + [some_ids(1 + n % 12) for n in range(120)]
 write_lines("answers.jsonl", [answer(ids) for ids in ANSWERS])
 
-HEAD = ("The following is a conversation between a curious human and an AI assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions.\nHuman: <|video|>\nHuman: ")
-TASKS = {
-    "sa": "Does this video match the description: \"{}\"? Please rate the video on a scale from 1 to 5, where 5 indicates a perfect "
-          "match and 1 indicates no relevance.\nAI: ",
-    "pc": "Does this video adhere to the physical laws? Rate the video on a scale from 1 to 5, where 5 means full compliance and 1 "
-          "means significant violations.\nAI: ",
-    "rule": "Does the video follow the physical rule: \"{}\"?\nChoose 0 if not, 1 if valid, or 2 if indeterminate. \nAI: ",
-}
 # io.parsers.readers.STR_NA_VALUES of pandas 2: cells that come as a float NaN, which prints as nan
 MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
            "NaN", "None", "n/a", "nan", "null"]
