@@ -9,8 +9,9 @@
 set -euo pipefail
 
 examples=$(cd "$(dirname "$0")" && pwd)
-bin=${BIN:-$examples/../bin}
-[ -x "$bin/decode" ] && PATH=$bin:$PATH
+for bin in "$examples/../bin" "${BIN:-}"; do # BIN: the programs of another build
+    [ ! -x "$bin/decode" ] || PATH=$bin:$PATH
+done
 out=${1:-$examples/../build/demo-adapters}
 rm -rf "$out" && mkdir -p "$out" && cd "$out"
 out=$PWD
