@@ -18,7 +18,7 @@ start() { exec train-step -m random:cogvideox-5b --device cuda --lr 1e-3 --warmu
 train() { (start "$@"); }
 whole() { [ -e whole/last.safetensors ] || { draws; train --state whole --recompute none --dump-grads none.safetensors; }; }
 same_run() { for file in last.safetensors state.safetensors metrics.jsonl; do cmp "$1/$file" "$2/$file" || return 1; done; }
-used() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i 0; }
+used() { nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i "${CUDA_VISIBLE_DEVICES:-0}"; }
 
 ok "$STEPS steps, every loss a number, and the adapter is no longer a fresh one" '
     need cuda

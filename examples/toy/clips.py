@@ -2,30 +2,29 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
-import numpy
 import torch
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 records = __import__("read-wire").records
 
 
-def render(count, key, *options, jobs=os.cpu_count()):
+def render(count, key, *options, share=250):
     """Videos U8 [count, 17, 64, 96, 3] and their metas; (key, options) decide on every bit of them."""
-    share = -(-count // jobs)
-    makers = [
-        subprocess.Popen(
-            ["toy-world", "--count", str(min(share, count - at)), "--key", f"{key}-{at}-", *options], stdout=subprocess.PIPE
-        )
-        for at in range(0, count, share)
-    ]
-    videos, metas = torch.empty(count, 17, 64, 96, 3, dtype=torch.uint8), []
-    for maker in makers:
-        for _, meta, tensors in records(maker.stdout):
-            videos[len(metas)] = torch.from_numpy(numpy.frombuffer(tensors["video"][2], "uint8").reshape(17, 64, 96, 3).copy())
-            metas.append(meta)
-        if maker.wait():
+    videos, metas = torch.empty(count, 17, 64, 96, 3, dtype=torch.uint8), [None] * count
+
+    def some(at):
+        command = ["toy-world", "--count", str(min(share, count - at)), "--key", f"{key}-{at}-", *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as maker:
+            for n, (_, meta, tensors) in enumerate(records(maker.stdout), at):
+                videos[n] = torch.frombuffer(bytearray(tensors["video"][2]), dtype=torch.uint8).view(17, 64, 96, 3)
+                metas[n] = meta
+        if maker.returncode:
             raise SystemExit("toy-world failed")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(some, range(0, count, share)))
     return videos, metas
 
 

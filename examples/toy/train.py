@@ -197,12 +197,13 @@ def arguments(parser, minutes, clips, batch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name, defaults in ("vae", (5, 8000, 16)), ("transformer", (9, 40000, 256)):
+    for name, defaults in ("vae", (4.5, 8000, 16)), ("transformer", (7.6, 40000, 256)):
         stage = stages.add_parser(name)
         stage.add_argument("--model", required=True, help="the model folder to write")
         arguments(stage, *defaults)
     args = parser.parse_args()
     os.makedirs(args.log, exist_ok=True)
+    torch.backends.cudnn.benchmark = True
 
     if args.stage == "vae":
         vae = train_vae(args)
