@@ -51,12 +51,16 @@ read_settings() {
     # shellcheck source=pipelines/tiny.conf
     . "$1"
     for setting in "${given[@]}"; do printf -v "${setting%%=*}" %s "${setting#*=}"; done
-    for setting in WORK MODEL GRADER CLIPS VIDEOS ZIPS PROMPTS UPSAMPLED; do # a path that looks like an option
-        case ${!setting} in -*) printf -v "$setting" %s "./${!setting}" ;; esac
+    for setting in WORK MODEL GRADER CLIPS VIDEOS ZIPS PROMPTS UPSAMPLED INPUTS; do
+        case ${!setting} in
+        -*) printf -v "$setting" %s "./${!setting}" ;; # a path that looks like an option
+        WORK/*) printf -v "$setting" %s "$WORK/${!setting#WORK/}" ;;
+        esac
     done
     for setting in SHARDS FRAMES MAX_STEPS; do
         [[ ${!setting} =~ ^[1-9][0-9]*$ ]] || wrong "$setting is a number, not \`${!setting}\`"
     done
+    [[ $FIRST =~ ^([1-9][0-9]*)?$ ]] || wrong "FIRST is a number, not \`$FIRST\`"
     [[ $JOBS =~ ^([1-9][0-9]*)?$ ]] || wrong "-j (JOBS) is a number, not \`$JOBS\`"
     [[ $SEEDS =~ ^[0-9]+(\ +[0-9]+)*$ ]] || wrong "SEEDS are numbers, not \`$SEEDS\`"
     [ -n "$WORK" ] || wrong 'WORK is a folder'
@@ -142,6 +146,13 @@ start() {
     choose_runs
     case $dry$name in --dry-run* | plan | probe) ;; *) write_settings ;; esac # those two begin nothing
     failed=0
+    [ -z "$INPUTS" ] || [ -e "$WORK/inputs" ] || make_inputs
+}
+
+make_inputs() {
+    printf '\n%s: inputs\n' "$name" >&2
+    [ -n "$dry" ] || rm -rf -- "$WORK/inputs.new"
+    run "$INPUTS" "$WORK/inputs.new" '&&' mv "$WORK/inputs.new" "$WORK/inputs"
 }
 
 stage() { # N WHAT
@@ -188,6 +199,7 @@ prompts_command() {
     [ -z "$UPSAMPLED" ] || command+=(--upsampled "$UPSAMPLED")
     command+=("$PROMPTS")
     case $PROMPTS in *.jsonl) command=(cat "$PROMPTS") ;; esac
+    [ -z "$FIRST" ] || command+=('|' sed -n "1,${FIRST}p")
 }
 # The list of train, val or prompts, as it is there or as it will be. What lies in archives is not unpacked for that.
 foresee() {
@@ -195,7 +207,7 @@ foresee() {
         cat "$(list "$1")"
     else
         case $1 in prompts) prompts_command ;; *) [ -z "$ZIPS" ] || VIDEOS='' ZIPS=''; clips_command "$1" ;; esac
-        "${command[@]}" 2>/dev/null
+        dry='' run "${command[@]}" 2>/dev/null
     fi
 }
 

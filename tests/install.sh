@@ -40,7 +40,8 @@ ok 'completion: options, and the words for one' '
 ok 'the tiny experiment runs from there' '
     need parallel; need gnuplot
     mkdir elsewhere; cd elsewhere
-    installed reproduce --config tiny SHARDS=1 STEPS=2 MAX_STEPS=12 WARMUP=2 EVAL_EVERY=4 FRAMES=5 standard_r16 gdn_cssm_r16_k1_rope >table 2>err || { cat err; exit 1; }
+    data=$root/usr/share/sluice
+    installed reproduce --config tiny INPUTS= CLIPS="$data/clips/clips.csv" VIDEOS="$data/clips" VAL_FRACTION=0.25 PROMPTS="$data/prompts.csv" SHARDS=1 STEPS=2 MAX_STEPS=12 WARMUP=2 EVAL_EVERY=4 FRAMES=5 standard_r16 gdn_cssm_r16_k1_rope >table 2>err || { cat err; exit 1; }
     grep "^12 prompts, " table
     [ "$(find . -name "*.mp4" | wc -l)" = 36 ]; [ -s experiment-tiny/report.html ]
     fails 1 grep -rIl "$top/" . '

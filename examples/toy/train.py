@@ -214,6 +214,7 @@ def main():
         vae = AutoencoderKLCogVideoX.from_pretrained(args.model, subfolder="vae").to(args.device).eval()
         model, text = train_transformer(args, vae, tokenizer)
         whole = CogVideoXPipeline(tokenizer, text, vae, model, CogVideoXDDIMScheduler(**SCHEDULER))
+        whole.vae.register_to_config(_name_or_path="")
         whole.to(torch.bfloat16).save_pretrained(args.model)
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # Checks that upstream's grader, loaded from the same folder, answers what our grade answers.
-#   check_grader.py CLONE_OF_VIDEOPHY GRADER_DIR [FRAMES=16] [TOLERANCE=1e-3] <videos        (frames on stdin; grade on the PATH)
+#   check_grader.py CLONE_OF_VIDEOPHY GRADER_DIR [FRAMES=16] [TOLERANCE=1e-4] <videos        (frames on stdin; grade on the PATH)
 # Prints TAP; SKIPs without the Python packages (requirements-owl.txt and msgpack). Everything in F32 and on the CPU, but the rotation's
-# frequencies, which upstream's driver rounds to BF16. The frames are resized by us: theirs would come from a video decoder. Scores must
-# be the same; the tolerance is for the digits' probabilities.
+# frequencies, which upstream's driver rounds to BF16. Scores must be the same; the tolerance, which is for the digits' probabilities, holds
+# for frames of the grader's own size, as of `toy-world --size 84x84`: others are stretched to bytes that may be one off, which changes
+# probabilities of the toy grader by up to 3e-3.
 import io
 import json
 import os
@@ -24,7 +25,7 @@ if len(sys.argv) not in (3, 4, 5):
     sys.exit("usage: check_grader.py CLONE_OF_VIDEOPHY GRADER_DIR [FRAMES] [TOLERANCE] <videos")
 clone, folder = sys.argv[1:3]
 look = int(sys.argv[3]) if len(sys.argv) > 3 else 16
-tolerance = float(sys.argv[4]) if len(sys.argv) > 4 else 1e-3
+tolerance = float(sys.argv[4]) if len(sys.argv) > 4 else 1e-4
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 sys.path[:0] = [os.path.join(HERE, "..", "..", "examples"), os.path.join(HERE, "..", "..", "examples", "toy")]
@@ -54,7 +55,7 @@ def pixels(video, side):
 
 stream = sys.stdin.buffer.read()
 graded = subprocess.run(["grade", "-m", folder, "--device", "cpu", "--dtype", "f32", "--frames", str(look),
-                         "--max-new-tokens", "6", "--strict"], input=stream,
+                         "--max-new-tokens", "6", "--logits", "exact", "--strict"], input=stream,
                         stdout=subprocess.PIPE, check=True).stdout
 ours = {line["key"]: line for line in map(json.loads, graded.splitlines())}
 config, model = load()
