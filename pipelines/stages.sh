@@ -78,7 +78,7 @@ put() { mkdir -p -- "${1%/*}" && cat >"$1.new" && mv -f -- "$1.new" "$1"; } # st
 settled() {
     local file=$1 setting now
     shift
-    now=$(for setting; do printf '%s=%q\n' "$setting" "${!setting}"; done)
+    now=$(for setting; do printf '%s=%q\n' "$setting" "${!setting/#"$WORK/"/WORK/}"; done) # a folder may be moved
     if [ -e "$file" ] && [ "$now" != "$(cat "$file")" ]; then
         say "$file: made with other settings; remove what they made, or choose another WORK:"
         diff "$file" - <<<"$now" | sed -n 's/^< /    made with  /p; s/^> /    now        /p' >&2
@@ -149,10 +149,10 @@ start() {
     [ -z "$INPUTS" ] || [ -e "$WORK/inputs" ] || make_inputs
 }
 
-make_inputs() {
+make_inputs() { # whole, or not there
     printf '\n%s: inputs\n' "$name" >&2
-    [ -n "$dry" ] || rm -rf -- "$WORK/inputs.new"
-    run "$INPUTS" "$WORK/inputs.new" '&&' mv "$WORK/inputs.new" "$WORK/inputs"
+    [ -n "$dry" ] || { mkdir -p -- "$WORK" && rm -rf -- "$WORK/inputs.new"; }
+    run "$INPUTS" "$WORK/inputs.new" '&&' mv "$WORK/inputs.new" "$WORK/inputs" || die "$INPUTS: it failed, so there are no inputs"
 }
 
 stage() { # N WHAT

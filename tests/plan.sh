@@ -21,7 +21,8 @@ ok 'what each stage will need: the published sizes' '
 ok 'nothing is made, and what can be done ends with 0' '
     need_plan
     little plan >table; [ ! -e work ]
-    little plan standard_r16 >table; [ "$(number generate 2)" = 2 ]; [ "$(number train 2)" = 1 ]'
+    little plan standard_r16 >table; [ "$(number generate 2)" = 2 ]; [ "$(number train 2)" = 1 ]
+    little plan FIRST=1 >table; [ "$(number generate 2)" = 3 ]'
 ok 'a probe: plans by what it measured, for these settings only' '
     need_plan
     little probe >measured 2>err || { cat err; exit 1; }

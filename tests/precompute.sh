@@ -47,6 +47,17 @@ ok "a clip that fails is named, the others are in the store, and a second run tr
     cp "$top/examples/clips/hit.mp4" clips
     little precompute CLIPS=clips/clips.csv VIDEOS=clips
     [ "$(show --jsonl work/train work/val | wc -l)" = 8 ]'
+ok "a program makes the inputs, once, before anything else; if it fails nothing is left of them" '
+    need_parallel
+    inputs() { printf "#!/bin/sh\nmkdir \"\$1\" && cp %s/examples/clips/* \"\$1\" && echo >>count\n%s\n" "$top" "${1:-}" >inputs; chmod +x inputs; }
+    set -- INPUTS=./inputs CLIPS=WORK/inputs/clips.csv VIDEOS=WORK/inputs WORK="made there"
+    little precompute --dry-run "$@" 2>err | grep "^./inputs made.* there/inputs.new && mv"
+    inputs "exit 3"
+    fails 1 little precompute "$@"; grep "precompute: ./inputs: it failed" err; [ ! -e "made there/inputs" ]; [ ! -e "made there/train" ]
+    inputs
+    little precompute "$@"; little precompute "$@" 2>err; grep "0 of 4 jobs to do" err
+    [ "$(wc -l <count)" = 2 ]; [ ! -e "made there/inputs.new" ]
+    [ "$(show --jsonl "made there/train" "made there/val" | wc -l)" = 8 ]'
 ok "what was made with other settings is not gone on with" '
     need_parallel
     fails 1 little precompute CLIPS=clips/clips.csv VIDEOS=clips FRAMES=9
@@ -62,6 +73,7 @@ ok "wrong usage" '
     grep "no setting NONSENSE" err
     fails 2 precompute -j zero
     fails 2 precompute SHARDS=0
+    fails 2 precompute FIRST=0
     fails 2 precompute --stage
     fails 1 precompute --config nowhere.conf
     echo "FRAMSE=5" >bad.conf
