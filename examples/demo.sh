@@ -36,10 +36,10 @@ for part in train val; do
     decode --frames 17 --size 96x64 <$part.jsonl | vae-encode -m "$model" | t5-encode -m "$model" | pack -o $part
 done
 
-step '3. Fine-tune a low-rank adapter, 300 steps'
-draw --seed 42 --count 300 train |
-    train-step -m "$model" --adapter standard --objective flow-snr --lr 2e-3 --warmup 20 --max-steps 300 \
-        --val val --eval-every 50 --state run >metrics.jsonl
+step '3. Fine-tune a low-rank adapter, 600 steps'
+draw --seed 42 --count 600 train |
+    train-step -m "$model" --adapter standard --objective flow-snr --lr 2e-3 --warmup 20 --max-steps 600 \
+        --val val --eval-every 100 --state run >metrics.jsonl
 plot --table run
 plot -o loss.png run/metrics.jsonl
 

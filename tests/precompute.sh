@@ -57,6 +57,7 @@ ok "a program makes the inputs, once, before anything else; if it fails nothing 
     inputs
     little precompute "$@"; little precompute "$@" 2>err; grep "0 of 4 jobs to do" err
     [ "$(wc -l <count)" = 2 ]; [ ! -e "made there/inputs.new" ]
+    mv "made there" moved; little precompute "$@" WORK=moved 2>err; grep "0 of 4 jobs to do" err; mv moved "made there"
     [ "$(show --jsonl "made there/train" "made there/val" | wc -l)" = 8 ]'
 ok "what was made with other settings is not gone on with" '
     need_parallel
