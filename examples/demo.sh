@@ -5,7 +5,7 @@
 #     examples/demo.sh [DIR]         the same into DIR
 #
 # What is typed here is what one types by hand; for the full size only the models, --frames, --size and --guidance differ. The toy model
-# is a CogVideoX like the published one, but of 4.7 million parameters, and knows how balls and boxes fall, roll, slide and are thrown. How
+# is a CogVideoX like the published one, but of 4.6 million parameters, and knows how balls and boxes fall, roll, slide and are thrown. How
 # they bounce and collide it learns here. The toy grader, which saw all of that, has VideoPhy-2's network and its questions.
 set -euo pipefail
 

@@ -48,6 +48,9 @@ need() {
     exit 77
 }
 
+# fast: leave the test with SKIP when the programs are sanitized: it would take too long.
+fast() { [ -z "${SAN:-}" ] || { echo "too slow with sanitizers"; exit 77; }; }
+
 # fails CODE COMMAND...: the command must exit with just that code. Its stderr is left in ./err.
 fails() {
     want=$1 got=0; shift

@@ -9,7 +9,6 @@ ln -s "${BIN:-$top/bin}" bin
 ln -s "$top/examples" examples
 ln -s "$top/pipelines" pipelines
 
-fast() { [ -z "${SAN:-}" ] || { echo "not with sanitizers: too slow"; exit 77; }; }
 plays() { # FILE: what ffprobe says of a video of the demo
     [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
 }

@@ -147,7 +147,7 @@ def main():
     parser.add_argument("--upstream", required=True, help="a clone of github.com/Hritikbansal/videophy")
     parser.add_argument("--vae", required=True, help="the model folder whose VAE half the clips go through")
     parser.add_argument("--out", required=True, help="the model folder to write")
-    arguments(parser, 6, 40000, 128)
+    arguments(parser, 6.2, 40000, 128)
     args = parser.parse_args()
     os.makedirs(args.log, exist_ok=True)
     torch.manual_seed(4)
