@@ -42,8 +42,7 @@ PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
 PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
-LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/nets/*.c filters/nets/adapters/*.c) \
-           $(wildcard filters/stats/*.c filters/toy/*.c) filters/filter.c filters/options.c filters/messages.c filters/compute.c
+LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/adapters/*.c)
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)
@@ -132,12 +131,12 @@ man: $(MAN)
 define MAN_PAGE
 @mkdir -p $(@D)
 { $< --version && $< --help; } >$@.help
-awk -f filters/manual.awk $@.help >$@
+awk -f filters/lib/manual.awk $@.help >$@
 endef
-$(FILTERS:%=$(BUILD)/man/%.1): $(BUILD)/man/%.1: $(BIN)/% filters/manual.awk
+$(FILTERS:%=$(BUILD)/man/%.1): $(BUILD)/man/%.1: $(BIN)/% filters/lib/manual.awk
 	$(MAN_PAGE)
 $(PIPELINES:%=$(BUILD)/man/%.1): export PATH := $(abspath $(BIN)):$(PATH)
-$(PIPELINES:%=$(BUILD)/man/%.1): $(BUILD)/man/%.1: pipelines/% pipelines/stages.sh filters/manual.awk $(BIN)/train-step
+$(PIPELINES:%=$(BUILD)/man/%.1): $(BUILD)/man/%.1: pipelines/% pipelines/stages.sh filters/lib/manual.awk $(BIN)/train-step
 	$(MAN_PAGE)
 
 TO := $(DESTDIR)$(PREFIX)
@@ -148,7 +147,7 @@ install: all man
 	cp -r examples/. "$(TO)/share/sluice"
 	install -m 644 pipelines/*.sh pipelines/*.conf "$(TO)/share/sluice/pipelines"
 	install -m 644 $(MAN) "$(TO)/share/man/man1"
-	{ cat filters/completion.bash; echo 'complete -o default -F _sluice $(FILTERS) $(PIPELINES)'; } \
+	{ cat filters/lib/completion.bash; echo 'complete -o default -F _sluice $(FILTERS) $(PIPELINES)'; } \
 	    >"$(TO)/share/bash-completion/completions/sluice"
 	cd "$(TO)/share/bash-completion/completions" && for p in $(FILTERS) $(PIPELINES); do ln -sf sluice "$$p"; done
 

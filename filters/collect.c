@@ -1,7 +1,7 @@
 /* collect - what was made of a list, in the list's order; or what of the list is still to be made. */
 #include <string.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "formats/made.h"
 
 static const char help[] =
@@ -24,7 +24,7 @@ int main(int argc, char **argv)
 {
     char err[4600];
     bool missing = false;
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     const struct option_spec options[] = {{.name = "missing", .kind = OPT_FLAG, .dest = &missing}, {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
     if (!filter.argc) usage_error("name the files that tell what was made");
@@ -33,9 +33,9 @@ int main(int argc, char **argv)
     for (int i = 0; i < filter.argc; i++)
         if (!made_read(made, filter.argv[i], err, sizeof err)) die("%s", err);
     while (filter_next(&f)) {
-        json_t *item = filter_record_json(&f), *line = json_object_get(made, frame_key(&f));
+        json_t *item = filter_record_json(&f), *line = json_object_get(made, record_key(&f));
         bool good = made_good(line, item, err, sizeof err);
-        if (line && !good && missing) say(frame_key(&f), "%s", err);
+        if (line && !good && missing) say(record_key(&f), "%s", err);
         if (good && !missing) filter_emit_line(json_incref(line));
         if (!good && missing) filter_emit_line(json_incref(item));
         if (!good && !missing) filter_fail(&f, "%s", err);
@@ -43,6 +43,6 @@ int main(int argc, char **argv)
     }
     if (!filter.done) puts(""); /* an empty list; no bytes at all would be a cut stream */
     json_decref(made);
-    frame_free(&f);
+    record_free(&f);
     return filter_finish();
 }

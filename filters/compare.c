@@ -1,9 +1,9 @@
 /* compare - are the runs better than the base, and is it more than chance? */
 #include <string.h>
 
-#include "filters/filter.h"
-#include "filters/stats/comparison.h"
-#include "filters/stats/results.h"
+#include "filters/lib/filter.h"
+#include "filters/reporting/comparison.h"
+#include "filters/reporting/results.h"
 #include "formats/atomic.h"
 
 static const char help[] =

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "filters/filter.h"
-#include "filters/stats/choice.h"
-#include "filters/stats/split.h"
+#include "filters/lib/filter.h"
+#include "filters/clips/choice.h"
+#include "filters/clips/split.h"
 #include "formats/atomic.h"
 #include "formats/unpack.h"
 

@@ -1,11 +1,10 @@
 /* decode - clips on disk to tensors of frames.
  *
  *   stdin   records, or JSON lines, with `path`
- *   stdout  video U8 [F,H,W,3] RGB; meta fps, source_frames, source_size; everything else passes through
- */
+ *   stdout  video U8 [F,H,W,3] RGB; meta fps, source_frames, source_size; everything else passes through */
 #include <string.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "formats/video.h"
 
 static const char help[] =
@@ -32,22 +31,22 @@ static const struct option_spec options[] = {
     {.name = "threads", .kind = OPT_INT, .dest = &threads, .low = 0, .high = 64},
     {0}};
 
-static bool decode(struct frame *f)
+static bool decode(struct record *f)
 {
-    const char *path = frame_text(f, "path");
+    const char *path = record_text(f, "path");
     struct video_info info;
     char why[sizeof f->error];
     if (!path || !*path) {
         snprintf(f->error, sizeof f->error, "no `path` to read");
         return false;
     }
-    struct tensor *video = frame_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
+    struct tensor *video = record_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
     if (!video) return false;
     if (!video_read(path, (int)threads, video_spread, VIDEO_BICUBIC, video, &info, why, sizeof why)) {
         memcpy(f->error, why, sizeof why);
         return false;
     }
-    json_t *meta = frame_meta(f);
+    json_t *meta = record_meta(f);
     json_object_set_new(meta, "fps", info.fps > 0 ? json_real(info.fps) : json_null());
     json_object_set_new(meta, "source_frames", json_integer(info.frames));
     json_object_set_new(meta, "source_size", json_sprintf("%dx%d", info.width, info.height));
@@ -56,8 +55,8 @@ static bool decode(struct frame *f)
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
-    filter_start(argc, argv, help, options, FILTER_FRAMES_OUT);
+    struct record f = RECORD_INIT;
+    filter_start(argc, argv, help, options, FILTER_RECORDS_OUT);
     if (frames * size.height * size.width * 3 > UINT32_MAX)
         usage_error("%lld frames of %lldx%lld are more than a tensor's 4 GiB", (long long)frames,
                     (long long)size.width, (long long)size.height);
@@ -67,6 +66,6 @@ int main(int argc, char **argv)
         else
             filter_fail(&f, "%s", f.error);
     }
-    frame_free(&f);
+    record_free(&f);
     return filter_finish();
 }

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "filters/filter.h"
-#include "filters/nets/rng.h"
+#include "filters/lib/filter.h"
+#include "filters/lib/rng.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
 
@@ -65,7 +65,7 @@ int main(int argc, char **argv)
         {.name = "count", .kind = OPT_INT, .dest = &count, .low = 1, .high = (double)MAX_POSITION},
         {.name = "epochs", .kind = OPT_INT, .dest = &epochs, .low = 1, .high = 1e9},
         {0}};
-    filter_start(argc, argv, help, options, FILTER_FRAMES_OUT | FILTER_SEED | FILTER_ARGUMENTS);
+    filter_start(argc, argv, help, options, FILTER_RECORDS_OUT | FILTER_SEED | FILTER_ARGUMENTS);
     if (filter.argc != 1) usage_error("one store folder is wanted");
     if (from && position >= 0) usage_error("--from and --position both say where to start");
 
@@ -81,15 +81,15 @@ int main(int argc, char **argv)
     if (position < 0) position = from ? state_position(from) : 0;
     int64_t stop = count ? position + count : INT64_MAX;
     if (epochs && epochs * s->count < stop) stop = epochs * s->count;
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     for (int64_t p = position; p < stop; p++) {
         if (p / s->count != shuffled) shuffle(order, s->count, (uint64_t)(shuffled = p / s->count));
         int64_t i = order[p % s->count];
         if (!store_read(s, i, &f)) die("%s: %s/%s", s->record[i].key, filter.argv[0], f.error);
-        json_object_set_new(frame_meta(&f), "position", json_integer(p));
+        json_object_set_new(record_meta(&f), "position", json_integer(p));
         filter_emit(&f);
     }
-    frame_free(&f);
+    record_free(&f);
     free(order);
     store_close(s);
     return filter_finish();

@@ -1,12 +1,11 @@
 /* encode-mp4 - frames to mp4 files, and a list of them.
  *
  *   stdin   video U8 [F,H,W,3] RGB, H and W even
- *   stdout  JSON lines: the record's key and meta, with path and fps of the file written
- */
+ *   stdout  JSON lines: the record's key and meta, with path and fps of the file written */
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "formats/atomic.h"
 #include "formats/made.h"
 #include "formats/mp4.h"
@@ -39,24 +38,24 @@ static const struct option_spec options[] = {
     {0}};
 
 /* DIR/KEY.mp4 into path; a key comes once. */
-static bool name_file(struct frame *f, json_t *seen, char *path, size_t size)
+static bool name_file(struct record *f, json_t *seen, char *path, size_t size)
 {
     char name[256];
     const char *why = NULL;
-    if (json_object_get(seen, frame_key(f)))
+    if (json_object_get(seen, record_key(f)))
         why = "duplicate key: the first one's file stands";
-    else if (!key_filename(name, sizeof name, frame_key(f), ".mp4"))
+    else if (!key_filename(name, sizeof name, record_key(f), ".mp4"))
         why = "the key makes too long a file name";
     else if (snprintf(path, size, "%s/%s", folder, name) >= (int)size)
         why = "too long a path";
     else
-        json_object_set_new(seen, frame_key(f), json_true());
+        json_object_set_new(seen, record_key(f), json_true());
     if (why) snprintf(f->error, sizeof f->error, "%s", why);
     return !why;
 }
 
 /* NULL with the reason in why: the file cannot be read back. */
-static json_t *list_line(struct frame *f, const char *path, int64_t frames, char *why, size_t size)
+static json_t *list_line(struct record *f, const char *path, int64_t frames, char *why, size_t size)
 {
     int64_t bytes;
     uint32_t crc;
@@ -73,7 +72,7 @@ static json_t *list_line(struct frame *f, const char *path, int64_t frames, char
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     struct sheet sheet = {0};
     char path[4096], why[512];
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT);
@@ -87,7 +86,7 @@ int main(int argc, char **argv)
 
     json_t *seen = json_object();
     while (filter_next(&f)) {
-        struct tensor *video = frame_want(&f, "video", DT_U8, 4);
+        struct tensor *video = record_want(&f, "video", DT_U8, 4);
         json_t *line = NULL;
         if (!video || !name_file(&f, seen, path, sizeof path)) {
             filter_fail(&f, "%s", f.error);
@@ -104,6 +103,6 @@ int main(int argc, char **argv)
     sheet_free(&sheet);
     json_decref(seen);
     free(trimmed);
-    frame_free(&f);
+    record_free(&f);
     return filter_finish();
 }

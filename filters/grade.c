@@ -1,17 +1,16 @@
 /* grade - what the VideoPhy-2 grader says of videos.
  *
  *   stdin   JSON lines with `path`, or records with video U8 [F,H,W,3]; and `caption` for sa, `rule` for rule
- *   stdout  JSON lines: what came in, and for each task T its score T with T_text, T_probs and so on
- */
+ *   stdout  JSON lines: what came in, and for each task T its score T with T_text, T_probs and so on */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "filters/compute.h"
-#include "filters/filter.h"
-#include "filters/nets/grader.h"
+#include "filters/lib/compute.h"
+#include "filters/lib/filter.h"
+#include "filters/grading/grader.h"
 #include "formats/graded.h"
 
 static const char help[] =
@@ -103,12 +102,12 @@ static const char *field_of(const char *task)
     return !strcmp(task, "sa") ? "caption" : !strcmp(task, "rule") ? "rule" : NULL;
 }
 
-static bool look(struct frame *f)
+static bool look(struct record *f)
 {
-    const struct tensor *video = frame_find(f, "video");
-    const char *path = frame_text(f, "path"), *field, *text;
+    const struct tensor *video = record_find(f, "video");
+    const char *path = record_text(f, "path"), *field, *text;
     for (int i = 0; task[i]; i++)
-        if ((field = field_of(task[i])) && (!(text = frame_text(f, field)) || !*text))
+        if ((field = field_of(task[i])) && (!(text = record_text(f, field)) || !*text))
             return snprintf(err, sizeof err, "no `%s`, which %s asks about", field, task[i]), false;
     if (video) return grader_look(grader, video, err, sizeof err);
     if (path && *path) return grader_look_file(grader, path, err, sizeof err);
@@ -122,10 +121,10 @@ static void put(json_t *line, const char *task, const char *what, json_t *value)
     if (json_object_set_new(line, name, value)) die("out of memory");
 }
 
-static bool ask(struct frame *f, const char *task, json_t *line)
+static bool ask(struct record *f, const char *task, json_t *line)
 {
     struct verdict v;
-    const char *field = field_of(task), *text = field ? frame_text(f, field) : NULL;
+    const char *field = field_of(task), *text = field ? record_text(f, field) : NULL;
     if (!grader_ask(grader, task, text, &v, err, sizeof err)) return false;
     json_t *probs = v.digit ? json_array() : json_null();
     for (int d = 0; v.digit && d < OWL_SCORES; d++) json_array_append_new(probs, json_real(v.p[d]));
@@ -140,7 +139,7 @@ static bool ask(struct frame *f, const char *task, json_t *line)
 }
 
 /* The record's line; NULL with the reason in err. */
-static json_t *grade(struct frame *f)
+static json_t *grade(struct record *f)
 {
     bool good = look(f);
     json_t *line = good ? filter_record_json(f) : NULL;
@@ -151,13 +150,13 @@ static json_t *grade(struct frame *f)
     return NULL;
 }
 
-/* An earlier run's line, when it is of the same video and what was asked about it; else NULL and why in err.
- */
-static json_t *taken_up(struct frame *f, json_t *line)
+/* An earlier run's line, when it is of the same video and what was asked about it; else
+ * NULL and why in err. */
+static json_t *taken_up(struct record *f, json_t *line)
 {
     static const char *const same[] = {"path", "caption", "rule"};
     for (int i = 0; i < 3; i++) {
-        json_t *now = json_object_get(frame_meta(f), same[i]), *then = json_object_get(line, same[i]);
+        json_t *now = json_object_get(record_meta(f), same[i]), *then = json_object_get(line, same[i]);
         if (i == 2 && json_object_get(line, "rule_asked")) then = json_object_get(line, "rule_asked");
         if (now != then && !json_equal(now, then))
             return snprintf(err, sizeof err, "%s has it with another `%s`", done_path, same[i]), NULL;
@@ -165,14 +164,14 @@ static json_t *taken_up(struct frame *f, json_t *line)
     return json_incref(line);
 }
 
-static void take(struct frame *f)
+static void take(struct record *f)
 {
-    json_t *before = json_object_get(done, frame_key(f));
-    if (json_object_get(seen, frame_key(f))) {
+    json_t *before = json_object_get(done, record_key(f));
+    if (json_object_get(seen, record_key(f))) {
         filter_fail(f, "duplicate key: the first one counts");
         return;
     }
-    if (json_object_set_new(seen, frame_key(f), json_true())) die("out of memory");
+    if (json_object_set_new(seen, record_key(f), json_true())) die("out of memory");
     json_t *line = before ? taken_up(f, before) : grade(f);
     if (!line) {
         filter_fail(f, "%s", err);
@@ -187,7 +186,7 @@ static void take(struct frame *f)
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
     settle_tasks();
     for (int i = 0; csv && task[i]; i++)
@@ -209,7 +208,7 @@ int main(int argc, char **argv)
     for (int i = 0; csv && task[i]; i++)
         if (!graded_csv_commit(&table[i], err, sizeof err)) die("--csv %s", err);
 
-    frame_free(&f);
+    record_free(&f);
     json_decref(how), json_decref(done), json_decref(seen);
     grader_close(grader);
     compute_close(k);

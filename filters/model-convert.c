@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "formats/atomic.h"
 #include "formats/json_file.h"
 #include "formats/safetensors.h"

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "filters/nets/parts.h"
 #include "formats/atomic.h"
 #include "formats/json_file.h"

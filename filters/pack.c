@@ -1,11 +1,11 @@
 /* pack - keep records in a folder of shards with an index: a store, for draw and train-step.
  *
- * What is there already, with the same content, is left alone, so a run that was cut off is simply repeated.
- */
+ * What is there already, with the same content, is left alone, so a run that was cut off is
+ * simply repeated. */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "formats/store.h"
 
 static const char help[] =
@@ -25,8 +25,8 @@ static const char help[] =
 
 static struct store_writer *writer;
 
-/* However the run ends, what arrived whole is kept: upstream dying must not cost the clips it had finished.
- */
+/* However the run ends, what arrived whole is kept: upstream dying must not cost the clips
+ * it had finished. */
 static void keep_what_came(void)
 {
     char err[512];
@@ -49,10 +49,10 @@ static void pack(const char *folder, int64_t shard_bytes, int64_t commit_every)
     int64_t added = 0, replaced = 0, kept = 0;
     if (!(writer = store_writer_open(folder, shard_bytes, commit_every, err, sizeof err))) die("%s", err);
     atexit(keep_what_came);
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     while (filter_next(&f)) {
         switch (store_put(writer, &f, err, sizeof err)) {
-        case STORE_FAILED: give_up(frame_key(&f), err);
+        case STORE_FAILED: give_up(record_key(&f), err);
         case STORE_DUPLICATE: filter_fail(&f, "this key came before in this run"); continue;
         case STORE_ADDED: added++; break;
         case STORE_REPLACED: replaced++; break;
@@ -61,7 +61,7 @@ static void pack(const char *folder, int64_t shard_bytes, int64_t commit_every)
         filter.done++;
     }
     if (!store_commit(writer, err, sizeof err)) give_up("the last shard", err);
-    frame_free(&f);
+    record_free(&f);
     say(NULL, "%lld added, %lld replaced, %lld skipped", (long long)added, (long long)replaced,
         (long long)kept);
 }
@@ -80,17 +80,17 @@ static bool same_source(json_t *line, json_t *meta)
 static void print_missing(const char *folder)
 {
     char err[512];
-    struct frame f = FRAME_INIT, old = FRAME_INIT;
+    struct record f = RECORD_INIT, old = RECORD_INIT;
     struct store *s = store_open_any(folder, err, sizeof err);
     if (!s) die("%s", err);
     while (filter_next(&f)) {
-        int64_t i = store_find(s, frame_key(&f));
-        if (i < 0 || !store_read(s, i, &old) || !same_source(frame_meta(&f), frame_meta(&old)))
+        int64_t i = store_find(s, record_key(&f));
+        if (i < 0 || !store_read(s, i, &old) || !same_source(record_meta(&f), record_meta(&old)))
             filter_emit_line(filter_record_json(&f));
     }
     if (!filter.done) puts(""); /* an empty list of clips; no bytes at all would be a cut stream */
-    frame_free(&f);
-    frame_free(&old);
+    record_free(&f);
+    record_free(&old);
     store_close(s);
 }
 

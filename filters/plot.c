@@ -7,11 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "filters/filter.h"
-#include "filters/stats/charts.h"
-#include "filters/stats/comparison.h"
-#include "filters/stats/curves.h"
-#include "filters/stats/table.h"
+#include "filters/lib/filter.h"
+#include "filters/reporting/charts.h"
+#include "filters/reporting/comparison.h"
+#include "filters/reporting/curves.h"
+#include "filters/reporting/table.h"
 #include "formats/atomic.h"
 #include "formats/error.h"
 #include "formats/gnuplot.h"
@@ -69,7 +69,7 @@ static json_t *read_comparison(FILE *in, char *err, size_t errlen)
     return NULL;
 }
 
-static void read_run(struct run *run, const char *path)
+static void read_run(struct curve *run, const char *path)
 {
     char file[4096], err[512], why_not[512];
     struct stat st;
@@ -88,7 +88,7 @@ static void read_run(struct run *run, const char *path)
     fclose(in);
 }
 
-static void list_runs(const struct run *run, int runs, bool json)
+static void list_runs(const struct curve *run, int runs, bool json)
 {
     char err[512];
     json_t *rows = json_array();
@@ -106,7 +106,7 @@ static void list_runs(const struct run *run, int runs, bool json)
 }
 
 /* The script of all runs' curves. */
-static void draw_runs(FILE *script, bool svg, struct size size, struct run *run, int runs)
+static void draw_runs(FILE *script, bool svg, struct size size, struct curve *run, int runs)
 {
     int points = 0; /* runs that have any */
     for (int i = 0; i < runs; i++) {
@@ -177,12 +177,12 @@ int main(int argc, char **argv)
 
     bool svg = !strcmp(format, "svg");
     int runs = filter.argc ? filter.argc : 1;
-    struct run *run = calloc((size_t)runs, sizeof *run);
+    struct curve *run = calloc((size_t)runs, sizeof *run);
     FILE *script = tmpfile();
     if (!run) die("out of memory");
     if (!script) die("a temporary file: %s", strerror(errno));
     for (int i = 0; i < runs; i++) run[i].path = filter.argc ? filter.argv[i] : "stdin";
-    name_runs(run, runs);
+    name_curves(run, runs);
     if (table)
         list_runs(run, runs, json);
     else if (curves)

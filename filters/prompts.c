@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "formats/csv.h"
 
 static const char help[] =

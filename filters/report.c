@@ -7,12 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "filters/filter.h"
-#include "filters/stats/budget.h"
-#include "filters/stats/comparison.h"
-#include "filters/stats/curves.h"
-#include "filters/stats/page.h"
-#include "filters/stats/table.h"
+#include "filters/lib/filter.h"
+#include "filters/reporting/budget.h"
+#include "filters/reporting/comparison.h"
+#include "filters/reporting/curves.h"
+#include "filters/reporting/page.h"
+#include "filters/reporting/table.h"
 #include "formats/atomic.h"
 
 static const char help[] =
@@ -75,10 +75,10 @@ static void read_scores(void)
 
 static void read_runs(void)
 {
-    struct run *run = calloc((size_t)runs.count + 1, sizeof *run);
+    struct curve *run = calloc((size_t)runs.count + 1, sizeof *run);
     if (!run) die("out of memory");
     for (int i = 0; i < runs.count; i++) run[i].path = runs.item[i];
-    name_runs(run, runs.count);
+    name_curves(run, runs.count);
     report.training = json_array();
     for (int i = 0; i < runs.count; i++) {
         json_t *row = table_row(run[i].name, run[i].path, err, sizeof err);

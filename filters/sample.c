@@ -1,15 +1,14 @@
 /* sample - generate: from a prompt's embedding to latents, by denoising.
  *
  *   stdin   prompt_embeds [L,D]; may bring noise [T,16,h,w] (the starting latents) and negative_embeds [L,D]
- *   stdout  latents [T,16,h,w]
- */
+ *   stdout  latents [T,16,h,w] */
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/compute.h"
-#include "filters/filter.h"
+#include "filters/lib/compute.h"
+#include "filters/lib/filter.h"
 #include "filters/nets/prompt.h"
-#include "filters/nets/sampler.h"
+#include "filters/learning/sampler.h"
 #include "formats/error.h"
 
 static const char help[] =
@@ -78,7 +77,7 @@ static bool latent_shape(const struct tensor *noise, struct tensor *latents)
     return good;
 }
 
-static bool fits(struct frame *f, const struct tensor *t, const char *name)
+static bool fits(struct record *f, const struct tensor *t, const char *name)
 {
     const struct dit_config *c = &s.dit->c;
     if (!t) return false; /* f->error says why */
@@ -88,16 +87,16 @@ static bool fits(struct frame *f, const struct tensor *t, const char *name)
                 (long long)c->text_dim);
 }
 
-static bool generate(struct frame *f, const struct model *m)
+static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
-    struct tensor *text = frame_want(f, "prompt_embeds", DT_COUNT, 2), *noise = NULL, *brought = NULL;
+    struct tensor *text = record_want(f, "prompt_embeds", DT_COUNT, 2), *noise = NULL, *brought = NULL;
     struct tensor latents, *out = NULL;
     size_t bytes;
     if (!fits(f, text, "prompt_embeds")) return false;
-    if (frame_find(f, "noise") && !(noise = frame_want(f, "noise", DT_COUNT, 4))) return false;
-    if (frame_find(f, "negative_embeds") &&
-        !fits(f, brought = frame_want(f, "negative_embeds", DT_COUNT, 2), "negative_embeds"))
+    if (record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
+    if (record_find(f, "negative_embeds") &&
+        !fits(f, brought = record_want(f, "negative_embeds", DT_COUNT, 2), "negative_embeds"))
         return false;
     if (!latent_shape(noise, &latents))
         return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
@@ -109,15 +108,15 @@ static bool generate(struct frame *f, const struct model *m)
     if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
         return fail(f->error, sizeof f->error, "no memory for its latents");
     struct noise_source source =
-        noise_source_make(generator, filter_dtype(), (uint64_t)filter.seed, frame_key(f));
+        noise_source_make(generator, filter_dtype(), (uint64_t)filter.seed, record_key(f));
     if (sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error,
                     sizeof f->error))
-        out = frame_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1], latents.shape[2],
-                        latents.shape[3]);
+        out = record_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1],
+                         latents.shape[2], latents.shape[3]);
     if (out) tensor_convert(out, &latents);
     free(latents.data);
-    for (int i = 0; out && !filter.keep && i < 3; i++) frame_drop(f, consumed[i]);
-    if (out) json_object_set(frame_meta(f), "sample", provenance);
+    for (int i = 0; out && !filter.keep && i < 3; i++) record_drop(f, consumed[i]);
+    if (out) json_object_set(record_meta(f), "sample", provenance);
     return out != NULL;
 }
 
@@ -173,9 +172,9 @@ static void show_step(int step, int of)
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
+                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (size.width && (size.width % 16 || size.height % 16)) usage_error("--size: multiples of 16");
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
@@ -199,7 +198,7 @@ int main(int argc, char **argv)
         else
             filter_fail(&f, "%s", f.error);
     }
-    frame_free(&f);
+    record_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
     close_adapters();

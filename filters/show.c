@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "filters/nets/parts.h"
-#include "filters/stats/describe.h"
+#include "filters/lib/describe.h"
 #include "formats/columns.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
@@ -39,7 +39,7 @@ static char err[1024];
 
 /* ---- streams and stores -------------------------------------------------------------------------------- */
 
-static void show_record(struct frame *f, int64_t position)
+static void show_record(struct record *f, int64_t position)
 {
     if (!jsonl) {
         describe_record(stdout, f, position, stats);
@@ -63,28 +63,28 @@ static void show_begin(json_t *begin, json_t **shown)
 
 static void show_stream(int fd, const char *name)
 {
-    struct frame f = FRAME_INIT;
-    struct frame_reader *r = frame_reader_open(fd, name);
+    struct record f = RECORD_INIT;
+    struct record_reader *r = record_reader_open(fd, name);
     json_t *shown = NULL;
     int64_t count = 0;
-    enum frame_got got;
+    enum record_got got;
     if (!r) die("out of memory");
-    while ((got = frame_read(r, &f)) > FRAME_END) {
-        show_begin(frame_reader_begin(r), &shown);
-        if (got == FRAME_BAD_LINE)
+    while ((got = record_read(r, &f)) > RECORD_END) {
+        show_begin(record_reader_begin(r), &shown);
+        if (got == RECORD_BAD_LINE)
             filter_fail_at(NULL, "%s", f.error);
         else if (!check)
             show_record(&f, count);
-        count += got == FRAME_RECORD;
+        count += got == RECORD_GOT;
     }
-    show_begin(frame_reader_begin(r), &shown);
-    if (got == FRAME_DAMAGED)
+    show_begin(record_reader_begin(r), &shown);
+    if (got == RECORD_DAMAGED)
         filter_fail_at(NULL, "%s", f.error);
     else if (!check && !jsonl)
-        printf("end    %lld records, %lld failed\n", (long long)count, (long long)frame_reader_failed(r));
+        printf("end    %lld records, %lld failed\n", (long long)count, (long long)record_reader_failed(r));
     json_decref(shown);
-    frame_reader_close(r);
-    frame_free(&f);
+    record_reader_close(r);
+    record_free(&f);
 }
 
 static void store_problem(void *context, const char *where, const char *why)
@@ -99,7 +99,7 @@ static void show_store(const char *path)
         if (store_check(path, store_problem, NULL, err, sizeof err) < 0) filter_fail_at(NULL, "%s", err);
         return;
     }
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     struct store *s = store_open(path, err, sizeof err);
     if (!s) filter_fail_at(NULL, "%s", err);
     for (int64_t i = 0; s && i < s->count; i++)
@@ -107,7 +107,7 @@ static void show_store(const char *path)
             show_record(&f, i);
         else
             filter_fail_at(s->record[i].key, "%s", f.error);
-    frame_free(&f);
+    record_free(&f);
     store_close(s);
 }
 

@@ -1,13 +1,12 @@
 /* t5-encode - text to what the transformer reads.
  *
  *   stdin   JSON lines or records with `prompt`, else `caption`
- *   stdout  prompt_embeds [L,D]           everything else passes through
- */
+ *   stdout  prompt_embeds [L,D]           everything else passes through */
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/compute.h"
-#include "filters/filter.h"
+#include "filters/lib/compute.h"
+#include "filters/lib/filter.h"
 #include "filters/nets/prompt.h"
 
 static const char help[] =
@@ -31,25 +30,25 @@ static const struct option_spec options[] = {
 
 /* Records on their way, and what there is of them: ids [MOST,length], embeds [MOST,length,width]. */
 static struct {
-    struct frame frame[MOST];
+    struct record frame[MOST];
     bool good[MOST];
     int64_t tokens[MOST], count, texts; /* records, and those of them that have a text */
     struct tensor ids, embeds;
 } now;
 
-static bool refuse(struct frame *f, const char *why)
+static bool refuse(struct record *f, const char *why)
 {
     snprintf(f->error, sizeof f->error, "%s", why);
     return false;
 }
 
 /* The record's text becomes the next row of ids. */
-static bool read_text(struct prompt_encoder *p, struct frame *f, int64_t *tokens)
+static bool read_text(struct prompt_encoder *p, struct record *f, int64_t *tokens)
 {
-    const json_t *text = json_object_get(frame_meta(f), "prompt");
+    const json_t *text = json_object_get(record_meta(f), "prompt");
     char err[512];
     int32_t *ids = (int32_t *)now.ids.data + now.texts * p->length;
-    if (!text || json_is_null(text)) text = json_object_get(frame_meta(f), "caption");
+    if (!text || json_is_null(text)) text = json_object_get(record_meta(f), "caption");
     if (!text || json_is_null(text)) return refuse(f, "neither `prompt` nor `caption` to encode");
     if (!json_is_string(text)) return refuse(f, "its `prompt` or `caption` is no text");
     if (!prompt_ids(p, ids, json_string_value(text), json_string_length(text), tokens, err, sizeof err))
@@ -58,19 +57,19 @@ static bool read_text(struct prompt_encoder *p, struct frame *f, int64_t *tokens
     return true;
 }
 
-static bool add_embeds(struct prompt_encoder *p, struct frame *f, const struct tensor *from, int64_t tokens)
+static bool add_embeds(struct prompt_encoder *p, struct record *f, const struct tensor *from, int64_t tokens)
 {
-    struct tensor *embeds = frame_add(f, "prompt_embeds", from->dtype, 2, p->length, p->width);
+    struct tensor *embeds = record_add(f, "prompt_embeds", from->dtype, 2, p->length, p->width);
     if (!embeds) return false;
     memcpy(embeds->data, from->data, tensor_bytes(from));
     if (tokens > p->length)
-        say(frame_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
-    json_object_set_new(frame_meta(f), "text_encoder", json_string(t5_id(p->t5)));
+        say(record_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
+    json_object_set_new(record_meta(f), "text_encoder", json_string(t5_id(p->t5)));
     return true;
 }
 
-/* Encodes the texts that were read, all at once, and sends their records on in the order in which they came.
- */
+/* Encodes the texts that were read, all at once, and sends their records on in the order in
+ * which they came. */
 static void encode(struct prompt_encoder *p)
 {
     char err[512] = "";
@@ -79,7 +78,7 @@ static void encode(struct prompt_encoder *p)
     if (!encoded) snprintf(err, sizeof err, "%s", kern_error(p->k));
     kern_clear(p->k);
     for (int64_t i = 0, text = 0; i < now.count; i++) {
-        struct frame *f = &now.frame[i];
+        struct record *f = &now.frame[i];
         bool good = now.good[i] && (encoded || refuse(f, err));
         if (good) {
             struct tensor row = tensor_rows(&embeds, text++, 1),
@@ -97,7 +96,7 @@ static void encode(struct prompt_encoder *p)
 int main(int argc, char **argv)
 {
     char err[512];
-    filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_NEEDS_MODEL);
+    filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();
@@ -110,7 +109,7 @@ int main(int argc, char **argv)
     now.ids.data = malloc(tensor_bytes(&now.ids));
     now.embeds.data = malloc(tensor_bytes(&now.embeds));
     if (!now.ids.data || !now.embeds.data) die("no memory for %lld texts at once", (long long)batch);
-    for (int i = 0; i < MOST; i++) now.frame[i] = (struct frame)FRAME_INIT;
+    for (int i = 0; i < MOST; i++) now.frame[i] = (struct record)RECORD_INIT;
 
     while (filter_next(&now.frame[now.count])) {
         const int64_t i = now.count++;
@@ -118,7 +117,7 @@ int main(int argc, char **argv)
         if (now.count == batch) encode(&p);
     }
     encode(&p);
-    for (int i = 0; i < MOST; i++) frame_free(&now.frame[i]);
+    for (int i = 0; i < MOST; i++) record_free(&now.frame[i]);
     free(now.ids.data);
     free(now.embeds.data);
     prompt_close(&p);

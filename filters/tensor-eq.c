@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/filter.h"
-#include "filters/stats/tensors.h"
+#include "filters/lib/filter.h"
+#include "filters/lib/tensors.h"
 #include "formats/columns.h"
 
 static const char help[] =
@@ -63,13 +63,14 @@ static void compare(const char *key, const char *name, const struct tensor *a, c
     if (!agree) filter_fail_at(key, "tensor `%s` differs", name);
 }
 
-static void compare_records(struct frame *a, struct frame *b)
+static void compare_records(struct record *a, struct record *b)
 {
-    const char *key = frame_key(a);
-    if (only && !frame_find(a, only) && !frame_find(b, only)) filter_fail_at(key, "has no tensor `%s`", only);
+    const char *key = record_key(a);
+    if (only && !record_find(a, only) && !record_find(b, only))
+        filter_fail_at(key, "has no tensor `%s`", only);
     for (int i = 0; i < a->count; i++) {
         const char *name = a->tensor[i].name;
-        const struct tensor *t = frame_find(b, name);
+        const struct tensor *t = record_find(b, name);
         if (only && strcmp(only, name)) continue;
         if (t)
             compare(key, name, &a->tensor[i].t, t);
@@ -77,47 +78,47 @@ static void compare_records(struct frame *a, struct frame *b)
             filter_fail_at(key, "only the first has tensor `%s`", name);
     }
     for (int i = 0; i < b->count; i++)
-        if ((!only || !strcmp(only, b->tensor[i].name)) && !frame_find(a, b->tensor[i].name))
+        if ((!only || !strcmp(only, b->tensor[i].name)) && !record_find(a, b->tensor[i].name))
             filter_fail_at(key, "only the second has tensor `%s`", b->tensor[i].name);
     filter.done++;
 }
 
-static struct frame_reader *open_stream(const char *path)
+static struct record_reader *open_stream(const char *path)
 {
     bool in = !strcmp(path, "-");
     int fd = in ? 0 : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) die("%s: %s", path, strerror(errno));
-    struct frame_reader *r = frame_reader_open(fd, in ? "stdin" : path);
+    struct record_reader *r = record_reader_open(fd, in ? "stdin" : path);
     if (!r) die("out of memory");
     return r;
 }
 
-static bool next(struct frame_reader *r, struct frame *f)
+static bool next(struct record_reader *r, struct record *f)
 {
-    enum frame_got got = frame_read(r, f);
-    if (got == FRAME_DAMAGED || got == FRAME_BAD_LINE) die("%s", f->error);
-    return got == FRAME_RECORD;
+    enum record_got got = record_read(r, f);
+    if (got == RECORD_DAMAGED || got == RECORD_BAD_LINE) die("%s", f->error);
+    return got == RECORD_GOT;
 }
 
-static void compare_in_order(struct frame_reader *ra, struct frame_reader *rb)
+static void compare_in_order(struct record_reader *ra, struct record_reader *rb)
 {
-    struct frame a = FRAME_INIT, b = FRAME_INIT;
+    struct record a = RECORD_INIT, b = RECORD_INIT;
     bool more_a, more_b;
     while (more_a = next(ra, &a), more_b = next(rb, &b), more_a && more_b)
-        if (strcmp(frame_key(&a), frame_key(&b)))
-            filter_fail(&a, "stands where `%.200s` does in the second", frame_key(&b));
+        if (strcmp(record_key(&a), record_key(&b)))
+            filter_fail(&a, "stands where `%.200s` does in the second", record_key(&b));
         else
             compare_records(&a, &b);
     if (more_a) filter_fail(&a, "is only in the first; nothing after it was compared");
     if (more_b) filter_fail(&b, "is only in the second; nothing after it was compared");
-    frame_free(&a);
-    frame_free(&b);
+    record_free(&a);
+    record_free(&b);
 }
 
-static void compare_by_key(struct frame_reader *ra, struct frame_reader *rb)
+static void compare_by_key(struct record_reader *ra, struct record_reader *rb)
 {
     enum { MET = -1 };
-    struct frame a = FRAME_INIT, *b = NULL;
+    struct record a = RECORD_INIT, *b = NULL;
     json_t *index = json_object(), *at; /* key: its place in b, or MET */
     size_t count = 0, room = 0;
     const char *key;
@@ -127,14 +128,14 @@ static void compare_by_key(struct frame_reader *ra, struct frame_reader *rb)
             b = realloc(b, room * sizeof *b);
             if (!b) die("out of memory");
         }
-        b[count] = (struct frame)FRAME_INIT;
+        b[count] = (struct record)RECORD_INIT;
         if (!next(rb, &b[count])) break;
-        key = frame_key(&b[count]);
+        key = record_key(&b[count]);
         if (json_object_get(index, key)) die("%s: is there twice in the second", key);
         if (json_object_set_new(index, key, json_integer((json_int_t)count))) die("out of memory");
     }
     while (next(ra, &a)) {
-        key = frame_key(&a);
+        key = record_key(&a);
         at = json_object_get(index, key);
         if (!at)
             filter_fail_at(key, "is only in the first");
@@ -147,9 +148,9 @@ static void compare_by_key(struct frame_reader *ra, struct frame_reader *rb)
     json_object_foreach (index, key, at)
         if (json_integer_value(at) != MET) filter_fail_at(key, "is only in the second");
     json_decref(index);
-    for (size_t i = 0; i <= count; i++) frame_free(&b[i]);
+    for (size_t i = 0; i <= count; i++) record_free(&b[i]);
     free(b);
-    frame_free(&a);
+    record_free(&a);
 }
 
 int main(int argc, char **argv)
@@ -158,9 +159,9 @@ int main(int argc, char **argv)
     if (filter.argc != 2) usage_error("two streams to compare, not %d", filter.argc);
     if (!strcmp(filter.argv[0], "-") && !strcmp(filter.argv[1], "-")) usage_error("stdin is but one stream");
     exactly = max_abs < 0 && max_rel < 0 && min_psnr < 0;
-    struct frame_reader *a = open_stream(filter.argv[0]), *b = open_stream(filter.argv[1]);
+    struct record_reader *a = open_stream(filter.argv[0]), *b = open_stream(filter.argv[1]);
     (by_key ? compare_by_key : compare_in_order)(a, b);
-    frame_reader_close(a);
-    frame_reader_close(b);
+    record_reader_close(a);
+    record_reader_close(b);
     return filter_finish();
 }

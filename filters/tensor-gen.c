@@ -1,15 +1,14 @@
 /* tensor-gen - make test tensors.
  *
  *   stdin   nothing, or with --add records
- *   stdout  records with one tensor, or the same records with one more
- */
+ *   stdout  records with one tensor, or the same records with one more */
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/filter.h"
-#include "filters/nets/rng.h"
+#include "filters/lib/filter.h"
+#include "filters/lib/rng.h"
 
 static const char help[] =
     "tensor-gen - make test tensors\n"
@@ -70,14 +69,14 @@ static void parse_shape(int64_t *dims)
 }
 
 /* false with the reason in f->error */
-static bool add_tensor(struct frame *f, enum dtype d, const int64_t *dims)
+static bool add_tensor(struct record *f, enum dtype d, const int64_t *dims)
 {
-    struct tensor *t = frame_add_shape(f, name, d, dims);
+    struct tensor *t = record_add_shape(f, name, d, dims);
     if (!t) return false;
     int64_t n = tensor_count(t);
     float *v = calloc((size_t)n + 1, sizeof *v);
     if (!v) die("no memory for %lld values", (long long)n);
-    struct rng r = rng_make((uint64_t)filter.seed, frame_key(f), name, 0);
+    struct rng r = rng_make((uint64_t)filter.seed, record_key(f), name, 0);
     if (!strcmp(fill, "normal")) rng_normal(&r, v, (size_t)n);
     for (int64_t i = 0; i < n; i++) {
         if (!strcmp(fill, "uniform")) v[i] = (float)rng_uniform(&r, (uint64_t)i);
@@ -105,12 +104,12 @@ static void parse_fields(json_t *meta)
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int64_t dims[1 + TENSOR_MAX_RANK] = {0};
     char upper[8] = "";
     enum dtype d;
 
-    filter_start(argc, argv, help, options, FILTER_FRAMES_OUT | FILTER_SEED);
+    filter_start(argc, argv, help, options, FILTER_RECORDS_OUT | FILTER_SEED);
     if (!name) usage_error("--name is required");
     if (!shape) usage_error("--shape is required");
     if (adding && (key || count >= 0))
@@ -128,16 +127,16 @@ int main(int argc, char **argv)
         if (!adding) {
             json_t *made = count > 1 ? json_sprintf("%s%lld", key, (long long)i) : json_string(key);
             if (!made) usage_error("--key is not UTF-8");
-            frame_new(&f, json_string_value(made));
+            record_new(&f, json_string_value(made));
             json_decref(made);
         }
-        json_object_update(frame_meta(&f), meta);
+        json_object_update(record_meta(&f), meta);
         if (add_tensor(&f, d, dims))
             filter_emit(&f);
         else
             filter_fail(&f, "%s", f.error);
     }
     json_decref(meta);
-    frame_free(&f);
+    record_free(&f);
     return filter_finish();
 }

@@ -1,11 +1,10 @@
 /* toy-check - does a toy clip show the colour and the movement that its caption names?
  *
  *   stdin   video U8 [F,H,W,3] with meta colour, direction and kind, as toy-world gives them
- *   stdout  JSON lines: the record's key and meta, and what was found
- */
+ *   stdout  JSON lines: the record's key and meta, and what was found */
 #include <string.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "filters/toy/world.h"
 
 static const char help[] =
@@ -26,9 +25,9 @@ static const struct option_spec options[] = {{.name = "least", .kind = OPT_REAL,
                                              {0}};
 
 /* Which of the names a meta field is; -1 with the reason in f->error. */
-static int field_of(struct frame *f, const char *field, const char *const *names)
+static int field_of(struct record *f, const char *field, const char *const *names)
 {
-    const char *text = frame_text(f, field);
+    const char *text = record_text(f, field);
     for (int i = 0; text && names[i]; i++)
         if (!strcmp(text, names[i])) return i;
     snprintf(f->error, sizeof f->error, text ? "its %s is none of the toy world's" : "no %s in its meta",
@@ -38,11 +37,11 @@ static int field_of(struct frame *f, const char *field, const char *const *names
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int64_t checked = 0, right = 0;
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT);
     while (filter_next(&f)) {
-        struct tensor *video = frame_want(&f, "video", DT_U8, 4);
+        struct tensor *video = record_want(&f, "video", DT_U8, 4);
         int colour, way, kind;
         if (!video || (colour = field_of(&f, "colour", toy_colour_names)) < 0 ||
             (way = field_of(&f, "direction", toy_direction_names)) < 0 ||
@@ -67,7 +66,7 @@ int main(int argc, char **argv)
         checked++;
         right += colour_right && direction_right;
     }
-    frame_free(&f);
+    record_free(&f);
     say(NULL, "%lld of %lld show the colour and the movement", (long long)right, (long long)checked);
     if ((double)right < least * (double)checked) die("that is less than --least %g", least);
     return filter_finish();

@@ -1,12 +1,11 @@
 /* toy-world - clips of a toy world's physics, lawful or not, with captions and what they are worth.
  *
  *   stdin   nothing
- *   stdout  records with video U8 [F,H,W,3], or with --captions JSON lines
- */
+ *   stdout  records with video U8 [F,H,W,3], or with --captions JSON lines */
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/filter.h"
+#include "filters/lib/filter.h"
 #include "filters/toy/world.h"
 
 static const char help[] =
@@ -80,9 +79,9 @@ static void describe(json_t *meta, const struct toy_scene *seen, const struct to
 }
 
 /* false with the reason in f->error */
-static bool render(struct frame *f, const struct toy_scene *seen)
+static bool render(struct record *f, const struct toy_scene *seen)
 {
-    struct tensor *video = frame_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
+    struct tensor *video = record_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
     struct toy_body *at = calloc((size_t)(frames * seen->bodies), sizeof *at);
     if (!at) die("no memory for %lld frames", (long long)frames);
     if (video) {
@@ -97,11 +96,11 @@ static bool render(struct frame *f, const struct toy_scene *seen)
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     struct toy_scene seen, told;
     for (int i = 1; i < argc; i++)
         captions |= !strcmp(argv[i], "--captions"); /* what comes out must be known first */
-    filter_start(argc, argv, help, options, (captions ? FILTER_TEXT_OUT : FILTER_FRAMES_OUT) | FILTER_SEED);
+    filter_start(argc, argv, help, options, (captions ? FILTER_TEXT_OUT : FILTER_RECORDS_OUT) | FILTER_SEED);
     if (!*prefix) usage_error("--key is empty");
     if (captions && (choice.unlawful > 0 || choice.mismatch > 0))
         usage_error("--captions are of what is to be: neither --unlawful nor --mismatch");
@@ -111,10 +110,10 @@ int main(int argc, char **argv)
     for (int64_t i = 0; i < count; i++) {
         json_t *key = json_sprintf("%s%05lld", prefix, (long long)i);
         if (!key) usage_error("--key is not UTF-8");
-        frame_new(&f, json_string_value(key));
+        record_new(&f, json_string_value(key));
         toy_draw((uint64_t)filter.seed, json_string_value(key), &choice, &seen, &told);
         json_decref(key);
-        describe(frame_meta(&f), &seen, &told);
+        describe(record_meta(&f), &seen, &told);
         if (captions)
             filter_emit_line(filter_record_json(&f));
         else if (render(&f, &seen))
@@ -122,6 +121,6 @@ int main(int argc, char **argv)
         else
             filter_fail(&f, "%s", f.error);
     }
-    frame_free(&f);
+    record_free(&f);
     return filter_finish();
 }

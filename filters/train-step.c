@@ -2,14 +2,13 @@
  * frozen.
  *
  *   stdin   latents [T,16,h,w], prompt_embeds [L,D]     from draw; meta.position; may bring noise and meta.s
- *   stdout  JSON lines, as in RUN/metrics.jsonl
- */
+ *   stdout  JSON lines, as in RUN/metrics.jsonl */
 #include <signal.h>
 #include <string.h>
 
-#include "filters/compute.h"
-#include "filters/filter.h"
-#include "filters/nets/training.h"
+#include "filters/lib/compute.h"
+#include "filters/lib/filter.h"
+#include "filters/learning/training_run.h"
 #include "formats/error.h"
 #include "formats/io.h"
 
@@ -54,14 +53,14 @@ static const char help[] =
 static struct trainer t = {
     .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01}, .warmup = 200, .max_steps = 5000, .clip = 1, .accumulate = 1};
 static struct trainer_start start = {.objective = "flow", .adapter = "standard"};
-static struct run run;
-static struct training work = {.t = &t,
-                               .run = &run,
-                               .eval_every = 250,
-                               .eval_clips = 10,
-                               .patience = 5,
-                               .min_delta = 1e-4,
-                               .tell = filter_emit_line};
+static struct run_folder run;
+static struct training_run work = {.t = &t,
+                                   .run = &run,
+                                   .eval_every = 250,
+                                   .eval_clips = 10,
+                                   .patience = 5,
+                                   .min_delta = 1e-4,
+                                   .tell = filter_emit_line};
 static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto";
 static int64_t save_every = 50, frames;
 static struct size size;
@@ -98,12 +97,12 @@ static const struct option_spec options[] = {
 
 static void save(void)
 {
-    if (!training_save(&work, err, sizeof err)) die("%s", err);
+    if (!training_run_save(&work, err, sizeof err)) die("%s", err);
 }
 
 static void evaluate(void)
 {
-    if (!training_evaluate(&work, err, sizeof err)) die("%s", err);
+    if (!training_run_evaluate(&work, err, sizeof err)) die("%s", err);
     if (run.finished)
         say(NULL, "no better validation loss in %lld evaluations: stopping at step %lld",
             (long long)work.patience, (long long)run.step);
@@ -111,9 +110,9 @@ static void evaluate(void)
 
 /* One record, and with the last of a step what is due after it. false with the reason in err: all is as after
  * the last step. */
-static bool step(struct frame *f, int64_t position)
+static bool step(struct record *f, int64_t position)
 {
-    if (!training_add(&work, f, position, err, sizeof err)) return false;
+    if (!training_run_add(&work, f, position, err, sizeof err)) return false;
     if (t.pending) return true;
     progress("step %lld of %lld, loss %.4f", (long long)run.step, (long long)t.max_steps, t.loss);
     bool last = run.step == t.max_steps;
@@ -124,15 +123,15 @@ static bool step(struct frame *f, int64_t position)
 }
 
 /* The first record says for what size of frame the adapter is. */
-static void begin(struct frame *first)
+static void begin(struct record *first)
 {
     char warning[1100];
-    const struct tensor *latents = frame_want(first, "latents", DT_COUNT, 4);
+    const struct tensor *latents = record_want(first, "latents", DT_COUNT, 4);
     if (!latents)
         die("%s: %s; records for training are made by: decode | vae-encode | t5-encode | pack",
-            frame_key(first), first->error);
-    if (!training_open(&work, &start, state, latents, filter_input_settings(), warning, sizeof warning, err,
-                       sizeof err))
+            record_key(first), first->error);
+    if (!training_run_open(&work, &start, state, latents, filter_input_settings(), warning, sizeof warning,
+                           err, sizeof err))
         die("%s", err);
     if (*warning) say(NULL, "%s", warning);
     if (run.resumed)
@@ -144,7 +143,7 @@ static void begin(struct frame *first)
 
 int main(int argc, char **argv)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int64_t next = 0; /* the position of a record that does not tell its own */
     bool good = true;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT);
@@ -175,7 +174,7 @@ int main(int argc, char **argv)
     bool more = filter_next(&f);
     if (more) begin(&f);
     for (; more && good && !run.finished; more = good && filter_next(&f)) {
-        json_t *position = json_object_get(frame_meta(&f), "position");
+        json_t *position = json_object_get(record_meta(&f), "position");
         int64_t at = json_is_integer(position) ? json_integer_value(position) : next;
         int64_t due = run.position + t.pending;
         next = at + 1;
@@ -184,7 +183,7 @@ int main(int argc, char **argv)
         else if (at > due) /* those before were done before the resume */
             good =
                 fail(err, sizeof err, "%s: position %lld comes where %lld is due: start draw without --from",
-                     frame_key(&f), (long long)at, (long long)due);
+                     record_key(&f), (long long)at, (long long)due);
     }
     if (run.metrics && run.step > run.saved && kern_ok(k)) save();
     if (!good) die("%s", err);
@@ -195,8 +194,8 @@ int main(int argc, char **argv)
     }
     if (!run.finished)
         say(NULL, "the stream ended after step %lld of %lld", (long long)run.step, (long long)t.max_steps);
-    frame_free(&f);
-    if (run.metrics) run_close(&run);
+    record_free(&f);
+    if (run.metrics) run_folder_close(&run);
     store_close(work.val);
     trainer_close(&t);
     compute_close(k);

@@ -1,10 +1,9 @@
 /* vae-decode - the latents of a video VAE to pixels.
  *
  *   stdin   latents [T,16,h,w]            times the scaling factor, as vae-encode and sample give them
- *   stdout  video U8 [F,8h,8w,3] RGB      everything else passes through
- */
-#include "filters/compute.h"
-#include "filters/filter.h"
+ *   stdout  video U8 [F,8h,8w,3] RGB      everything else passes through */
+#include "filters/lib/compute.h"
+#include "filters/lib/filter.h"
 #include "filters/nets/vae.h"
 
 static const char help[] =
@@ -25,18 +24,18 @@ static const struct option_spec options[] = {
     {.name = "tiling", .kind = OPT_FLAG, .dest = &tiling, .setting = true}, {0}};
 
 /* The frame's error, or the device's, tells why not. */
-static bool decode(struct vae *v, struct frame *f)
+static bool decode(struct vae *v, struct record *f)
 {
-    const struct tensor *found = frame_want(f, "latents", DT_COUNT, 4);
+    const struct tensor *found = record_want(f, "latents", DT_COUNT, 4);
     if (!found) return false;
     const struct tensor latents = *found;
     const int64_t side = vae_side(v), frames = vae_video_frames(v, latents.shape[0]);
     struct tensor *video =
-        frame_add(f, "video", DT_U8, 4, frames, side * latents.shape[2], side * latents.shape[3], 3);
+        record_add(f, "video", DT_U8, 4, frames, side * latents.shape[2], side * latents.shape[3], 3);
     if (!video || !vae_decode(v, video, &latents, tiling)) return false;
-    if (!filter.keep) frame_drop(f, "latents");
-    json_object_set_new(frame_meta(f), "vae", json_string(vae_id(v)));
-    json_object_set_new(frame_meta(f), "decode_tiling", json_boolean(tiling));
+    if (!filter.keep) record_drop(f, "latents");
+    json_object_set_new(record_meta(f), "vae", json_string(vae_id(v)));
+    json_object_set_new(record_meta(f), "decode_tiling", json_boolean(tiling));
     return true;
 }
 
@@ -44,7 +43,7 @@ int main(int argc, char **argv)
 {
     char err[512];
     filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
+                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();
@@ -52,7 +51,7 @@ int main(int argc, char **argv)
     if (!v) die("%s: %s", filter.model, err);
     json_object_set_new(filter.settings, "vae", json_string(vae_id(v)));
 
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     while (filter_next(&f)) {
         if (decode(v, &f)) {
             filter_emit(&f);
@@ -61,7 +60,7 @@ int main(int argc, char **argv)
             kern_clear(k);
         }
     }
-    frame_free(&f);
+    record_free(&f);
     vae_close(v);
     compute_close(k);
     model_close(m);

@@ -1,10 +1,9 @@
 /* vae-encode - pixels to the latents of a video VAE.
  *
  *   stdin   video U8 [F,H,W,3]            H, W multiples of 8
- *   stdout  latents [T,16,H/8,W/8]        everything else passes through
- */
-#include "filters/compute.h"
-#include "filters/filter.h"
+ *   stdout  latents [T,16,H/8,W/8]        everything else passes through */
+#include "filters/lib/compute.h"
+#include "filters/lib/filter.h"
 #include "filters/nets/vae.h"
 
 static const char help[] =
@@ -34,19 +33,19 @@ static const struct option_spec options[] = {
     {0}};
 
 /* The frame's error, or the device's, tells why not. */
-static bool encode(struct vae *v, struct frame *f, const char *name, const struct tensor *video,
+static bool encode(struct vae *v, struct record *f, const char *name, const struct tensor *video,
                    const char *purpose)
 {
     const int64_t side = vae_side(v), frames = vae_latent_frames(v, video->shape[0]);
-    struct rng noise = rng_make((uint64_t)filter.seed, frame_key(f), purpose, 0);
-    struct tensor *latents = frame_add(f, name, filter_dtype(), 4, frames, vae_channels(v),
-                                       video->shape[1] / side, video->shape[2] / side);
+    struct rng noise = rng_make((uint64_t)filter.seed, record_key(f), purpose, 0);
+    struct tensor *latents = record_add(f, name, filter_dtype(), 4, frames, vae_channels(v),
+                                        video->shape[1] / side, video->shape[2] / side);
     return latents && vae_encode(v, latents, video, mode ? NULL : &noise, tiling);
 }
 
-static bool encode_record(struct vae *v, struct frame *f)
+static bool encode_record(struct vae *v, struct record *f)
 {
-    const struct tensor *found = frame_want(f, "video", DT_U8, 4);
+    const struct tensor *found = record_want(f, "video", DT_U8, 4);
     if (!found) return false;
     const struct tensor video = *found;
     if (!encode(v, f, "latents", &video, "posterior")) return false;
@@ -54,9 +53,9 @@ static bool encode_record(struct vae *v, struct frame *f)
         const struct tensor first = tensor_rows(&video, 0, 1);
         if (!encode(v, f, "image_latents", &first, "image-posterior")) return false;
     }
-    if (!filter.keep) frame_drop(f, "video");
+    if (!filter.keep) record_drop(f, "video");
 
-    json_t *meta = frame_meta(f);
+    json_t *meta = record_meta(f);
     json_object_set_new(meta, "vae", json_string(vae_id(v)));
     json_object_set_new(meta, "posterior", json_string(mode ? "mode" : "sample"));
     json_object_set_new(meta, "encode_tiling", json_boolean(tiling));
@@ -71,7 +70,7 @@ int main(int argc, char **argv)
 {
     char err[512];
     filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_FRAMES_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
+                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
     if (sample && mode) usage_error("--sample or --mode, not both");
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
@@ -80,7 +79,7 @@ int main(int argc, char **argv)
     if (!v) die("%s: %s", filter.model, err);
     json_object_set_new(filter.settings, "vae", json_string(vae_id(v)));
 
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     while (filter_next(&f)) {
         if (encode_record(v, &f)) {
             filter_emit(&f);
@@ -89,7 +88,7 @@ int main(int argc, char **argv)
             kern_clear(k);
         }
     }
-    frame_free(&f);
+    record_free(&f);
     vae_close(v);
     compute_close(k);
     model_close(m);

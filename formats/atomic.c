@@ -70,8 +70,8 @@ bool atomic_temporary(struct atomic_file *a, const char *path, char *err, size_t
     return fd >= 0;
 }
 
-/* Makes what was written last: our own stream's bytes, or those that a muxer left under the temporary name.
- */
+/* Makes what was written last: our own stream's bytes, or those that a muxer left under the
+ * temporary name. */
 static bool sync_contents(struct atomic_file *a)
 {
     if (!a->f) {

@@ -35,9 +35,8 @@ bool make_folder(const char *path, char *err, size_t errlen); /* with parents; a
 /* Nothing is in it, or it is not there. */
 bool folder_is_empty(const char *path, char *err, size_t errlen);
 
-/* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX.
- * Two keys never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty.
- */
+/* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX. Two keys
+ * never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty. */
 bool key_filename(char *buf, size_t size, const char *key, const char *suffix);
 
 #endif

@@ -1,9 +1,10 @@
 /* model - a model folder as published on Hugging Face, or the idea of one.
  *
- *   DIR                   DIR/PART/config.json and weights: one NAME.safetensors, or
- * NAME.safetensors.index.json and its shards; NAME is `diffusion_pytorch_model` or `model`
+ *   DIR                   DIR/PART/config.json and weights: one NAME.safetensors, or NAME.safetensors.index.json
+ *                         and its shards; NAME is `diffusion_pytorch_model` or `model`
  *   random:PRESET[:SEED]  configs from the preset folder (a model folder without weights), weights made up in
- * memory from the seed (default 0). PRESET is a name below examples/presets, or a path holding '/'.
+ *                         memory from the seed (default 0). PRESET is a name below examples/presets, or a path
+ *                         holding '/'.
  *
  * Parts: transformer, vae, text_encoder, tokenizer, scheduler; "" is the folder itself, for a model whose
  * config and weights lie at its top, as the grader's do. */

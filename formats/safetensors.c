@@ -140,8 +140,8 @@ static int by_offset(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* The tensors must tile the data: no byte unclaimed (room for a hidden second file) and none claimed twice.
- */
+/* The tensors must tile the data: no byte unclaimed (room for a hidden second file) and
+ * none claimed twice. */
 static bool check_tiling(const struct safetensors *s, uint64_t data_start, uint64_t size, char *err,
                          size_t errlen)
 {

@@ -50,9 +50,9 @@ struct scores {
  * otherwise the first = ends NAME, and the first comma after it SA.csv. false with the reason, which names
  * file and line, in err: s is then only to be freed. */
 bool scores_read(struct scores *s, const char *operand, char *err, size_t errlen);
-/* NAME=LIST.jsonl: the videos of a run that has been read, in lines with key and path, as encode-mp4 lists
- * them. Scores get their keys' paths; the run gets to know how they were made. false with the reason in err.
- */
+/* NAME=LIST.jsonl: the videos of a run that has been read, in lines with key and path, as
+ * encode-mp4 lists them. Scores get their keys' paths; the run gets to know how they were made.
+ * false with the reason in err. */
 bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t errlen);
 
 void scores_free(struct scores *s);

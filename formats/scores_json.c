@@ -145,8 +145,8 @@ struct lines {
     long long number; /* of the line read last, from 1 */
 };
 
-/* The next line that is not blank, a new object; NULL at the end, and with a reason in err when it is none.
- */
+/* The next line that is not blank, a new object; NULL at the end, and with a reason in err
+ * when it is none. */
 static json_t *next_line(struct lines *l, char *err, size_t errlen)
 {
     json_error_t e;

@@ -26,7 +26,7 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
 }
 
 /* Name, dtype and shape, as in the index. */
-static json_t *tensor_json(const struct frame_tensor *slot)
+static json_t *tensor_json(const struct record_tensor *slot)
 {
     json_t *shape = json_array();
     for (int a = 0; a < slot->t.rank; a++) json_array_append_new(shape, json_integer(slot->t.shape[a]));
@@ -36,12 +36,12 @@ static json_t *tensor_json(const struct frame_tensor *slot)
 
 /* What a record says and holds, but for its place in a stream: everything in its header, tensors by their
  * checksums. */
-static uint64_t content_of(const struct frame *f)
+static uint64_t content_of(const struct record *f)
 {
     json_t *all = json_copy(f->head), *tensors = json_array();
     json_object_del(all, "seq");
     for (int i = 0; i < f->count; i++) {
-        const struct frame_tensor *slot = &f->tensor[i];
+        const struct record_tensor *slot = &f->tensor[i];
         uint32_t crc = slot->crc_known ? slot->crc : crc32c(0, slot->t.data, tensor_bytes(&slot->t));
         json_t *entry = tensor_json(slot);
         json_object_set_new(entry, "crc32c", json_integer(crc));
@@ -65,7 +65,7 @@ static bool is_shard_name(const char *name, int64_t *number)
 
 /* ---- the index ----------------------------------------------------------------------------------------- */
 
-static void record_free(struct store_record *r)
+static void entry_free(struct store_record *r)
 {
     free(r->key);
     free(r->tensors);
@@ -253,7 +253,7 @@ out:
 void store_close(struct store *s)
 {
     if (!s) return;
-    for (int64_t i = 0; i < s->count; i++) record_free(&s->record[i]);
+    for (int64_t i = 0; i < s->count; i++) entry_free(&s->record[i]);
     for (int i = 0; i < s->shards; i++) free(s->shard[i]);
     free(s->record);
     free(s->shard);
@@ -368,26 +368,26 @@ int64_t store_find(const struct store *s, const char *key)
     return r ? r - s->record : -1;
 }
 
-bool store_read(const struct store *s, int64_t i, struct frame *f)
+bool store_read(const struct store *s, int64_t i, struct record *f)
 {
     const struct store_record *want = &s->record[i];
     const char *shard = s->shard[want->shard];
     int fd = open_shard(s, want->shard);
     if (fd < 0) return fail(f->error, sizeof f->error, "%s: %s", shard, strerror(errno));
-    struct frame_reader *r = frame_reader_open_at(fd, shard, want->offset);
+    struct record_reader *r = record_reader_open_at(fd, shard, want->offset);
     bool good =
         r || fail(f->error, sizeof f->error, "%s: cannot read at byte %lld", shard, (long long)want->offset);
     if (good)
-        good = frame_read(r, f) == FRAME_RECORD ||
+        good = record_read(r, f) == RECORD_GOT ||
                (f->error[0] ? false
                             : fail(f->error, sizeof f->error, "%s: no record at byte %lld", shard,
                                    (long long)want->offset));
     uint32_t crc;
-    if (good && (frame_reader_record_at(r, &crc) != want->offset || crc != want->crc ||
-                 strcmp(frame_key(f), want->key) || frame_reader_bytes(r) != want->offset + want->bytes))
+    if (good && (record_reader_last_at(r, &crc) != want->offset || crc != want->crc ||
+                 strcmp(record_key(f), want->key) || record_reader_bytes(r) != want->offset + want->bytes))
         good = fail(f->error, sizeof f->error, "%s: byte %lld: not the record that the index speaks of",
                     shard, (long long)want->offset);
-    frame_reader_close(r);
+    record_reader_close(r);
     close(fd);
     return good;
 }
@@ -407,30 +407,30 @@ uint64_t store_content(const struct store *s)
 /* One shard from begin to end; placed: its records in order. If the stream breaks, each record is tried by
  * itself. */
 static int64_t check_shard(const struct store *s, const struct store_record *placed, int64_t n,
-                           struct frame *f, store_report *report, void *context)
+                           struct record *f, store_report *report, void *context)
 {
     const char *shard = s->shard[placed->shard];
     int64_t bad = 0, next = 0;
-    enum frame_got got = FRAME_DAMAGED;
+    enum record_got got = RECORD_DAMAGED;
     int fd = open_shard(s, placed->shard);
-    struct frame_reader *r = fd >= 0 ? frame_reader_open(fd, shard) : NULL;
+    struct record_reader *r = fd >= 0 ? record_reader_open(fd, shard) : NULL;
     char why[sizeof f->error];
-    while (r && (got = frame_read(r, f)) == FRAME_RECORD) {
+    while (r && (got = record_read(r, f)) == RECORD_GOT) {
         uint32_t crc;
-        int64_t at = frame_reader_record_at(r, &crc);
+        int64_t at = record_reader_last_at(r, &crc);
         if (next < n && at == placed[next].offset && crc == placed[next].crc &&
-            !strcmp(frame_key(f), placed[next].key) && frame_reader_bytes(r) == at + placed[next].bytes)
+            !strcmp(record_key(f), placed[next].key) && record_reader_bytes(r) == at + placed[next].bytes)
             next++;
     }
     snprintf(why, sizeof why, "%s", r ? f->error : strerror(errno));
-    frame_reader_close(r);
+    record_reader_close(r);
     if (fd >= 0) close(fd);
     for (; next < n; next++) {
         if (store_read(s, store_find(s, placed[next].key), f)) continue;
         report(context, placed[next].key, f->error);
         bad++;
     }
-    if (got != FRAME_END && bad == 0) report(context, shard, why), bad++;
+    if (got != RECORD_END && bad == 0) report(context, shard, why), bad++;
     return bad;
 }
 
@@ -438,7 +438,7 @@ int64_t store_check(const char *folder, store_report *report, void *context, cha
 {
     struct store *s = open_store(folder, NO_SIZES, err, errlen); /* what is cut off is reported by key, too */
     if (!s) return -1;
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int64_t bad = 0;
     struct store_record *placed = malloc((size_t)s->count * sizeof *placed + 1);
     if (!placed) fail(err, errlen, "%s: out of memory", folder), bad = -1;
@@ -449,7 +449,7 @@ int64_t store_check(const char *folder, store_report *report, void *context, cha
         bad += check_shard(s, placed + i, n, &f, report, context);
     }
     free(placed);
-    frame_free(&f);
+    record_free(&f);
     store_close(s);
     return bad;
 }
@@ -465,35 +465,35 @@ struct store_writer {
     struct index_head head;
     int64_t unsaved, unsaved_bytes; /* of records that the index on disk does not know */
     struct atomic_file file;        /* the open shard; file.f NULL when there is none */
-    struct frame_writer *out;
+    struct record_writer *out;
     int64_t records; /* in it */
-    struct frame scratch;
+    struct record scratch;
 };
 
 /* The record just read, as the index will tell of it. */
-static bool enter_record(struct store_writer *w, int shard, const struct frame_reader *r)
+static bool enter_record(struct store_writer *w, int shard, const struct record_reader *r)
 {
-    const struct frame *f = &w->scratch;
-    json_t *place = json_object_get(w->place, frame_key(f)), *tensors = json_array();
+    const struct record *f = &w->scratch;
+    json_t *place = json_object_get(w->place, record_key(f)), *tensors = json_array();
     for (int i = 0; i < f->count; i++) json_array_append_new(tensors, tensor_json(&f->tensor[i]));
-    struct store_record entry = {.key = strdup(frame_key(f)),
+    struct store_record entry = {.key = strdup(record_key(f)),
                                  .tensors = json_dumps(tensors, JSON_COMPACT),
                                  .shard = shard,
                                  .content = content_of(f)};
-    entry.offset = frame_reader_record_at(r, &entry.crc);
-    entry.bytes = frame_reader_bytes(r) - entry.offset;
+    entry.offset = record_reader_last_at(r, &entry.crc);
+    entry.bytes = record_reader_bytes(r) - entry.offset;
     json_decref(tensors);
     struct store_record *old = place ? &w->store->record[json_integer_value(place)] : NULL;
     struct store_record *slot = old ? old : entry.key && entry.tensors ? new_record(w->store) : NULL;
     if (!entry.key || !entry.tensors || !slot ||
         (!old && json_object_set_new(w->place, entry.key, json_integer(w->store->count - 1)))) {
-        record_free(&entry);
+        entry_free(&entry);
         return false;
     }
     w->head.replaced += old != NULL;
     w->unsaved++;
     w->unsaved_bytes += entry.bytes;
-    record_free(slot);
+    entry_free(slot);
     *slot = entry;
     return true;
 }
@@ -503,20 +503,20 @@ static bool enter_record(struct store_writer *w, int shard, const struct frame_r
 static bool enter_shard(struct store_writer *w, const char *name, char *err, size_t errlen)
 {
     char path[PATH_SIZE];
-    struct frame *f = &w->scratch;
+    struct record *f = &w->scratch;
     int64_t number;
     snprintf(path, sizeof path, "%s/%s", w->store->folder, name);
     int fd = open(path, O_RDONLY | O_CLOEXEC), shard = shard_index(w->store, name);
     if (fd < 0) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    struct frame_reader *r = frame_reader_open(fd, name);
-    enum frame_got got = FRAME_DAMAGED;
+    struct record_reader *r = record_reader_open(fd, name);
+    enum record_got got = RECORD_DAMAGED;
     f->error[0] = 0;
-    while (r && shard >= 0 && (got = frame_read(r, f)) == FRAME_RECORD)
+    while (r && shard >= 0 && (got = record_read(r, f)) == RECORD_GOT)
         if (!enter_record(w, shard, r)) break;
-    frame_reader_close(r);
+    record_reader_close(r);
     close(fd);
     if (is_shard_name(name, &number) && number >= w->head.shards) w->head.shards = number + 1;
-    return got == FRAME_END || fail(err, errlen, "%s: %s", path, f->error[0] ? f->error : "out of memory");
+    return got == RECORD_END || fail(err, errlen, "%s: %s", path, f->error[0] ? f->error : "out of memory");
 }
 
 static bool save(struct store_writer *w, char *err, size_t errlen)
@@ -592,7 +592,7 @@ bad:
 static void drop_shard(struct store_writer *w)
 {
     if (w->out) atomic_abort(&w->file);
-    frame_writer_close(w->out);
+    record_writer_close(w->out);
     w->out = NULL;
     w->records = 0;
 }
@@ -603,7 +603,7 @@ static bool open_new_shard(struct store_writer *w, char *err, size_t errlen)
     snprintf(path, sizeof path, "%s/%06lld.mp", w->store->folder, (long long)w->head.shards);
     if (w->head.shards > MAX_SHARD) return fail(err, errlen, "%s: too many shards", w->store->folder);
     if (!atomic_open(&w->file, path, err, errlen)) return false;
-    if ((w->out = frame_writer_open(fileno(w->file.f), "pack", NULL))) return true;
+    if ((w->out = record_writer_open(fileno(w->file.f), "pack", NULL))) return true;
     atomic_abort(&w->file);
     return fail(err, errlen, "%s: out of memory", path);
 }
@@ -613,15 +613,15 @@ static bool close_shard(struct store_writer *w, char *err, size_t errlen)
     char path[sizeof w->file.path];
     if (!w->out) return true;
     snprintf(path, sizeof path, "%s", w->file.path);
-    bool good = frame_write_end(w->out, 0) || fail(err, errlen, "%s: %s", path, frame_writer_error(w->out));
+    bool good = record_write_end(w->out, 0) || fail(err, errlen, "%s: %s", path, record_writer_error(w->out));
     good = good && atomic_commit(&w->file, err, errlen);
     drop_shard(w);
     return good && enter_shard(w, strrchr(path, '/') + 1, err, errlen);
 }
 
-enum store_put store_put(struct store_writer *w, struct frame *f, char *err, size_t errlen)
+enum store_put store_put(struct store_writer *w, struct record *f, char *err, size_t errlen)
 {
-    const char *key = frame_key(f);
+    const char *key = record_key(f);
     json_t *place = json_object_get(w->place, key);
     int64_t i = place ? json_integer_value(place) : -1;
     if (json_object_get(w->given, key)) return STORE_DUPLICATE;
@@ -630,8 +630,8 @@ enum store_put store_put(struct store_writer *w, struct frame *f, char *err, siz
         return STORE_KEPT;
 
     if (!w->out && !open_new_shard(w, err, errlen)) return STORE_FAILED;
-    if (!frame_write(w->out, f)) {
-        fail(err, errlen, "%s: %s", w->file.path, frame_writer_error(w->out));
+    if (!record_write(w->out, f)) {
+        fail(err, errlen, "%s: %s", w->file.path, record_writer_error(w->out));
         drop_shard(w);
         return STORE_FAILED;
     }
@@ -653,7 +653,7 @@ void store_writer_close(struct store_writer *w)
     if (w->lock >= 0) close(w->lock);
     json_decref(w->place);
     json_decref(w->given);
-    frame_free(&w->scratch);
+    record_free(&w->scratch);
     store_close(w->store);
     free(w);
 }

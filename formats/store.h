@@ -1,8 +1,8 @@
 /* store - a folder of records that a run can read in any order: shards and one index.
  *
- *   000000.mp ...   shards: streams of frames (formats/frame.h), complete in themselves, never changed once
- * there index.jsonl     line 1: {"sluice_store":1,"records":n,"shards":s,"replaced":d,"crc32c":c} then one
- * line a record, in the order of the shards:
+ *   000000.mp ...   shards: streams of records (formats/record.h), complete in themselves, never changed once there
+ *   index.jsonl     line 1: {"sluice_store":1,"records":n,"shards":s,"replaced":d,"crc32c":c}
+ *                   then one line a record, in the order of the shards:
  *                   {"key","shard","offset","bytes","crc32c","content","tensors":[{"name","dtype","shape"}]}
  *   .lock           held (flock) by the one program that writes here
  *
@@ -20,7 +20,7 @@
 #ifndef FORMATS_STORE_H
 #define FORMATS_STORE_H
 
-#include "formats/frame.h"
+#include "formats/record.h"
 
 struct store {
     char *folder;
@@ -48,7 +48,7 @@ int64_t store_find(const struct store *s, const char *key); /* -1: not there */
 
 /* Record i into f, every checksum compared, and the index with what is found. false with the reason in
  * f->error. */
-bool store_read(const struct store *s, int64_t i, struct frame *f);
+bool store_read(const struct store *s, int64_t i, struct record *f);
 
 /* One number for all that the store holds: equal whatever the shards and the order of packing. */
 uint64_t store_content(const struct store *s);
@@ -74,7 +74,7 @@ enum store_put {
     STORE_REPLACED,  /* was there with another content, or damaged */
     STORE_DUPLICATE, /* this writer has been given the key before */
 };
-enum store_put store_put(struct store_writer *w, struct frame *f, char *err, size_t errlen);
+enum store_put store_put(struct store_writer *w, struct record *f, char *err, size_t errlen);
 /* Closes the open shard now, and writes the index. */
 bool store_commit(struct store_writer *w, char *err, size_t errlen);
 /* Drops what was not committed. */

@@ -244,8 +244,8 @@ static bool read_numbers(const struct machine *m, struct value tuple, int64_t *n
     return true;
 }
 
-/* No element outside the storage, and no more elements than it has: a stride of 0 could ask for any number.
- */
+/* No element outside the storage, and no more elements than it has: a stride of 0 could ask
+ * for any number. */
 static bool fits(const struct torch_tensor *t, int64_t elements)
 {
     int64_t last = t->offset, way, count = tensor_count(&t->shape);

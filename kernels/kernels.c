@@ -335,8 +335,7 @@ void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, st
     RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
 }
 
-/* ---- adapters -------------------------------------------------------------------------------------------
- */
+/* ---- adapters ------------------------------------------------------------------------------------------ */
 
 /* The double build takes doubles everywhere; else activations are X, and the adapters' own weights F32. */
 static enum dtype wide_or(const struct tensor *t, enum dtype d)

@@ -1,7 +1,7 @@
 /* Adapters: their operations against automatic differentiation of a plain reference in double
  * (tests/reference/ make_adapters.py), and every kind under the contract: what it adds, its gradients,
  * initial values, files. */
-#include "filters/nets/adapter.h"
+#include "filters/learning/adapter.h"
 
 #include "tests/cases.h"
 #include "tests/scratch.h"

@@ -88,7 +88,7 @@ ok "wrong settings are named" '
 # One file and one row: the table of a copy of adapter.c gets a row, the file below is compiled, and that is all.
 seventh() {
     cat <<'C'
-#include "filters/nets/adapter.h"
+#include "filters/learning/adapter.h"
 
 static bool declare(struct adapter *a, char *err, size_t errlen)
 {
@@ -140,8 +140,8 @@ ok "a seventh kind is one file and one row" '
     need "${CC:-cc}"
     [ -z "${SAN:-}" ] || { echo "links without sanitizers"; exit 77; }
     seventh >seventh.c
-    sed "s/^    ROW(standard)/    ROW(seventh) ROW(standard)/" "$top/filters/nets/adapter.c" >adapter.c
-    [ "$(diff "$top/filters/nets/adapter.c" adapter.c | grep -c "^>")" = 1 ]
+    sed "s/^    ROW(standard)/    ROW(seventh) ROW(standard)/" "$top/filters/learning/adapter.c" >adapter.c
+    [ "$(diff "$top/filters/learning/adapter.c" adapter.c | grep -c "^>")" = 1 ]
     msgpack=msgpack-c blas=openblas
     pkg-config --exists $msgpack || msgpack=msgpack
     pkg-config --exists $blas || blas=blas

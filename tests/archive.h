@@ -1,5 +1,5 @@
-/* archive.h - zip archives made byte by byte: archive_add() members, archive_end(), and the bytes are there.
- */
+/* archive.h - zip archives made byte by byte: archive_add() members, archive_end(), and the
+ * bytes are there. */
 #ifndef TESTS_ARCHIVE_H
 #define TESTS_ARCHIVE_H
 

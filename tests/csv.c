@@ -141,8 +141,8 @@ static void test_block_borders(void)
     ok(good == tried, "%d of %d positions of a row over a block's border", good, tried);
 }
 
-/* What counts as UTF-8, against another judge: every start of a sequence, with what borders on being right.
- */
+/* What counts as UTF-8, against another judge: every start of a sequence, with what borders
+ * on being right. */
 static void test_utf8(void)
 {
     static const uint8_t next[] = {'x', 0x80, 0xc0, 0x7f, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xff};

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What filters/filter.c does for every program, seen through the small ones: messages, settings, stdout, progress.
+# What filters/lib/filter.c does for every program, seen through the small ones: messages, settings, stdout, progress.
 # shellcheck disable=SC2016,SC2154 # the checks are eval'ed; lib.sh sets what they use
 . "${0%/*}/lib.sh"
 

@@ -3,13 +3,12 @@
  * must come back whole.
  *
  *   fuzz [TARGET [FIRST [COUNT]]]      inputs FIRST to FIRST + COUNT - 1 of one target; each depends on its
- * number alone
- */
+ * number alone */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 
-#include "filters/stats/comparison.h"
+#include "filters/reporting/comparison.h"
 #include "formats/csv.h"
 #include "formats/safetensors.h"
 #include "formats/torch_file.h"
@@ -240,26 +239,26 @@ static int write_fd(void)
 
 /* Reads a stream, or lines, and writes what comes into `written`. Returns how it ended; *lost: records that
  * no header can hold. */
-static enum frame_got copy(const struct wire *w, int64_t *lost)
+static enum record_got copy(const struct wire *w, int64_t *lost)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int out = write_fd();
-    struct frame_reader *reader = frame_reader_open(wire_open(w->bytes, w->n), "fuzz");
-    struct frame_writer *writer = frame_writer_open(out, "fuzz", NULL);
-    enum frame_got got;
+    struct record_reader *reader = record_reader_open(wire_open(w->bytes, w->n), "fuzz");
+    struct record_writer *writer = record_writer_open(out, "fuzz", NULL);
+    enum record_got got;
     *lost = 0;
-    while ((got = frame_read(reader, &f)) > FRAME_END) {
-        if (got == FRAME_RECORD && !frame_write(writer, &f)) {
+    while ((got = record_read(reader, &f)) > RECORD_END) {
+        if (got == RECORD_GOT && !record_write(writer, &f)) {
             if (errno != EMSGSIZE) abort();
             ++*lost;
         }
-        if (got == FRAME_BAD_LINE && !*f.error) abort();
+        if (got == RECORD_BAD_LINE && !*f.error) abort();
     }
-    if (got == FRAME_DAMAGED && (!*f.error || f.count)) abort();
-    if (!frame_write_end(writer, 0)) abort();
-    frame_reader_close(reader);
-    frame_writer_close(writer);
-    frame_free(&f);
+    if (got == RECORD_DAMAGED && (!*f.error || f.count)) abort();
+    if (!record_write_end(writer, 0)) abort();
+    record_reader_close(reader);
+    record_writer_close(writer);
+    record_free(&f);
     wire_free(&written);
     written.n = (size_t)lseek(out, 0, SEEK_END);
     written.bytes = malloc(written.n);
@@ -271,10 +270,10 @@ static enum frame_got copy(const struct wire *w, int64_t *lost)
 static bool comes_back(const struct wire *w)
 {
     int64_t lost, none;
-    if (copy(w, &lost) == FRAME_DAMAGED) return false;
+    if (copy(w, &lost) == RECORD_DAMAGED) return false;
     struct wire first = written;
     written = (struct wire){0};
-    if (copy(&first, &none) != FRAME_END || none || written.n != first.n ||
+    if (copy(&first, &none) != RECORD_END || none || written.n != first.n ||
         memcmp(written.bytes, first.bytes, first.n))
         abort();
     wire_free(&first);

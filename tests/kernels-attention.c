@@ -1,8 +1,8 @@
 /* attention_forward and attention_backward. */
 #include "tests/kernels.h"
 
-/* Scores are sums of d products and outputs sums of `rows` weights that add to 1: a few 2^-24 of the largest.
- */
+/* Scores are sums of d products and outputs sums of `rows` weights that add to 1: a few
+ * 2^-24 of the largest. */
 static const double TOLERANCE = 2e-6;
 /* In BF16 the weights are rounded before they meet v: roundings(1). The backward pass is given a rounded o,
  * and rounds the weights and their gradients: roundings(4). */

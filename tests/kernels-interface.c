@@ -132,8 +132,8 @@ struct argument {
     struct tensor tensor, *passed;
 };
 
-/* The arguments that the text describes, with memory of their own: zeros, which every operation can work on.
- */
+/* The arguments that the text describes, with memory of their own: zeros, which every
+ * operation can work on. */
 static int make_arguments(struct argument *a, const char *text)
 {
     int n = 0;

@@ -2,7 +2,7 @@
  * every device, bit by bit. */
 #include "tests/kernels.h"
 
-#include "filters/nets/rng.h"
+#include "filters/lib/rng.h"
 #include "kernels/philox.h"
 
 static const struct random_normal draws = {.key = {17, 4}, .stream = 3, .mean = 1, .std = 0.1};

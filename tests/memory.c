@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 #include "formats/atomic.h"
-#include "formats/frame.h"
+#include "formats/record.h"
 #include "formats/io.h"
 #include "tests/scratch.h"
 #include "tests/tap.h"
@@ -124,17 +124,17 @@ static int stream, copied; /* descriptors */
 
 static bool write_frames(void)
 {
-    struct frame f = FRAME_INIT;
-    struct frame_writer *w = frame_writer_open(stream, "test", NULL);
+    struct record f = RECORD_INIT;
+    struct record_writer *w = record_writer_open(stream, "test", NULL);
     bool good = w && lseek(stream, 0, SEEK_SET) == 0;
-    frame_new(&f, "key");
-    good = good && !json_object_set_new(frame_meta(&f), "list", json_pack("[i,s,f]", 1, "text", 0.5));
-    struct tensor *t = good ? frame_add(&f, "x", DT_F32, 2, 3, 4) : NULL;
+    record_new(&f, "key");
+    good = good && !json_object_set_new(record_meta(&f), "list", json_pack("[i,s,f]", 1, "text", 0.5));
+    struct tensor *t = good ? record_add(&f, "x", DT_F32, 2, 3, 4) : NULL;
     if (t) memset(t->data, 7, tensor_bytes(t));
-    good = t && frame_write(w, &f) && frame_write_end(w, 0);
-    snprintf(err, sizeof err, "%s", !w || !t || *f.error ? "out of memory" : frame_writer_error(w));
-    frame_writer_close(w);
-    frame_free(&f);
+    good = t && record_write(w, &f) && record_write_end(w, 0);
+    snprintf(err, sizeof err, "%s", !w || !t || *f.error ? "out of memory" : record_writer_error(w));
+    record_writer_close(w);
+    record_free(&f);
     return good;
 }
 
@@ -142,35 +142,35 @@ static bool write_frames(void)
 static bool copy_frames(void)
 {
     char a[4096], b[4096];
-    struct frame f = FRAME_INIT;
-    struct frame_reader *r = frame_reader_open(stream, "stream");
-    struct frame_writer *w = frame_writer_open(copied, "test", NULL);
+    struct record f = RECORD_INIT;
+    struct record_reader *r = record_reader_open(stream, "stream");
+    struct record_writer *w = record_writer_open(copied, "test", NULL);
     bool good = r && w && lseek(stream, 0, SEEK_SET) == 0 && lseek(copied, 0, SEEK_SET) == 0 &&
-                ftruncate(copied, 0) == 0 && frame_read(r, &f) == FRAME_RECORD && frame_write(w, &f) &&
-                frame_read(r, &f) == FRAME_END && frame_write_end(w, 0);
-    snprintf(err, sizeof err, "%s", !r || !w ? "out of memory" : *f.error ? f.error : frame_writer_error(w));
+                ftruncate(copied, 0) == 0 && record_read(r, &f) == RECORD_GOT && record_write(w, &f) &&
+                record_read(r, &f) == RECORD_END && record_write_end(w, 0);
+    snprintf(err, sizeof err, "%s", !r || !w ? "out of memory" : *f.error ? f.error : record_writer_error(w));
     ssize_t n = pread(stream, a, sizeof a, 0);
     if (good && (n <= 0 || pread(copied, b, sizeof b, 0) != n || memcmp(a, b, (size_t)n)))
         good = false, err[0] = 0;
-    frame_reader_close(r);
-    frame_writer_close(w);
-    frame_free(&f);
+    record_reader_close(r);
+    record_writer_close(w);
+    record_free(&f);
     return good;
 }
 
 static bool read_lines(void)
 {
     static const char lines[] = "{\"key\":\"a\",\"x\":[1,{\"y\":null}]}\n{\"path\":\"b\"}\n";
-    struct frame f = FRAME_INIT;
-    struct frame_reader *r = frame_reader_open(copied, "lines");
+    struct record f = RECORD_INIT;
+    struct record_reader *r = record_reader_open(copied, "lines");
     bool good = r && lseek(copied, 0, SEEK_SET) == 0 && ftruncate(copied, 0) == 0 &&
                 write_full(copied, lines, sizeof lines - 1) && lseek(copied, 0, SEEK_SET) == 0 &&
-                frame_read(r, &f) == FRAME_RECORD && json_object_size(frame_meta(&f)) == 1 &&
-                frame_read(r, &f) == FRAME_RECORD && !strcmp(frame_key(&f), "b") &&
-                frame_read(r, &f) == FRAME_END;
+                record_read(r, &f) == RECORD_GOT && json_object_size(record_meta(&f)) == 1 &&
+                record_read(r, &f) == RECORD_GOT && !strcmp(record_key(&f), "b") &&
+                record_read(r, &f) == RECORD_END;
     snprintf(err, sizeof err, "%s", r ? f.error : "out of memory");
-    frame_reader_close(r);
-    frame_free(&f);
+    record_reader_close(r);
+    record_free(&f);
     return good;
 }
 

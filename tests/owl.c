@@ -1,6 +1,6 @@
-/* The grader's network: mPLUG-Owl-Video's own code (reference/make_owl.py) answers the same, and what must
- * hold of any weights does. Everything is F32 through a few layers: 1e-5 is some twenty times what was seen.
- */
+/* The grader's network: mPLUG-Owl-Video's own code (reference/make_owl.py) answers the same,
+ * and what must hold of any weights does. Everything is F32 through a few layers: 1e-5 is some
+ * twenty times what was seen. */
 #include "filters/nets/owl_net.h"
 
 #include "kernels/backend.h"
@@ -391,8 +391,8 @@ static void test_time(void)
     owl_close(o);
 }
 
-/* Rows of the file are head by head q, k, v: with q, k and v taken as thirds of it, another tower comes out.
- */
+/* Rows of the file are head by head q, k, v: with q, k and v taken as thirds of it, another
+ * tower comes out. */
 static void test_interleaving(void)
 {
     char path[4096];

@@ -1,7 +1,7 @@
 /* The grader's questions as ids, its answers as text and score, its choice of frames: against what its own
  * parts (transformers, pandas, numpy; reference/make_owl_prompts.py) make of the same, and the published
  * figures. $SLUICE_LLAMA_TOKENIZER names LLaMA's tokenizer.model, for what only the real one can show. */
-#include "filters/nets/owl_prompt.h"
+#include "filters/grading/owl_prompt.h"
 
 #include <fcntl.h>
 #include <inttypes.h>

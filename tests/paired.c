@@ -2,7 +2,7 @@
  * distribution that it samples, and the detectable difference against the power it promises. */
 #include <string.h>
 
-#include "filters/stats/paired.h"
+#include "filters/reporting/paired.h"
 #include "tests/tap.h"
 
 static bool near(double a, double b, double tolerance)
@@ -66,8 +66,8 @@ static void test_holm(void)
     ok(holm(&one, &one, 1) && one == 0.3 && holm(NULL, NULL, 0), "one test is left as it is, none is none");
 }
 
-/* The distribution of the sum of n draws from a population of b times -1, c times +1 and zeros: sum[n + s].
- */
+/* The distribution of the sum of n draws from a population of b times -1, c times +1 and
+ * zeros: sum[n + s]. */
 static void exact_sums(double *sum, int n, int b, int c)
 {
     double *next = calloc((size_t)(2 * n + 1), sizeof *next), down = (double)b / n, up = (double)c / n;

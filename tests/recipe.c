@@ -2,7 +2,7 @@
  * record. */
 #include <string.h>
 
-#include "filters/nets/trainer.h"
+#include "filters/learning/trainer.h"
 #include "tests/tap.h"
 
 static struct kern *k;
@@ -12,7 +12,7 @@ static struct trainer t = {.adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01},
                            .clip = 1,
                            .accumulate = 1,
                            .seed = 42};
-static struct frame record = FRAME_INIT;
+static struct record record = RECORD_INIT;
 static char err[1024];
 
 static void must(bool good)
@@ -25,11 +25,11 @@ static void fill(struct tensor *to, int seed)
     for (int64_t i = 0; i < tensor_count(to); i++) ((float *)to->data)[i] = sinf((float)(i * i % 977 + seed));
 }
 
-static struct frame *make_record(const char *key, int seed)
+static struct record *make_record(const char *key, int seed)
 {
-    frame_new(&record, key);
-    fill(frame_add(&record, "latents", DT_F32, 4, 2, 16, 4, 4), seed);
-    fill(frame_add(&record, "prompt_embeds", DT_F32, 2, t.dit->c.text_length, t.dit->c.text_dim), seed + 1);
+    record_new(&record, key);
+    fill(record_add(&record, "latents", DT_F32, 4, 2, 16, 4, 4), seed);
+    fill(record_add(&record, "prompt_embeds", DT_F32, 2, t.dit->c.text_length, t.dit->c.text_dim), seed + 1);
     return &record;
 }
 
@@ -175,7 +175,7 @@ int main(void)
     levels();
     caption_dropout();
     trainer_close(&t);
-    frame_free(&record);
+    record_free(&record);
     kern_close(k);
     return done();
 }

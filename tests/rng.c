@@ -1,4 +1,4 @@
-#include "filters/nets/rng.h"
+#include "filters/lib/rng.h"
 
 #include <omp.h>
 #include <string.h>

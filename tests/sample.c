@@ -4,16 +4,16 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "formats/frame.h"
+#include "formats/record.h"
 #include "tests/cases.h"
 
 static char work[] = "/tmp/sluice-sample.XXXXXX";
 
-static void put(struct frame *f, const struct cases *c, size_t n, const char *in_file, const char *name)
+static void put(struct record *f, const struct cases *c, size_t n, const char *in_file, const char *name)
 {
     struct tensor t = cases_tensor(c, "%zu.%s", n, in_file);
     if (!t.data) return;
-    struct tensor *to = frame_add_shape(
+    struct tensor *to = record_add_shape(
         f, name, DT_F32, (const int64_t[]){t.rank, t.shape[0], t.shape[1], t.shape[2], t.shape[3]});
     memcpy(to->data, t.data, tensor_bytes(&t));
     free(t.data);
@@ -21,17 +21,17 @@ static void put(struct frame *f, const struct cases *c, size_t n, const char *in
 
 static bool write_input(const struct cases *c, size_t n, const char *path)
 {
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    struct frame_writer *w = frame_writer_open(fd, "test", NULL);
-    frame_new(&f, "case");
+    struct record_writer *w = record_writer_open(fd, "test", NULL);
+    record_new(&f, "case");
     put(&f, c, n, "prompt_embeds", "prompt_embeds");
     put(&f, c, n, "negative_embeds", "negative_embeds");
     put(&f, c, n, "noise", "noise");
-    bool good = frame_write(w, &f) && frame_write_end(w, 0);
-    frame_writer_close(w);
+    bool good = record_write(w, &f) && record_write_end(w, 0);
+    record_writer_close(w);
     close(fd);
-    frame_free(&f);
+    record_free(&f);
     return good;
 }
 
@@ -74,12 +74,12 @@ static void compare(const struct cases *c, size_t n)
         (int)json_integer_value(json_object_get(line, "height")),
         json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, in, out);
     bool good = write_input(c, n, in) && system(command) == 0;
-    struct frame f = FRAME_INIT;
+    struct record f = RECORD_INIT;
     int fd = open(out, O_RDONLY);
-    struct frame_reader *r = frame_reader_open(fd, out);
-    good = good && frame_read(r, &f) == FRAME_RECORD;
+    struct record_reader *r = record_reader_open(fd, out);
+    good = good && record_read(r, &f) == RECORD_GOT;
     struct tensor want = cases_tensor(c, "%zu.out", n),
-                  *got = good ? frame_want(&f, "latents", DT_F32, 4) : NULL;
+                  *got = good ? record_want(&f, "latents", DT_F32, 4) : NULL;
     double rel = got && tensor_same_shape(got, &want)
                      ? relative_l2(got->data, want.data, (size_t)tensor_count(&want))
                      : INFINITY;
@@ -87,8 +87,8 @@ static void compare(const struct cases *c, size_t n)
             *seed ? ", " : "", seed, rel))
         printf("# %s\n", command);
     free(want.data);
-    frame_free(&f);
-    frame_reader_close(r);
+    record_free(&f);
+    record_reader_close(r);
     close(fd);
 }
 

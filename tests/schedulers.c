@@ -1,6 +1,6 @@
 /* The schedulers against diffusers' own figures (tests/data/schedulers.json), the specification's tables, and
  * a plain transcription of the published update rules on a denoiser with a closed form. */
-#include "filters/nets/schedulers.h"
+#include "filters/learning/schedulers.h"
 
 #include <string.h>
 
@@ -218,8 +218,8 @@ static void run_published(const struct scheduler *s, double *x, double spread)
     }
 }
 
-/* By the scheduler's coefficients, in float, as a device does it: each step adds a rounding of 1e-7 or less.
- */
+/* By the scheduler's coefficients, in float, as a device does it: each step adds a rounding
+ * of 1e-7 or less. */
 static void run_coefficients(const struct scheduler *s, float *x, double spread)
 {
     float x0[POINTS], old_x0[POINTS] = {0};

@@ -10,7 +10,7 @@
 #include "tests/tap.h"
 
 static char root[64], err[512];
-static struct frame f = FRAME_INIT;
+static struct record f = RECORD_INIT;
 
 static const char *at(const char *name)
 {
@@ -22,17 +22,17 @@ static const char *at(const char *name)
 }
 
 /* Record "clip<i>" of a version: one tensor of some bytes that depend on both, and one with no elements. */
-static struct frame *clip(int i, int version)
+static struct record *clip(int i, int version)
 {
     char key[32];
     snprintf(key, sizeof key, "clip%d", i);
-    frame_new(&f, key);
-    json_object_set_new(frame_meta(&f), "caption", json_string("two caf\u00e9s"));
-    json_object_set_new(frame_meta(&f), "score", json_real(0.1 * i));
-    struct tensor *t = frame_add(&f, "latents", DT_U8, 2, 3, 5 + i % 4);
+    record_new(&f, key);
+    json_object_set_new(record_meta(&f), "caption", json_string("two caf\u00e9s"));
+    json_object_set_new(record_meta(&f), "score", json_real(0.1 * i));
+    struct tensor *t = record_add(&f, "latents", DT_U8, 2, 3, 5 + i % 4);
     for (int b = 0; b < (int)tensor_bytes(t); b++)
         ((uint8_t *)t->data)[b] = (uint8_t)(i * 7 + b + version * 31);
-    frame_add(&f, "nothing", DT_F32, 2, 0, 4);
+    record_add(&f, "nothing", DT_F32, 2, 0, 4);
     return &f;
 }
 
@@ -55,18 +55,18 @@ static bool put(const char *folder, int from, int to, int version, int64_t commi
 
 static bool holds(const char *folder, int from, int to, int version)
 {
-    struct frame g = FRAME_INIT;
+    struct record g = RECORD_INIT;
     struct store *s = store_open(folder, err, sizeof err);
     bool good = s && s->count == to - from;
     for (int i = from; good && i < to; i++) {
         clip(i, version);
-        int64_t k = store_find(s, frame_key(&f));
-        good = k >= 0 && store_read(s, k, &g) && json_equal(frame_meta(&f), frame_meta(&g)) && g.count == 2 &&
-               tensor_same_shape(&f.tensor[0].t, &g.tensor[0].t) &&
+        int64_t k = store_find(s, record_key(&f));
+        good = k >= 0 && store_read(s, k, &g) && json_equal(record_meta(&f), record_meta(&g)) &&
+               g.count == 2 && tensor_same_shape(&f.tensor[0].t, &g.tensor[0].t) &&
                !memcmp(f.tensor[0].t.data, g.tensor[0].t.data, tensor_bytes(&f.tensor[0].t));
     }
     store_close(s);
-    frame_free(&g);
+    record_free(&g);
     return good;
 }
 
@@ -297,7 +297,7 @@ int main(void)
     damage();
     parts();
     large();
-    frame_free(&f);
+    record_free(&f);
     clean(root);
     return done();
 }

@@ -32,7 +32,7 @@ ok "so have the pipelines" '
 ok "shellcheck" '
     need shellcheck
     cd "$top"
-    shellcheck -x .ci/run .ci/deps filters/*.bash pipelines/* examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
+    shellcheck -x .ci/run .ci/deps filters/lib/*.bash pipelines/* examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
 ok "no file is past a thousand lines, and no folder is called utils" '
     cd "$top"
     find filters kernels formats tests examples -name "*.[ch]" -o -name "*.cc" -o -name "*.sh" | xargs wc -l |
@@ -40,7 +40,7 @@ ok "no file is past a thousand lines, and no folder is called utils" '
     [ -z "$(find . -type d -name utils)" ]'
 ok "an arrow only points down: kernels and formats know no network, kernels no file format" '
     fails 1 grep -rn "include \"filters/" "$top/kernels" "$top/formats"
-    fails 1 grep -rnE "include \"formats/(frame|safetensors|model|store|video)" "$top/kernels"
+    fails 1 grep -rnE "include \"formats/(record|safetensors|model|store|video)" "$top/kernels"
     fails 1 grep -rn "include \"kernels/" "$top/formats"'
 ok "tests/data stays small" '[ "$(du -sk "$tests/data" | cut -f1)" -lt 15000 ]'
 finish

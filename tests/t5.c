@@ -1,5 +1,5 @@
-/* The text encoder against transformers' T5EncoderModel (reference/make_t5.py), and against its own promises.
- */
+/* The text encoder against transformers' T5EncoderModel (reference/make_t5.py), and against
+ * its own promises. */
 #include "filters/nets/t5.h"
 
 #include <string.h>

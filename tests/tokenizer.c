@@ -1,5 +1,5 @@
-/* Texts of many kinds, against the ids that Python's sentencepiece gives for them (reference/make_tokens.py).
- */
+/* Texts of many kinds, against the ids that Python's sentencepiece gives for them
+ * (reference/make_tokens.py). */
 #include "formats/tokenizer.h"
 
 #include <jansson.h>

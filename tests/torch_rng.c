@@ -4,7 +4,7 @@
  * Tolerances: BF16 must be equal. The others may differ by two ulps on the CPU, as log, sin and cos come from
  * another libm (F32: from vector code). F32 on CUDA may differ by 2e-6: __sincosf is good to 2^-21 for angles
  * up to π, and grows worse with the angle. */
-#include "filters/nets/torch_rng.h"
+#include "filters/learning/torch_rng.h"
 
 #include <jansson.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  * gradient for three objectives, also with alpha != rank; five AdamW steps; adapters written by diffusers.
  * Both compute in F32: 1e-4 is what a chain of two blocks, forward and back, may round, some hundred times
  * over what was seen. */
-#include "filters/nets/trainer.h"
+#include "filters/learning/trainer.h"
 #include "tests/cases.h"
 #include "tests/device.h"
 

@@ -262,8 +262,7 @@ static void random_weights(void)
 }
 
 /* Rows that are stored head by head as q, k, v, a piece of them ending anywhere; a bias, too, and made-up
- * ones.
- */
+ * ones. */
 static void parted(void)
 {
     enum { HEADS = 3, DEPTH = 250, ALL = 3 * HEADS * DEPTH };

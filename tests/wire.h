@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "formats/crc32c.h"
-#include "formats/frame.h"
+#include "formats/record.h"
 #include "formats/io.h"
 #include "formats/msgpack_json.h"
 
@@ -112,7 +112,7 @@ static inline int wire_open(const void *bytes, size_t n)
 
 /* Reads all of it: how it ended, how many records came, and the last message. */
 struct wire_got {
-    enum frame_got got;
+    enum record_got got;
     int64_t records, failed, bad_lines;
     char error[512];
 };
@@ -120,14 +120,14 @@ struct wire_got {
 static inline struct wire_got wire_read_fd(int fd)
 {
     struct wire_got all = {0};
-    struct frame f = FRAME_INIT;
-    struct frame_reader *r = frame_reader_open(fd, "wire");
-    while (r && (all.got = frame_read(r, &f)) > FRAME_END)
-        all.got == FRAME_RECORD ? all.records++ : all.bad_lines++;
+    struct record f = RECORD_INIT;
+    struct record_reader *r = record_reader_open(fd, "wire");
+    while (r && (all.got = record_read(r, &f)) > RECORD_END)
+        all.got == RECORD_GOT ? all.records++ : all.bad_lines++;
     memcpy(all.error, f.error, sizeof all.error);
-    if (r) all.failed = frame_reader_failed(r);
-    frame_reader_close(r);
-    frame_free(&f);
+    if (r) all.failed = record_reader_failed(r);
+    record_reader_close(r);
+    record_free(&f);
     return all;
 }
 

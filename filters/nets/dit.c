@@ -9,8 +9,7 @@
 
 static const float qk_eps = 1e-6f; /* of the per-head norms; the blocks' norms take the config's norm_eps */
 
-/* ---- configuration and parameters -----------------------------------------------------------------------
- */
+/* ---- configuration and parameters ---------------------------------------------------------------------- */
 
 static bool read_config(struct dit_config *d, json_t *json, const char *file, char *err, size_t errlen)
 {
@@ -180,8 +179,7 @@ bool dit_merge(struct dit *d, char *err, size_t errlen)
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
 }
 
-/* ---- sizes ----------------------------------------------------------------------------------------------
- */
+/* ---- sizes --------------------------------------------------------------------------------------------- */
 
 bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen)
 {
@@ -243,8 +241,7 @@ struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *l
     return base;
 }
 
-/* ---- forward --------------------------------------------------------------------------------------------
- */
+/* ---- forward ------------------------------------------------------------------------------------------- */
 
 static struct tensor scratch(struct dit *d, int64_t rows, int64_t width)
 {
@@ -467,8 +464,7 @@ void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, co
     kern_release(k, saved ? mark : start);
 }
 
-/* ---- backward -------------------------------------------------------------------------------------------
- */
+/* ---- backward ------------------------------------------------------------------------------------------ */
 
 /* dy = gate ⊙ dx per stream */
 static void gated_add_back(struct dit *d, const struct dit_grid *g, struct tensor *dy,

@@ -7,7 +7,7 @@
 #ifndef NETS_DIT_H
 #define NETS_DIT_H
 
-#include "filters/nets/adapter.h"
+#include "filters/learning/adapter.h"
 #include "filters/nets/weights.h"
 
 struct dit_config {

@@ -9,8 +9,8 @@
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
-/* cos and sin of position p and pair i of a head: p theta^(-2i/d), in floats as transformers works them out
- */
+/* cos and sin of position p and pair i of a head: p theta^(-2i/d), in floats as
+ * transformers works them out */
 static void make_rotation(struct owl *o, bool exact)
 {
     const int64_t positions = o->c.decoder.positions, half = o->c.decoder.width / o->c.decoder.heads / 2;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "filters/nets/owl_net.h"
-#include "filters/nets/rng.h"
+#include "filters/lib/rng.h"
 #include "formats/error.h"
 
 enum { RANK = 32, ALPHA = 32 };

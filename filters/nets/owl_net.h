@@ -1,7 +1,7 @@
 /* owl_net - the grader's three networks, one after the other: what owl.c drives over clips and prompts.
  *
- * Names and order of the parts follow mPLUG-Owl-Video's own code (X-PLUG/mPLUG-Owl, Hritikbansal/videophy).
- */
+ * Names and order of the parts follow mPLUG-Owl-Video's own code (X-PLUG/mPLUG-Owl,
+ * Hritikbansal/videophy). */
 #ifndef NETS_OWL_NET_H
 #define NETS_OWL_NET_H
 

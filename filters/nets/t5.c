@@ -59,8 +59,8 @@ static void is_part(struct param *p, int64_t part, int64_t parts)
     p->part = part, p->parts = parts;
 }
 
-/* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d, q is born small.
- */
+/* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d,
+ * q is born small. */
 static void t5_params(struct params *list, const struct t5_config *c, struct t5 *t)
 {
     const int64_t inner = c->heads * c->head;

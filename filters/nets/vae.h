@@ -8,7 +8,7 @@
 #ifndef NETS_VAE_H
 #define NETS_VAE_H
 
-#include "filters/nets/rng.h"
+#include "filters/lib/rng.h"
 #include "filters/nets/weights.h"
 
 struct vae;
@@ -36,17 +36,20 @@ int64_t vae_video_frames(const struct vae *v, int64_t latent_frames);
  * larger than half the sample size is done in overlapping tiles, blended where they meet: less memory,
  * slightly other values. */
 
-/* moments [T,32,h,w] = mean, then log-variance, of the posterior       video U8 [F,H,W,3], H and W multiples
- * of 8 moments of any float dtype; the log-variance is as the network gives it, not clamped. */
+/* moments [T,32,h,w] = mean, then log-variance, of the posterior
+ *   moments  any float dtype; the log-variance is as the network gives it, not clamped
+ *   video    U8 [F,H,W,3], H and W multiples of 8 */
 bool vae_moments(struct vae *v, struct tensor *moments, const struct tensor *video, bool tiling);
 
-/* latents = scaling (mean + exp(clamp(logvar, -30, 20) / 2) n)         latents [T,16,h,w] of any float dtype
- * n standard normal, in the latents' order; NULL: the posterior's mode, n = 0. */
+/* latents = scaling (mean + exp(clamp(logvar, -30, 20) / 2) n)
+ *   latents  [T,16,h,w] of any float dtype
+ *   n        standard normal, in the latents' order; NULL: the posterior's mode, n = 0 */
 bool vae_encode(struct vae *v, struct tensor *latents, const struct tensor *video, const struct rng *n,
                 bool tiling);
 
-/* video [F,H,W,3] = decoder(latents / scaling)                         latents [T,16,h,w] of any float dtype
- * video U8, or a float dtype: the network's own values, about -1 to 1. */
+/* video = decoder(latents / scaling)
+ *   video    [F,H,W,3], U8, or a float dtype: the network's own values, about -1 to 1
+ *   latents  [T,16,h,w] of any float dtype */
 bool vae_decode(struct vae *v, struct tensor *video, const struct tensor *latents, bool tiling);
 
 #endif

@@ -31,8 +31,7 @@ struct causal { /* 3x3x3, looking two frames back */
     int scale; /* how often space has been halved before it */
 };
 
-struct norm { /* GroupNorm; in the decoder SpatialNorm, which adds a scale and a shift made from the latents
-               */
+struct norm { /* GroupNorm; in the decoder SpatialNorm, scaled and shifted by what the latents give */
     struct conv affine, mul, add;
 };
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "filters/nets/rng.h"
+#include "filters/lib/rng.h"
 #include "formats/crc32c.h"
 #include "formats/error.h"
 

@@ -13,8 +13,7 @@ struct param {
     struct tensor shape; /* as in the file; F32, data NULL */
     double mean, std;    /* of random initial values (std 0: constant) */
     bool channels_last;  /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
-    int64_t
-        qkv_heads; /* when not 0: rows stored head by head [heads,3,d], wanted [3,heads,d]: q, k, v apart */
+    int64_t qkv_heads;   /* not 0: rows stored head by head [heads,3,d], wanted [3,heads,d]: q, k, v apart */
     int64_t part, parts; /* with parts > 0 the slot holds so many tensors of this shape, rows after rows, and
                             this one is its part-th; every one of them has its own param */
     struct tensor *slot; /* filled at load; NULL: only checked, or a mere listing */
@@ -35,8 +34,8 @@ struct param *param_add(struct params *list, struct tensor *slot, struct tensor 
 void params_free(struct params *list);
 int64_t params_count(const struct params *list); /* elements of all of them */
 
-/* Fill every slot with device memory in the device's compute dtype: from files,
- * whose tensors may be F32, F16 or BF16, or made up when the model is random:. A tensor that is missing,
+/* Fill every slot with device memory in the device's compute dtype: from files, whose tensors may be F32, F16
+ * or BF16, or made up when the model is random:. A tensor that is missing,
  * extra (but for `alias`, which may be present: NULL-terminated list, * stands for anything, may be NULL) or
  * has another shape is named in the error, and so is one with a NaN or an infinity. id, when not NULL, gets
  * 16 hex digits that identify config, names and bytes of the whole part, however it is sharded and whatever
@@ -45,8 +44,7 @@ bool weights_load(struct kern *k, const struct params *list, const struct model 
                   const char *const *alias, char id[17], char *err, size_t errlen);
 
 /* The same, but from one safetensors file beside the model; the model's own files, if it has any, are not
- * read.
- */
+ * read. */
 bool weights_load_file(struct kern *k, const struct params *list, const struct model *m, const char *part,
                        const char *path, const char *const *alias, char id[17], char *err, size_t errlen);
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "filters/nets/rng.h"
+#include "filters/lib/rng.h"
 #include "filters/toy/world.h"
 
 const char *const toy_kind_names[] = {"fall", "bounce", "roll", "slide", "throw", "hit", NULL},
@@ -85,8 +85,8 @@ static bool in_split(const struct toy_scene *s, enum toy_split split)
     return split == TOY_ALL || split == its;
 }
 
-/* Where everything starts, and how fast, so that a lawful scene stays in the picture and comes to its point.
- */
+/* Where everything starts, and how fast, so that a lawful scene stays in the picture and
+ * comes to its point. */
 static void draw_start(struct dice *d, struct toy_scene *s)
 {
     struct toy_body *a = &s->body[0], *b = &s->body[1];
@@ -203,13 +203,13 @@ int toy_physics(const struct toy_scene *seen)
 
 /* ---- how it goes on --------------------------------------------------------------------------------- */
 
-struct run {
+struct simulation {
     const struct toy_scene *scene;
     bool due, frozen; /* the violation has yet to set in; the body hangs in the air */
 };
 
 /* What sets in at one moment; a: the body that moves by then. */
-static void violate(struct run *run, struct toy_body *a)
+static void violate(struct simulation *run, struct toy_body *a)
 {
     const struct toy_scene *s = run->scene;
     double turned = -(0.4 + 0.6 * s->strength), jump = 0.2 + 0.5 * s->strength;
@@ -219,7 +219,7 @@ static void violate(struct run *run, struct toy_body *a)
     if (s->violation == TOY_TELEPORT) a->x += a->x < WIDTH / 2 ? jump : -jump;
 }
 
-static void on_floor(const struct run *run, struct toy_body *a, double floor, double dt)
+static void on_floor(const struct simulation *run, struct toy_body *a, double floor, double dt)
 {
     double friction = (a->shape == TOY_BALL ? BALL_FRICTION : BOX_FRICTION) * dt, back = 0.2;
     if (run->scene->kind == TOY_BOUNCE)
@@ -229,7 +229,7 @@ static void on_floor(const struct run *run, struct toy_body *a, double floor, do
     a->vx = fabs(a->vx) > friction ? a->vx - copysign(friction, a->vx) : 0;
 }
 
-static void move(struct run *run, struct toy_body *a, double dt)
+static void move(struct simulation *run, struct toy_body *a, double dt)
 {
     const struct toy_scene *s = run->scene;
     double floor = a->radius, height = a->y - a->radius;
@@ -255,7 +255,7 @@ static void meet(struct toy_body *a, struct toy_body *b)
 void toy_simulate(const struct toy_scene *seen, int64_t frames, struct toy_body *at)
 {
     enum { STEPS = 32 }; /* between two frames */
-    struct run run = {.scene = seen, .due = seen->violation != TOY_LAWFUL};
+    struct simulation run = {.scene = seen, .due = seen->violation != TOY_LAWFUL};
     struct toy_body now[2] = {seen->body[0], seen->body[1]};
     double dt = frames > 1 ? 1.0 / (double)(STEPS * (frames - 1)) : 0;
     for (int64_t f = 0; f < frames; f++) {

@@ -72,15 +72,15 @@ void toy_caption(const struct toy_scene *told, char *text, size_t size); /* at m
 int toy_adherence(const struct toy_scene *seen, const struct toy_scene *told);
 int toy_physics(const struct toy_scene *seen); /* 5 when lawful, else 4 to 1 as the violation is stronger */
 
-/* The bodies at evenly spaced moments from 0 to 1: at[frames * seen->bodies], a moment's bodies side by side.
- */
+/* The bodies at evenly spaced moments from 0 to 1: at[frames * seen->bodies], a moment's
+ * bodies side by side. */
 void toy_simulate(const struct toy_scene *seen, int64_t frames, struct toy_body *at);
 
 /* One moment as a picture: rgb [height, width, 3]. */
 void toy_paint(const struct toy_body *body, int bodies, int64_t height, int64_t width, uint8_t *rgb);
 
-/* What becomes of one colour in a video [frames, height, width, 3], found by hue. Lengths in picture heights.
- */
+/* What becomes of one colour in a video [frames, height, width, 3], found by hue. Lengths
+ * in picture heights. */
 struct toy_sight {
     double share;  /* its part of all the pixels that have a colour */
     double dx;     /* how far right it is when last seen, from where it was when first seen */

@@ -3,8 +3,8 @@
 #include <cblas.h>
 #include <limits.h>
 
-/* Large enough that packing its operands costs BLAS little, small enough that there are tiles for every core.
- */
+/* Large enough that packing its operands costs BLAS little, small enough that there are
+ * tiles for every core. */
 enum { TILE_ROWS = 512, TILE_COLS = 512 };
 
 /* The size of each of the pieces that n is cut into: even, so that no sliver is left at the end. */

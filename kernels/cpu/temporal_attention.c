@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Between the means and the additions there are only T rows: those are computed in double for either dtype.
- */
+/* Between the means and the additions there are only T rows: those are computed in double
+ * for either dtype. */
 struct pooled {
     int64_t T, S, r, heads, d;
     double *mean, *w[3], *qkv[3]; /* [T,r], [r,r], [T,r] */

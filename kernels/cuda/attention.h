@@ -21,8 +21,8 @@ static inline struct attention_shape attention_shape(const struct tensor *q, con
         a->causal};
 }
 
-/* mma.sync, BF16, heads of 64 or 128, rows that begin at 16 bytes: anything else that attention_forward has.
- */
+/* mma.sync, BF16, heads of 64 or 128, rows that begin at 16 bytes: anything else that
+ * attention_forward has. */
 void attention_forward_mma(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
                            const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
                            const struct attention_shape *s);

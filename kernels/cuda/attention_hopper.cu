@@ -539,8 +539,7 @@ __global__ static void __launch_bounds__(WARPGROUP)
     }
 }
 
-/* ---- on the host ----------------------------------------------------------------------------------------
- */
+/* ---- on the host --------------------------------------------------------------------------------------- */
 
 /* [batch*rows,heads*64] as boxes of `box` rows of a head: coordinates channel, row, sequence */
 static bool describe(struct kern *k, CUtensorMap *map, const struct tensor *t, int64_t batch, int box)

@@ -1,6 +1,6 @@
-/* attention_forward on the tensor cores of any device since Ampere: BF16, heads of 64 or 128, with bias,
- * causal, many sequences, ragged ends. Used where the work is small or not of the plain kind: T5, ViT, LLaMA.
- */
+/* attention_forward on the tensor cores of any device since Ampere: BF16, heads of 64 or 128,
+ * with bias, causal, many sequences, ragged ends. Used where the work is small or not of the
+ * plain kind: T5, ViT, LLaMA. */
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/instructions.h"
 

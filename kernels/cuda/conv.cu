@@ -66,7 +66,7 @@ __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t fi
         const unsigned n0 = (unsigned)(at % packs) * EIGHT, within = (unsigned)(p % frame),
                        out_w = (unsigned)g.out_w;
         const int i0 = (int)(within / out_w * g.stride) - pad, j0 = (int)(within % out_w * g.stride) - pad;
-        run<T, EIGHT> v;
+        vec<T, EIGHT> v;
         for (int e = 0; e < EIGHT; e++) {
             const unsigned n = n0 + e, tap = n / C;
             const int i = i0 + (int)(tap / 3 % 3), j = j0 + (int)(tap % 3);
@@ -74,7 +74,7 @@ __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t fi
             v.v[e] = inside ? x[(((t + tap / 9) * g.H + (i >> g.up)) * g.W + (j >> g.up)) * C + n % C]
                             : from_float<T>(0);
         }
-        *(run<T, EIGHT> *)(to + r * wide + n0) = v;
+        *(vec<T, EIGHT> *)(to + r * wide + n0) = v;
     }
 }
 
@@ -203,8 +203,8 @@ static void convolve_few(struct kern *k, struct tensor *y, const struct tensor *
 
 enum { X = 1, WEIGHT, BIAS, RESIDUAL, Y };
 
-/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space` axes of `size` each.
- */
+/* Channels last in memory, but first among the dimensions, as cuDNN counts them. `space`
+ * axes of `size` each. */
 static desc last(struct cudnn_graph *g, int64_t id, int64_t batch, int64_t channels, int space,
                  const int64_t *size)
 {
@@ -269,8 +269,8 @@ static const struct cudnn_engine *best_engine(const struct conv *c)
     return pixels < 65536 ? &few : pixels < 400000 || c->residual ? &wide : &many;
 }
 
-/* The plan for this convolution, made when it is first met; NULL when no engine does it, or after a failure.
- */
+/* The plan for this convolution, made when it is first met; NULL when no engine does it, or
+ * after a failure. */
 static struct cudnn_graph *plan_of(struct kern *k, const struct conv *c)
 {
     struct cuda *cuda = cuda_of(k);

@@ -34,12 +34,12 @@ struct cuda {
     int index, processors; /* multiprocessors of the device */
     cudaStream_t stream;
     cublasLtHandle_t blas;
-    struct matmul_plans *products;                /* products.cu: algorithms by shape */
-    struct cudnn *cudnn;                          /* cudnn.cu: NULL until it is needed */
-    struct cudnn_graph *convolutions;             /* conv.cu: plans by shape */
-    struct cuda_attention_plans *attentions;      /* attention.cu */
-    struct cuda_spectra *spectra;                 /* spectrum.cu: tables and plans by shape */
-    void *workspace;                              /* for cuBLASLt and cuDNN, one call at a time */
+    struct matmul_plans *products;           /* products.cu: algorithms by shape */
+    struct cudnn *cudnn;                     /* cudnn.cu: NULL until it is needed */
+    struct cudnn_graph *convolutions;        /* conv.cu: plans by shape */
+    struct cuda_attention_plans *attentions; /* attention.cu */
+    struct cuda_spectra *spectra;            /* spectrum.cu: tables and plans by shape */
+    void *workspace;                         /* for cuBLASLt and cuDNN, one call at a time */
     size_t workspace_size;
     char *staging; /* pinned: values on their way between host and device, in PIECES */
     size_t staging_size;

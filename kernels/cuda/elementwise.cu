@@ -65,9 +65,9 @@ __global__ static void gated(T *out, const T *x, const T *y, const T *__restrict
 {
     const int64_t row = (int64_t)blockIdx.x * ROWS,
                   col = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * N;
-    run<T, N> a[ROWS], b[ROWS];
+    vec<T, N> a[ROWS], b[ROWS];
     if (col >= width) return;
-    const run<T, N> g = load<N>(gate + col);
+    const vec<T, N> g = load<N>(gate + col);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         if (row + i >= rows) break;

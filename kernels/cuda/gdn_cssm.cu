@@ -251,9 +251,9 @@ __global__ static void __launch_bounds__(THREADS) statistics(const gdn g)
 
 /* ---- the delta rule over time ------------------------------------------------------------------------- */
 
-/* D threads go through time with one head at one frequency, each with one row of the state; the head's d <= D
- * channels, padded by zeros, lie in registers. With D = 0 it is one thread for any d, and all lies in `work`.
- */
+/* D threads go through time with one head at one frequency, each with one row of the state; the
+ * head's d <= D channels, padded by zeros, lie in registers. With D = 0 it is one thread for any d,
+ * and all lies in `work`. */
 struct point {
     int m, head, u, f, i; /* i = u F + f */
     int row;              /* the thread's own, of D */
@@ -614,8 +614,7 @@ template <typename E> __global__ static void __launch_bounds__(TILE) finish_back
         }
 }
 
-/* ---- back through the projections -----------------------------------------------------------------------
- */
+/* ---- back through the projections ---------------------------------------------------------------------- */
 
 /* dz of a tile of tokens, CHUNK of its channels, and what those add to the gradients of the projections. */
 template <typename E> __global__ static void __launch_bounds__(TILE) project_back(const gdn g)
@@ -712,8 +711,7 @@ __global__ static void __launch_bounds__(THREADS) add_gradients(const gdn g)
     *to += s;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------------------------------------- */
 
 struct call {
     struct gdn g;

@@ -23,7 +23,7 @@ __global__ static void __launch_bounds__(THREADS, 3)
     float s[N] = {}, q[N] = {};
     for (int64_t p = blockIdx.x * part + lane; lane < lanes && p < end; p += RUN * lanes) {
         const T *from = x + p * C + (first_pack + pack_of) * N;
-        run<T, N> v[RUN];
+        vec<T, N> v[RUN];
 #pragma unroll
         for (int r = 0; r < RUN; r++) {
             if (p + r * lanes < end)
@@ -120,13 +120,13 @@ __global__ static void __launch_bounds__(THREADS, 4)
     for (int64_t z = blockIdx.z; z < g.Tz; z += gridDim.z)
         for (int64_t band = blockIdx.y; band < g.h; band += gridDim.y) {
             float m[N], scale[N], shift[N]; /* y = silu((x - m) scale + shift) */
-            const run<T, N> s = load<N>(b + c);
+            const vec<T, N> s = load<N>(b + c);
             load_floats<N>(m, mean + c);
             load_floats<N>(scale, gain + c);
             for (int n = 0; n < N; n++) shift[n] = to_float(s.v[n]);
             if (SPATIAL) {
                 const int64_t from = ((z * g.h + band) * g.w + j * g.w / g.W) * g.C + c;
-                const run<T, N> by = load<N>(mul + from), plus = load<N>(add + from);
+                const vec<T, N> by = load<N>(mul + from), plus = load<N>(add + from);
                 for (int n = 0; n < N; n++) {
                     scale[n] *= to_float(by.v[n]);
                     shift[n] = shift[n] * to_float(by.v[n]) + to_float(plus.v[n]);
@@ -138,7 +138,7 @@ __global__ static void __launch_bounds__(THREADS, 4)
             int64_t p = ((t0 * g.H + top) * g.W + j) * g.C + c;
             for (int e = 0, i = 0; e < count; e += AT_ONCE) {
                 int64_t place[AT_ONCE];
-                run<T, N> v[AT_ONCE];
+                vec<T, N> v[AT_ONCE];
 #pragma unroll
                 for (int r = 0; r < AT_ONCE; r++) {
                     place[r] = p;

@@ -1,5 +1,5 @@
 /* What is done head by head: the norm of queries and keys with its rotation, and rotation alone. */
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 
 enum { ROWS = 4 }; /* warps of a block */
 
@@ -37,14 +37,14 @@ __global__ static void __launch_bounds__(32 * ROWS)
         load_floats<N>(c, cos + (row - first) * D + at);
         load_floats<N>(s, sin + (row - first) * D + at);
     }
-    run<T, N> v = load<N>(w + at);
+    vec<T, N> v = load<N>(w + at);
     for (int j = 0; j < N; j++) weight[j] = to_float(v.v[j]);
     if (!BACK) v = load<N>(b + at);
     for (int j = 0; j < N; j++) bias[j] = BACK ? 0 : to_float(v.v[j]);
     /* All lanes go on to the last head together, since they add up together. */
     const int64_t begin = threadIdx.x % 32 * N;
     for (int64_t i = 0; i < width; i += 32 * N * AHEAD) {
-        run<T, N> in[AHEAD], grad[AHEAD];
+        vec<T, N> in[AHEAD], grad[AHEAD];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const int64_t col = begin + i + a * 32 * N;
@@ -181,7 +181,7 @@ __global__ static void rope(T *y, const T *x, const float *__restrict__ cos, con
     if (i >= runs) return;
     const int64_t pair = i * N, row = pair / (width / 2), at = pair % half,
                   low = row * width + pair % (width / 2) / half * 2 * half + at;
-    const run<T, N> a = load<N>(x + low), b = load<N>(x + low + half);
+    const vec<T, N> a = load<N>(x + low), b = load<N>(x + low + half);
     float c[N], s[N], u[N], v[N];
     load_floats<N>(c, cos + row * half + at);
     load_floats<N>(s, sin + row * half + at);

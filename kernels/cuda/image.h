@@ -2,7 +2,7 @@
 #ifndef KERNELS_CUDA_IMAGE_H
 #define KERNELS_CUDA_IMAGE_H
 
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 
 /* A thread for each of `across` places in a row, in blocks of ACROSS, and blocks over rows and frames, over
  * which kernels loop as well: the grid's limits are not theirs. */

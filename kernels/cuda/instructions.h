@@ -113,8 +113,8 @@ __device__ static inline void barrier_wait(uint64_t *b, int parity)
                  : "memory");
 }
 
-/* Barrier `id` (1..15) of the block's own: waits until so many threads have come; or comes and does not wait.
- */
+/* Barrier `id` (1..15) of the block's own: waits until so many threads have come; or comes
+ * and does not wait. */
 __device__ static inline void named_barrier_wait(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

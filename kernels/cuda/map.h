@@ -3,7 +3,7 @@
 #ifndef KERNELS_CUDA_MAP_H
 #define KERNELS_CUDA_MAP_H
 
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 
 enum { MAP_THREADS = 256, MAP_AHEAD = 4 };
 
@@ -13,7 +13,7 @@ __global__ static void __launch_bounds__(MAP_THREADS)
     map(T *y, const T *a, const T *b, int64_t n, int rest, F f)
 {
     const int64_t first = (int64_t)blockIdx.x * (MAP_THREADS * MAP_AHEAD) + threadIdx.x;
-    run<T, N> x[MAP_AHEAD], z[MAP_AHEAD];
+    vec<T, N> x[MAP_AHEAD], z[MAP_AHEAD];
 #pragma unroll
     for (int i = 0; i < MAP_AHEAD; i++) {
         const int64_t at = first + i * MAP_THREADS;

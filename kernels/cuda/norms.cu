@@ -1,6 +1,6 @@
 /* Norms over rows. A row is read once and kept in the registers of a warp; statistics are F32, the variance
  * about the mean. Rows that do not fit, or have no 16 bytes' alignment, go through a block and memory. */
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 
 enum { ROWS = 4, BLOCK = 256 }; /* warps of a block, and threads of one that has a single row */
 
@@ -40,7 +40,7 @@ template <typename T, int N> __device__ static void transform(float *u, const st
 /* The same for the gradient that reaches the normalised values: dy w (1 + scale). Each product is rounded,
  * never part of a fused sum: its mean is taken away from it, and of equal values nothing must be left. */
 template <typename T, int N>
-__device__ static void transform_gradient(float *g, const run<T, N> &dy, const struct affine &p, int64_t col)
+__device__ static void transform_gradient(float *g, const vec<T, N> &dy, const struct affine &p, int64_t col)
 {
     float a[N];
     unpack<N>(g, dy);
@@ -58,7 +58,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
     enum { N = pack<T>::N };
     const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
-    run<T, N> v[RUNS];
+    vec<T, N> v[RUNS];
     float u[RUNS][N], mean = 0, square = 0;
     if (row >= rows) return;
 #pragma unroll
@@ -96,7 +96,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
     enum { N = pack<T>::N };
     const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
-    run<T, N> v[RUNS], d[RUNS];
+    vec<T, N> v[RUNS], d[RUNS];
     float u[N], g[RUNS][N], mean = 0, square = 0, sum = 0, dot = 0;
     if (row >= rows) return;
 #pragma unroll

@@ -337,8 +337,8 @@ static cublasStatus_t multiply_rows(struct kern *k, struct arguments *g)
     return e;
 }
 
-/* 226 rows by T5's q, k and v: 41 us, where the three take 65 one by one, 2 x 10240 61 us where they take 73.
- */
+/* 226 rows by T5's q, k and v: 41 us, where the three take 65 one by one, 2 x 10240 61 us
+ * where they take 73. */
 extern "C" void cuda_linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                           const struct tensor *w)
 {

@@ -1,7 +1,7 @@
 /* Made-up weights. This file alone is compiled with -fmad=false, so that the arithmetic of philox.h is
  * rounded as everywhere else. One H200 fills the 5B model's 5.6e9 values, 11 GB in 1,024 tensors, in 39 ms,
  * allocations included; sixteen cores took 22 s (2026-11-22). */
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 #include "kernels/philox.h"
 
 /* A value is held by BF16, so by T. */
@@ -15,7 +15,7 @@ template <typename T, int N> __global__ static void fill_runs(T *y, struct rando
 {
     const int64_t from = N * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x);
     if (from >= n) return;
-    run<T, N> out;
+    vec<T, N> out;
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
         float z[2];

@@ -7,7 +7,7 @@ template <typename T, int N> __global__ static void halve_time(T *y, const T *x,
     for (int64_t t = blockIdx.z; t < frames; t += gridDim.z)
         for (int64_t i = (blockIdx.x * (int64_t)ACROSS + threadIdx.x) * N; i < size;
              i += (int64_t)gridDim.x * ACROSS * N) {
-            run<T, N> a = load<N>(x + 2 * t * size + i), b = load<N>(x + (2 * t + 1) * size + i);
+            vec<T, N> a = load<N>(x + 2 * t * size + i), b = load<N>(x + (2 * t + 1) * size + i);
             for (int n = 0; n < N; n++) a.v[n] = from_float<T>(0.5f * (to_float(a.v[n]) + to_float(b.v[n])));
             store<N>(y + t * size + i, a);
         }
@@ -57,8 +57,8 @@ void cuda_copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, 
     CUDA_LAUNCHED(k);
 }
 
-/* The first `extent` rows or columns of b: `rows` rows of `width` values a frame. a points at what fades out.
- */
+/* The first `extent` rows or columns of b: `rows` rows of `width` values a frame. a points
+ * at what fades out. */
 template <typename T>
 __global__ static void blend(T *b, const T *a, int64_t width, int64_t rows, int64_t frames, int64_t b_row,
                              int64_t b_frame, int64_t a_row, int64_t a_frame, int64_t C, int64_t extent,

@@ -2,12 +2,12 @@
  * cuBLASLt reaches half to two thirds here. */
 #include "kernels/cuda/row_product.h"
 
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 
 enum { WARPS = 8, THREADS = 32 * WARPS };
 
-/* y [n] = x [depth] wᵀ + b: a warp for ROWS rows of w [n,depth]. The order of a sum does not depend on ROWS.
- */
+/* y [n] = x [depth] wᵀ + b: a warp for ROWS rows of w [n,depth]. The order of a sum does
+ * not depend on ROWS. */
 template <typename T, int ROWS>
 __global__ static void __launch_bounds__(THREADS)
     one_row(T *y, const T *__restrict__ x, const T *__restrict__ w, const T *b, int64_t n, int64_t depth)

@@ -151,8 +151,7 @@ __global__ static void __launch_bounds__(THREADS) attend_backward(const pooled g
     }
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------------------------------------- */
 
 /* Sizes and scratch; false while planning or when there is no room. */
 static bool prepare(struct pooled *g, struct kern *k, const struct tensor *z, const struct tensor *w,

@@ -1,7 +1,7 @@
-/* Between ids, pixels, latents and tokens. Small against what follows them: a thread for each value, or run.
- */
+/* Between ids, pixels, latents and tokens. Small against what follows them: a thread for
+ * each value, or run. */
 #include "kernels/cuda/activations.h"
-#include "kernels/cuda/runs.h"
+#include "kernels/cuda/vectors.h"
 
 enum { THREADS = 256 };
 
@@ -33,8 +33,7 @@ extern "C" void cuda_embedding_forward(struct kern *k, struct tensor *y, const s
     cuda_good(k, "embedding_forward", cudaGetLastError());
 }
 
-/* ---- patches of latents ---------------------------------------------------------------------------------
- */
+/* ---- patches of latents -------------------------------------------------------------------------------- */
 
 /* I counts within a frame: 32 bits divide faster. */
 template <typename I> struct patches {
@@ -101,8 +100,7 @@ extern "C" void cuda_unpatchify(struct kern *k, struct tensor *x, const struct t
     patches_of(k, y, x, patch, false);
 }
 
-/* ---- a vision tower over frames --------------------------------------------------------------------------
- */
+/* ---- a vision tower over frames ------------------------------------------------------------------------ */
 
 struct scale {
     float mean[3], std[3];
@@ -145,8 +143,8 @@ __global__ static void class_tokens(T *y, const T *x, const T *cls, const T *pos
     const int64_t i = my_index() * N, row = i / width, token = row % tokens, col = i % width;
     if (i >= runs * N) return;
     float u[N];
-    const run<T, N> a = load<N>(token ? x + (row - row / tokens - 1) * width + col : cls + col);
-    const run<T, N> b = load<N>(pos + token * width + col);
+    const vec<T, N> a = load<N>(token ? x + (row - row / tokens - 1) * width + col : cls + col);
+    const vec<T, N> b = load<N>(pos + token * width + col);
     for (int j = 0; j < N; j++) u[j] = to_float(a.v[j]) + to_float(b.v[j]);
     store<N>(y + i, u);
 }
@@ -171,10 +169,10 @@ __global__ static void time_conv(T *y, const T *x, const T *w, const T *b, int64
 {
     const int64_t i = my_index() * N, count = runs * N, col = i % width;
     if (i >= count) return;
-    const run<T, N> before = i >= frame ? load<N>(x + i - frame) : run<T, N>{}, now = load<N>(x + i),
-                    after = i + frame < count ? load<N>(x + i + frame) : run<T, N>{};
-    const run<T, N> bias = load<N>(b + col);
-    run<T, N> tap[3];
+    const vec<T, N> before = i >= frame ? load<N>(x + i - frame) : vec<T, N>{}, now = load<N>(x + i),
+                    after = i + frame < count ? load<N>(x + i + frame) : vec<T, N>{};
+    const vec<T, N> bias = load<N>(b + col);
+    vec<T, N> tap[3];
     float u[N];
     for (int t = 0; t < 3; t++) tap[t] = load<N>(w + 3 * col + t * N);
     const T *taps = &tap[0].v[0];

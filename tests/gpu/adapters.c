@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "filters/nets/adapter.h"
+#include "filters/learning/adapter.h"
 #include "tests/gpu/timing.h"
 
 enum { T = 13, H = 30, W = 45, R = 16, F = W / 2 + 1, TOKENS = T * H * W, TEXT = 226, WIDTH = 3072 };

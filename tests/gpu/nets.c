@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "filters/nets/owl.h"
-#include "filters/nets/sampler.h"
+#include "filters/learning/sampler.h"
 #include "filters/nets/t5.h"
-#include "filters/nets/trainer.h"
+#include "filters/learning/trainer.h"
 #include "filters/nets/vae.h"
 #include "kernels/backend.h"
 #include "tests/gpu/timing.h"

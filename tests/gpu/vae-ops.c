@@ -3,9 +3,8 @@
  *
  *   vae-ops [NAME]      those whose name begins so
  *
- * One JSON line a figure on stdout: {"name": .., "ms": .., "floor": .., ..}. The floor takes 780 TFLOP/s
- * and 4.3 TB/s. Times are medians; tensors are larger than the caches, and no weight is read twice in a row.
- */
+ * One JSON line a figure on stdout: {"name": .., "ms": .., "floor": .., ..}. The floor takes 780 TFLOP/s and
+ * 4.3 TB/s. Times are medians; tensors are larger than the caches, and no weight is read twice in a row. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,148 @@
+#include "filters/grading/grader.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "formats/error.h"
+#include "formats/resize.h"
+#include "formats/video.h"
+
+struct grader {
+    struct kern *k;
+    struct owl *owl;
+    struct tokenizer *tokenizer;
+    struct grader_settings set;
+    struct tensor frames; /* U8 [frames,side,side,3] */
+    int64_t *index;       /* [frames] */
+    int32_t digit[OWL_SCORES], *answer;
+    float *logits; /* [max_new, vocabulary] */
+};
+
+struct grader *grader_open(struct kern *k, const struct model *m, const struct grader_settings *s, char *err,
+                           size_t errlen)
+{
+    struct grader *g = calloc(1, sizeof *g);
+    if (!g) return fail(err, errlen, "out of memory"), NULL;
+    *g = (struct grader){.k = k, .set = *s};
+    if (!(g->tokenizer = owl_tokenizer_open(m, err, errlen)) ||
+        !owl_digit_ids(g->tokenizer, g->digit, err, errlen) ||
+        !(g->owl = owl_open(k, m, s->exact_rope, s->lora, err, errlen)))
+        goto failed;
+
+    int64_t side = owl_side(g->owl), vocabulary = owl_vocabulary(g->owl);
+    if (tokenizer_size(g->tokenizer) > vocabulary) {
+        fail(err, errlen, "the tokenizer has %d pieces, the network knows %lld", tokenizer_size(g->tokenizer),
+             (long long)vocabulary);
+        goto failed;
+    }
+    if (owl_video_ids(g->owl) != OWL_MEDIA_TOKENS) {
+        fail(err, errlen, "%lld ids stand for a video in the network, %d in the prompt",
+             (long long)owl_video_ids(g->owl), OWL_MEDIA_TOKENS);
+        goto failed;
+    }
+    g->frames = tensor_of(DT_U8, malloc((size_t)(s->frames * side * side * 3)), 4, s->frames, side, side, 3);
+    g->index = malloc((size_t)s->frames * sizeof *g->index);
+    g->answer = malloc((size_t)s->max_new * sizeof *g->answer);
+    g->logits = malloc((size_t)(s->max_new * vocabulary) * sizeof *g->logits);
+    if (g->frames.data && g->index && g->answer && g->logits) return g;
+    fail(err, errlen, "out of memory");
+failed:
+    grader_close(g);
+    return NULL;
+}
+
+void grader_close(struct grader *g)
+{
+    if (!g) return;
+    owl_close(g->owl);
+    tokenizer_close(g->tokenizer);
+    free(g->frames.data);
+    free(g->index);
+    free(g->answer);
+    free(g->logits);
+    free(g);
+}
+
+const char *grader_id(const struct grader *g)
+{
+    return owl_id(g->owl);
+}
+
+/* ---- looking ------------------------------------------------------------------------------------------- */
+
+static bool device_failed(struct grader *g, char *err, size_t errlen)
+{
+    fail(err, errlen, "%s", kern_error(g->k));
+    kern_clear(g->k);
+    return false;
+}
+
+static void choose(int64_t *index, int64_t count, int64_t total)
+{
+    owl_frames(total, (int)count, index);
+}
+
+bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen)
+{
+    struct video_info info;
+    if (!video_read(path, g->set.threads, choose, VIDEO_TRIANGLE, &g->frames, &info, err, errlen))
+        return false;
+    return owl_look(g->owl, &g->frames) || device_failed(g, err, errlen);
+}
+
+bool grader_look(struct grader *g, const struct tensor *video, char *err, size_t errlen)
+{
+    if (!tensor_is(video, DT_U8, 4, -1, -1, -1, 3) || tensor_count(video) == 0)
+        return fail(err, errlen, "its video is not U8 [F,H,W,3] with something to see");
+    owl_frames(video->shape[0], (int)g->set.frames, g->index);
+    for (int64_t i = 0; i < g->set.frames; i++) {
+        struct tensor from = tensor_rows(video, g->index[i], 1), to = tensor_rows(&g->frames, i, 1);
+        if (!resize_triangle(&to, &from)) return fail(err, errlen, "out of memory");
+    }
+    return owl_look(g->owl, &g->frames) || device_failed(g, err, errlen);
+}
+
+/* ---- asking -------------------------------------------------------------------------------------------- */
+
+/* Which of the digits an id is, or -1. */
+static int digit_of(const struct grader *g, int32_t id)
+{
+    for (int d = 0; d < OWL_SCORES; d++)
+        if (g->digit[d] == id) return d;
+    return -1;
+}
+
+static void weigh(const struct grader *g, const float *logits, struct verdict *v)
+{
+    int64_t n = owl_vocabulary(g->owl);
+    double top = -INFINITY, sum = 0, digits = 0, mean = 0;
+    for (int64_t i = 0; i < n; i++) top = fmax(top, logits[i]);
+    for (int64_t i = 0; i < n; i++) sum += exp(logits[i] - top);
+    for (int d = 0; d < OWL_SCORES; d++) {
+        v->p[d] = exp(logits[g->digit[d]] - top) / sum;
+        digits += v->p[d];
+        mean += d * v->p[d];
+    }
+    v->expected = mean / digits; /* one of them was the likeliest of all */
+}
+
+bool grader_ask(struct grader *g, const char *task, const char *text, struct verdict *v, char *err,
+                size_t errlen)
+{
+    int32_t *ids;
+    int count;
+    *v = (struct verdict){0};
+    if (!owl_prompt_ids(g->tokenizer, task, text, &ids, &count, err, errlen)) return false;
+    int made =
+        owl_answer(g->owl, ids, count, g->answer, g->logits, (int)g->set.max_new, !g->set.exact_logits);
+    free(ids);
+    if (made < 0) return device_failed(g, err, errlen);
+
+    for (int i = 0; i < made && !v->digit; i++)
+        if ((v->digit = digit_of(g, g->answer[i]) >= 0)) weigh(g, g->logits + i * owl_vocabulary(g->owl), v);
+    for (int i = 0; i < made; i++) /* a made-up network may know more ids than there are pieces */
+        if (g->answer[i] >= tokenizer_size(g->tokenizer)) g->answer[i] = LLAMA_UNK;
+    v->text = tokenizer_decode(g->tokenizer, g->answer, made, err, errlen);
+    if (v->text) v->score = owl_score(v->text, &v->fallback);
+    return v->text != NULL;
+}

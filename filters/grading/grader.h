@@ -1,0 +1,45 @@
+/* grader - the VideoPhy-2 grader as a whole: a video in, scores with their reasons out.
+ *
+ * One video at a time: it is looked at once, and any number of tasks are asked about it. What is answered
+ * depends on the video, the task and its text alone. */
+#ifndef GRADING_GRADER_H
+#define GRADING_GRADER_H
+
+#include "filters/nets/owl.h"
+#include "filters/grading/owl_prompt.h"
+
+struct grader;
+
+struct grader_settings {
+    int64_t frames;    /* that are looked at, at least 2 */
+    int64_t max_new;   /* ids of an answer, at most */
+    bool exact_rope;   /* owl_open() */
+    bool exact_logits; /* owl_answer(): not rounded before they are compared */
+    const char *lora;  /* owl_open(); or NULL */
+    int threads;       /* of decoder and scaler */
+};
+
+/* NULL with the reason in err. */
+struct grader *grader_open(struct kern *k, const struct model *m, const struct grader_settings *s, char *err,
+                           size_t errlen);
+void grader_close(struct grader *g); /* NULL is fine */
+const char *grader_id(const struct grader *g);
+
+/* Looks at a video file, or at a video U8 [F,H,W,3] RGB: owl_frames() of it, stretched to the network's
+ * square. false: reason in err. */
+bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen);
+bool grader_look(struct grader *g, const struct tensor *video, char *err, size_t errlen);
+
+/* The answer to a task about the video. text is the task's caption or rule (owl_prompt_ids()). p: of the six
+ * digits, where the answer's first one stands, after a softmax over the whole vocabulary; expected:
+ * Σ d p_d / Σ p_d. There may be no digit in it: `digit` is false. false: reason in err. */
+struct verdict {
+    int score;
+    bool fallback, digit; /* owl_score() */
+    double p[OWL_SCORES], expected;
+    char *text; /* the caller frees */
+};
+bool grader_ask(struct grader *g, const char *task, const char *text, struct verdict *v, char *err,
+                size_t errlen);
+
+#endif

@@ -1,0 +1,235 @@
+/* gdn_cssm - a LoRA with a gated delta rule over time between its projections, in the 2-D spectral domain of
+ * each frame: on video tokens D(x) = U o, o = gdn_cssm_forward(V x) in kernels.h; on text tokens D = 0.
+ *
+ * Settings: k, the size of the spatial kernel whose spectrum the learned kernel starts as (1); rope, rotate
+ * by position (0); dk, channels of a head (4). The kernel lies on the spectral grid, so an adapter belongs to
+ * one size of frame, and k changes no count of parameters.
+ *
+ *   lora_A.weight V [r,in], lora_B.weight U [out,r]
+ *   qkv.weight [3r,r], qkv.bias, gate.weight [r,r], gate.bias
+ *   alpha_h.weight [H,r], alpha_h.bias, alpha_w.weight [F,r], alpha_w.bias, and beta_h, beta_w; F = W/2 + 1
+ *   norm.weight [r], kernel [r/dk,H,F,2]: real and imaginary part */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/learning/adapter.h"
+#include "formats/error.h"
+
+enum { V, U, OWN, PARAMS = OWN + GDN_PARAMS };
+
+struct setting {
+    int64_t k, rope, dk;
+};
+
+static bool read_settings(struct adapter *a, struct setting *s, char *err, size_t errlen)
+{
+    const struct adapter_setting list[] = {
+        {"k", 1, 65535, 1, &s->k}, {"rope", 0, 1, 0, &s->rope}, {"dk", 1, 65535, 4, &s->dk}};
+    return adapter_settings(a, list, 3, err, errlen);
+}
+
+static int64_t setting(const struct adapter *a, const char *name)
+{
+    return json_integer_value(json_object_get(a->settings, name));
+}
+
+static bool declare(struct adapter *a, char *err, size_t errlen)
+{
+    int64_t r = a->rank, H = a->base.rows, W = a->base.cols, F = W / 2 + 1, in = a->base.width;
+    struct setting s;
+    if (!read_settings(a, &s, err, errlen)) return false;
+    if (r % s.dk)
+        return fail(err, errlen, "adapter gdn_cssm: dk=%lld does not divide rank %lld", (long long)s.dk,
+                    (long long)r);
+    if (s.rope && s.dk % 4)
+        return fail(err, errlen, "adapter gdn_cssm: rope needs dk divisible by 4, not %lld", (long long)s.dk);
+    if (s.k > H || s.k > W)
+        snprintf(a->warning, sizeof a->warning,
+                 "adapter gdn_cssm: a kernel of %lldx%lld is larger than the grid of %lldx%lld tokens: only "
+                 "its middle is used",
+                 (long long)s.k, (long long)s.k, (long long)H, (long long)W);
+    const struct adapter_param params[PARAMS] = {
+        [V] = {"lora_A.weight", 2, {r, in}, INIT_KAIMING_UNIFORM, 0},
+        [U] = {"lora_B.weight", 2, {in, r}, INIT_ZERO, 0},
+        [OWN + GDN_QKV] = {"qkv.weight", 2, {3 * r, r}, INIT_XAVIER_UNIFORM, 0},
+        [OWN + GDN_QKV_BIAS] = {"qkv.bias", 1, {3 * r}, INIT_ZERO, 0},
+        [OWN + GDN_GATE] = {"gate.weight", 2, {r, r}, INIT_XAVIER_UNIFORM, 0},
+        [OWN + GDN_GATE_BIAS] = {"gate.bias", 1, {r}, INIT_ZERO, 0},
+        [OWN + GDN_ALPHA_H] = {"alpha_h.weight", 2, {H, r}, INIT_XAVIER_UNIFORM, 0},
+        [OWN + GDN_ALPHA_H_BIAS] = {"alpha_h.bias", 1, {H}, INIT_ZERO, 0},
+        [OWN + GDN_ALPHA_W] = {"alpha_w.weight", 2, {F, r}, INIT_XAVIER_UNIFORM, 0},
+        [OWN + GDN_ALPHA_W_BIAS] = {"alpha_w.bias", 1, {F}, INIT_ZERO, 0},
+        [OWN + GDN_BETA_H] = {"beta_h.weight", 2, {H, r}, INIT_XAVIER_UNIFORM, 0},
+        [OWN + GDN_BETA_H_BIAS] = {"beta_h.bias", 1, {H}, INIT_ZERO, 0},
+        [OWN + GDN_BETA_W] = {"beta_w.weight", 2, {F, r}, INIT_XAVIER_UNIFORM, 0},
+        [OWN + GDN_BETA_W_BIAS] = {"beta_w.bias", 1, {F}, INIT_ZERO, 0},
+        [OWN + GDN_NORM] = {"norm.weight", 1, {r}, INIT_ONE, 0},
+        [OWN + GDN_KERNEL] = {"kernel", 4, {r / s.dk, H, F, 2}, INIT_OWN, 0},
+    };
+    memcpy(a->param, params, sizeof params);
+    a->params = PARAMS;
+    return true;
+}
+
+/* ---- the kernel's initial values ----------------------------------------------------------------------- */
+
+/* A standard normal cut off at ±2, by bisection of its distribution function, scaled to unit deviation: as
+ * JAX's truncated_normal and its variance scaling. u in [0,1) */
+static double truncated_normal(double u)
+{
+    const double deviation = 0.87962566103423978; /* of the cut-off normal itself */
+    double low = -2, high = 2, wanted = (2 * u - 1) * erf(sqrt(2));
+    for (int i = 0; i < 60; i++) {
+        double middle = (low + high) / 2;
+        if (erf(middle / sqrt(2)) < wanted)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low / deviation;
+}
+
+/* rfft2 of k x k spatial values in the middle of the grid, zero around them. The middle is not moved to the
+ * origin: the state then travels round the frame by half its size each step, as in the public model of the
+ * same authors. */
+static void fill(const struct adapter *a, const struct adapter_param *p, const struct rng *r, float *values)
+{
+    int64_t heads = p->shape[0], H = p->shape[1], F = p->shape[2], W = a->base.cols, k = setting(a, "k");
+    int64_t top = (H - k) / 2, left = (W - k) / 2; /* negative where the kernel is cropped */
+    double scale = 1 / sqrt((double)(heads * k));
+    for (int64_t i = 0; i < heads * H * F * 2; i++) values[i] = 0;
+    double *spectrum = calloc((size_t)(2 * F), sizeof *spectrum);
+    for (int64_t head = 0; spectrum && head < heads; head++)
+        for (int64_t h = top > 0 ? top : 0; h < H && h < top + k; h++) {
+            for (int64_t f = 0; f < F; f++) { /* of this row of the grid */
+                spectrum[2 * f] = spectrum[2 * f + 1] = 0;
+                for (int64_t w = left > 0 ? left : 0; w < W && w < left + k; w++) {
+                    double x = scale * truncated_normal(
+                                           rng_uniform(r, (uint64_t)((head * k + h - top) * k + w - left)));
+                    double angle = 2 * M_PI * (double)(w * f % W) / (double)W;
+                    spectrum[2 * f] += x * cos(angle);
+                    spectrum[2 * f + 1] -= x * sin(angle);
+                }
+            }
+            for (int64_t u = 0; u < H; u++) {
+                double angle = 2 * M_PI * (double)(h * u % H) / (double)H, c = cos(angle), s = sin(angle);
+                for (int64_t f = 0; f < F; f++) {
+                    float *to = values + ((head * H + u) * F + f) * 2;
+                    to[0] += (float)(spectrum[2 * f] * c + spectrum[2 * f + 1] * s);
+                    to[1] += (float)(spectrum[2 * f + 1] * c - spectrum[2 * f] * s);
+                }
+            }
+        }
+    free(spectrum);
+}
+
+/* ---- forward and backward ------------------------------------------------------------------------------ */
+
+static int64_t video_tokens(const struct token_grid *g)
+{
+    return g->frames * g->rows * g->cols;
+}
+
+/* z and o of the video; all between them is computed again */
+static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
+{
+    return 2 * video_tokens(g) * a->rank;
+}
+
+/* The operation's own parameters of a module, as the optimiser has them. */
+static void view_own(const struct adapter *a, const struct tensor *flat, int module, struct tensor *own)
+{
+    for (int i = 0; i < GDN_PARAMS; i++) own[i] = adapter_view(a, flat, module, OWN + i);
+}
+
+static struct tensor frames(const struct tensor *flat, const struct adapter *a, const struct token_grid *g)
+{
+    return tensor_as(flat, 4, g->frames, g->rows, g->cols, a->rank);
+}
+
+/* The i-th half of saved. */
+static struct tensor half(const struct tensor *saved, int i, const struct adapter *a,
+                          const struct token_grid *g)
+{
+    struct tensor t = tensor_rows(saved, i * video_tokens(g) * a->rank, video_tokens(g) * a->rank);
+    return tensor_as(&t, 2, video_tokens(g), a->rank);
+}
+
+static struct tensor video_rows(const struct tensor *t, const struct token_grid *g)
+{
+    return tensor_rows(t, g->n_text, video_tokens(g));
+}
+
+static void forward_all(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+{
+    struct tensor z4[ADAPTER_TARGETS], o4[ADAPTER_TARGETS], own[ADAPTER_TARGETS * GDN_PARAMS];
+    for (int i = 0; i < n; i++) {
+        struct tensor v = adapter_view(a, &a->working, c[i].module, V), x = video_rows(c[i].x, g);
+        struct tensor z = half(c[i].saved, 0, a, g), o = half(c[i].saved, 1, a, g);
+        matmul(a->k, &z, &x, false, &v, true, 1, 0);
+        view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
+        z4[i] = frames(&z, a, g), o4[i] = frames(&o, a, g);
+    }
+    gdn_cssm_forward(a->k, o4, z4, own, n, setting(a, "dk"), setting(a, "rope"));
+    for (int i = 0; i < n; i++) {
+        struct tensor u = adapter_view(a, &a->working, c[i].module, U), y = video_rows(c[i].y, g);
+        struct tensor o = half(c[i].saved, 1, a, g);
+        matmul(a->k, &y, &o, false, &u, true, adapter_scale(a), 1);
+    }
+}
+
+/* dU = s dyᵀ o,  do = s dy U,  dz through the operation,  dV = dzᵀ x,  dx += dz V */
+static void backward_all(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+{
+    struct tensor z4[ADAPTER_TARGETS], do4[ADAPTER_TARGETS], dz[ADAPTER_TARGETS], dz4[ADAPTER_TARGETS];
+    struct tensor own[ADAPTER_TARGETS * GDN_PARAMS], d_own[ADAPTER_TARGETS * GDN_PARAMS];
+    size_t mark = kern_mark(a->k);
+    for (int i = 0; i < n; i++) {
+        struct tensor u = adapter_view(a, &a->working, c[i].module, U),
+                      du = adapter_view(a, &a->grads, c[i].module, U), dy = video_rows(c[i].dy, g);
+        struct tensor z = half(c[i].saved, 0, a, g), o = half(c[i].saved, 1, a, g);
+        struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank);
+        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank);
+        matmul(a->k, &du, &dy, true, &o, false, adapter_scale(a), 1);
+        matmul(a->k, &d_o, &dy, false, &u, false, adapter_scale(a), 0);
+        view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
+        view_own(a, &a->grads, c[i].module, d_own + i * GDN_PARAMS);
+        z4[i] = frames(&z, a, g), do4[i] = frames(&d_o, a, g), dz4[i] = frames(&dz[i], a, g);
+    }
+    gdn_cssm_backward(a->k, dz4, d_own, do4, z4, own, n, setting(a, "dk"), setting(a, "rope"));
+    for (int i = 0; i < n; i++) {
+        struct tensor v = adapter_view(a, &a->working, c[i].module, V),
+                      dv = adapter_view(a, &a->grads, c[i].module, V), x = video_rows(c[i].x, g);
+        matmul(a->k, &dv, &dz[i], true, &x, false, 1, 1);
+        if (!c[i].dx) continue;
+        struct tensor dx = video_rows(c[i].dx, g);
+        matmul(a->k, &dx, &dz[i], false, &v, false, 1, 1);
+    }
+    kern_release(a->k, mark);
+}
+
+static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
+                    const struct tensor *x, struct tensor *saved)
+{
+    forward_all(a, g, &(struct adapter_call){.module = module, .x = x, .y = y, .saved = saved}, 1);
+}
+
+static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
+                     const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
+{
+    struct tensor kept = *saved;
+    backward_all(a, g, &(struct adapter_call){.module = module, .x = x, .dy = dy, .dx = dx, .saved = &kept},
+                 1);
+}
+
+const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
+                                              .bound = true,
+                                              .declare = declare,
+                                              .saved_count = saved_count,
+                                              .forward = forward,
+                                              .backward = backward,
+                                              .forward_all = forward_all,
+                                              .backward_all = backward_all,
+                                              .fill = fill};

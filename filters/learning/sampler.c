@@ -1,0 +1,106 @@
+#include "filters/learning/sampler.h"
+
+#include <stdlib.h>
+
+#include "formats/error.h"
+
+/* Latents that the steps add up, on the device. */
+struct state {
+    struct dit_grid grid;
+    struct tensor x, x0, last_x0, v, v_negative, noise, text, negative;
+};
+
+static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, bool guided, char *err,
+                    size_t errlen)
+{
+    struct kern *k = s->dit->k;
+    const struct dit_config *c = &s->dit->c;
+    struct tensor *latent[] = {&t->x, &t->x0, &t->last_x0, &t->v, &t->noise, &t->v_negative};
+    if (!dit_grid(s->dit, &t->grid, shape, err, errlen)) return false;
+    for (int i = 0; i < (guided ? 6 : 5); i++)
+        *latent[i] =
+            kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
+    t->text = kern_tensor(k, kern_compute(k), 2, c->text_length, c->text_dim);
+    if (guided) t->negative = kern_tensor(k, kern_compute(k), 2, c->text_length, c->text_dim);
+    return true;
+}
+
+static bool draw(struct sampler *s, struct noise_source *source, int64_t index, struct tensor *to, char *err,
+                 size_t errlen)
+{
+    struct tensor host =
+        tensor_of(source->dtype, malloc((size_t)tensor_count(to) * dtype_size(source->dtype)), 5, 1,
+                  to->shape[0], to->shape[1], to->shape[2], to->shape[3]);
+    bool good = host.data && noise_source_draw(source, index, &host);
+    if (good) kern_upload(s->dit->k, to, &host);
+    free(host.data);
+    return good || fail(err, errlen, "no noise could be drawn");
+}
+
+/* v = v_negative + g (v_positive - v_negative) */
+static void predict(struct sampler *s, struct state *t, int step, bool guided)
+{
+    struct kern *k = s->dit->k;
+    double timestep = scheduler_timestep(&s->scheduler, step), g = s->guidance;
+    dit_forward(s->dit, &t->grid, &t->v, &t->x, &t->text, timestep, NULL);
+    if (!guided) return;
+    if (s->dynamic) g = scheduler_dynamic_guidance(&s->scheduler, step, s->guidance);
+    dit_forward(s->dit, &t->grid, &t->v_negative, &t->x, &t->negative, timestep, NULL);
+    axpby(k, &t->v, 1 - g, &t->v_negative, g);
+}
+
+static bool denoise(struct sampler *s, struct state *t, struct noise_source *source, bool guided, char *err,
+                    size_t errlen)
+{
+    struct kern *k = s->dit->k;
+    int64_t drawn = 1;
+    for (int i = 0; i < s->scheduler.steps; i++) {
+        struct scheduler_step c = scheduler_step(&s->scheduler, i);
+        if (s->progress && !kern_planning(k)) s->progress(i, s->scheduler.steps);
+        predict(s, t, i, guided);
+        kern_copy(k, &t->x0, &t->x);
+        axpby(k, &t->x0, c.x0_v, &t->v, c.x0_x);
+        axpby(k, &t->x, c.next_v, &t->v, c.next_x);
+        if (c.next_x0 != 0) axpby(k, &t->x, c.next_x0, &t->last_x0, 1);
+        for (int d = 0; d < c.draws;
+             d++, drawn++) /* of several, the last is used; a keyed source need not make the others */
+            if ((source->running || (d == c.draws - 1 && c.next_n != 0)) && !kern_planning(k) &&
+                !draw(s, source, drawn, &t->noise, err, errlen))
+                return false;
+        if (c.next_n != 0) axpby(k, &t->x, c.next_n, &t->noise, 1);
+        struct tensor swap = t->x0;
+        t->x0 = t->last_x0;
+        t->last_x0 = swap;
+        if (kern_planning(k) || !kern_ok(k)) break; /* every step needs the same memory */
+    }
+    return true;
+}
+
+bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
+                 const struct tensor *negative, const struct tensor *noise, struct noise_source *source,
+                 char *err, size_t errlen)
+{
+    struct kern *k = s->dit->k;
+    struct state t = {0};
+    bool guided = s->guidance > 1;
+
+    kern_plan_begin(k);
+    bool good = prepare(s, &t, latents, guided, err, errlen) && denoise(s, &t, source, guided, err, errlen);
+    size_t bytes = kern_plan_end(k);
+    if (good && !kern_reserve(k, bytes)) good = fail(err, errlen, "%s", kern_error(k));
+
+    size_t mark = kern_mark(k);
+    good = good && prepare(s, &t, latents, guided, err, errlen);
+    if (good && noise)
+        kern_upload(k, &t.x, noise);
+    else if (good)
+        good = draw(s, source, 0, &t.x, err, errlen);
+    if (good) kern_upload(k, &t.text, text);
+    if (good && guided) kern_upload(k, &t.negative, negative);
+    good = good && denoise(s, &t, source, guided, err, errlen);
+    if (good) kern_download(k, latents, &t.x);
+    kern_release(k, mark);
+    if (good && !kern_ok(k)) good = fail(err, errlen, "%s", kern_error(k));
+    kern_clear(k);
+    return good;
+}

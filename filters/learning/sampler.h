@@ -1,0 +1,24 @@
+/* sampler - from noise and a text embedding to latents: the denoising loop with classifier-free guidance. */
+#ifndef LEARNING_SAMPLER_H
+#define LEARNING_SAMPLER_H
+
+#include "filters/nets/dit.h"
+#include "filters/learning/noise.h"
+#include "filters/learning/schedulers.h"
+
+struct sampler {
+    struct dit *dit;
+    struct scheduler scheduler;
+    double guidance;                       /* 1 or less: no negative pass */
+    bool dynamic;                          /* the reference's "dynamic" guidance */
+    void (*progress)(int step, int steps); /* or NULL */
+};
+
+/* latents [T,C,h,w] F32, text and negative [L,D], noise [T,C,h,w] or NULL (drawn from source), any float
+ * dtype: all on the host. negative may be NULL without guidance. Draw 0 of the source is the starting latent,
+ * draw 1 + i the i-th that the steps ask for. false: the reason in err. */
+bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
+                 const struct tensor *negative, const struct tensor *noise, struct noise_source *source,
+                 char *err, size_t errlen);
+
+#endif

@@ -1,0 +1,96 @@
+/* schedulers - how noise becomes a video, and a video a training example, as scalars.
+ *
+ * Networks see the world through a few numbers for each step: the timestep that they are told, and the
+ * coefficients by which samples, answers and noise are added up. Everything here is fp64 and runs on the
+ * host; the caller does the adding.
+ *
+ * v-prediction (Salimans & Ho 2022): x = √ᾱ x0 + √(1-ᾱ) n,  v = √ᾱ n - √(1-ᾱ) x0,  so x0 = √ᾱ x - √(1-ᾱ) v.
+ * Flow matching (Lipman et al. 2022): x = (1-s) x0 + s n,  u = n - x0;  s = 0 is data, s = 1 is noise. */
+#ifndef LEARNING_SCHEDULERS_H
+#define LEARNING_SCHEDULERS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TRAIN_TIMESTEPS = 1000 };
+
+/* ᾱ at each timestep of the base model's training; falls, to exactly 0 under rescale_betas_zero_snr. */
+struct noise_schedule {
+    double alpha_bar[TRAIN_TIMESTEPS];
+};
+
+/* From scheduler_config.json (borrowed): scaled_linear betas, SNR shift, then the rescaling to zero terminal
+ * SNR. Fields that are absent have the defaults of CogVideoXDDIMScheduler; what this cannot do is refused by
+ * name: another scheduler class, another beta schedule, a prediction that is not v. timestep_spacing is not
+ * read: sampling is always "trailing", which is what the model's authors set whatever the file says. */
+bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, size_t errlen);
+
+/* ---- sampling ------------------------------------------------------------------------------------ */
+
+struct scheduler {
+    enum scheduler_kind {
+        SCHEDULER_DPM,   /* SDE-DPM-Solver++ (2M), as CogVideoXDPMScheduler: always stochastic */
+        SCHEDULER_DDIM,  /* Song et al. 2020 with eta 0, as CogVideoXDDIMScheduler */
+        SCHEDULER_EULER, /* dx/ds = u(x, s) from s = 1 to 0: for a network trained with objective "flow" */
+    } kind;
+    int steps;
+    struct noise_schedule noise;
+};
+
+/* Whether there is a scheduler of that name, and it can take so many steps: of dpm and ddim, which step
+ * through the training timesteps, only divisors of 1000, because with any other count the last step misses
+ * the clean end; of euler any number. false with the reason in err. */
+bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen);
+/* Euler reads no noise schedule: its config may be NULL. */
+bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
+                    size_t errlen);
+
+/* What the network is told at step k, 0 <= k < steps: 999 first; whole numbers but for euler. */
+double scheduler_timestep(const struct scheduler *s, int k);
+
+/* Step k, from the sample x and the network's (guided) answer v:
+ *
+ *   x0   = x0_x x + x0_v v                                   the clean sample as seen from here
+ *   next = next_x x + next_v v + next_x0 x0' + next_n n      x0' is the previous step's x0, n fresh noise
+ *
+ * A coefficient of exactly 0 says that its tensor is not used and need not exist: x0' at the first step, say.
+ * `draws` is how many noise tensors the reference takes from its running generator here; the last one drawn
+ * is n. It draws one that it throws away before every second-order step, and one for the last step, where
+ * next_n is 0. */
+struct scheduler_step {
+    double x0_x, x0_v;
+    double next_x, next_v, next_x0, next_n;
+    int draws;
+};
+struct scheduler_step scheduler_step(const struct scheduler *s, int k);
+
+/* The guidance scale of step k under "dynamic" guidance, as CogVideoXPipeline computes it: from the training
+ * timestep, so that it jumps about within [1, 1 + guidance]. */
+double scheduler_dynamic_guidance(const struct scheduler *s, int k, double guidance);
+
+/* ---- training ------------------------------------------------------------------------------------ */
+
+enum objective {
+    OBJECTIVE_FLOW,     /* u at x = (1-s) x0 + s n, at the timestep min(1000 s, 999) */
+    OBJECTIVE_FLOW_SNR, /* the same loss, expressed in what the base model already does: v at the timestep
+                           whose signal-to-noise ratio is that of s */
+    OBJECTIVE_V,        /* the base model's own objective at the whole timestep ⌊1000 s⌋ */
+};
+bool objective_parse(enum objective *o, const char *name); /* "flow", "flow-snr", "v" */
+extern const char *const objective_names;                  /* "flow|flow-snr|v" */
+
+/* One training example at noise level s in [0, 1]:
+ *
+ *   x = x_x0 x0 + x_n n                       the network's input, with `timestep`
+ *   y = y_x0 x0 + y_n n                       what it should answer
+ *   loss = weight mean((answer - y)²)
+ *   u = u_answer answer + u_x x               the flow that an answer implies, whatever the objective */
+struct training_point {
+    double timestep, alpha_bar; /* alpha_bar is NaN for flow, which is not on the v-prediction's path */
+    double x_x0, x_n, y_x0, y_n, weight, u_answer, u_x;
+};
+struct training_point training_point(const struct noise_schedule *n, enum objective o, double s);
+
+#endif

@@ -1,0 +1,395 @@
+#include "filters/learning/trainer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "filters/lib/rng.h"
+#include "formats/error.h"
+
+bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
+                  size_t errlen)
+{
+    struct model *m = model_open(model, err, errlen);
+    json_t *scheduler = m ? model_config(m, "scheduler", err, errlen) : NULL;
+    t->shapes_only = shapes_only;
+    bool good = scheduler && noise_schedule_read(&t->noise, scheduler, err, errlen) &&
+                (t->dit = dit_open(k, m, shapes_only, err, errlen));
+    json_decref(scheduler);
+    model_close(m);
+    return good;
+}
+
+bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen)
+{
+    struct dit *shapes = t->dit;
+    struct model *m = model_open(model, err, errlen);
+    t->shapes_only = false;
+    t->dit = m ? dit_open(shapes->k, m, false, err, errlen) : NULL;
+    dit_close(shapes);
+    model_close(m);
+    return t->dit != NULL;
+}
+
+static const char *const recompute_names[] = {"none", "ffn", "full"};
+
+void trainer_recompute(struct trainer *t, const char *how)
+{
+    t->recompute_auto = !strcmp(how, "auto");
+    for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++)
+        if (!strcmp(how, recompute_names[r])) t->recompute = (enum dit_recompute)r;
+}
+
+bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen)
+{
+    const struct dit_config *c = &t->dit->c;
+    struct tensor latents = tensor_of(DT_F32, NULL, 4, 1, c->in_channels, c->sample_height, c->sample_width);
+    struct adapter *a =
+        adapter_make(start->adapter, start->targets, dit_adapter_base(t->dit, &latents), err, errlen);
+    adapter_close(a);
+    return a != NULL;
+}
+
+bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
+                   char *err, size_t errlen)
+{
+    struct kern *k = t->dit->k;
+    float *values = NULL;
+    struct adapter_base base = dit_adapter_base(t->dit, latents);
+    struct adapter *a = start->init ? adapter_read(start->init, base, &values, err, errlen)
+                                    : adapter_make(start->adapter, start->targets, base, err, errlen);
+    if (!a) return false;
+    objective_parse(&t->objective, start->objective);
+    json_object_clear(a->extra);
+    json_object_set_new(a->extra, "objective", json_string(start->objective));
+    json_object_set_new(a->extra, "model", json_string(t->dit->id));
+    t->dit->adapter[0] = a;
+    t->dit->adapters = 1;
+    if (t->shapes_only) {
+        a->k = k;
+        a->values = a->grads = tensor_of(DT_F32, NULL, 1, a->size);
+        a->working = tensor_of(kern_compute(k), NULL, 1, a->size);
+        free(values);
+        return true;
+    }
+    adapter_attach(a, k, true);
+    t->m = kern_alloc(k, DT_F32, 1, a->size);
+    t->v = kern_alloc(k, DT_F32, 1, a->size);
+    adapter_init(a, t->seed);
+    if (values) trainer_set(t, values, NULL, NULL);
+    free(values);
+    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+}
+
+static bool is_prompt(const struct trainer *t, const struct tensor *text, char *err, size_t errlen)
+{
+    const struct dit_config *c = &t->dit->c;
+    return (text->shape[0] == c->text_length && text->shape[1] == c->text_dim) ||
+           fail(err, errlen, "prompt_embeds are [%lld,%lld], the model wants [%lld,%lld]",
+                (long long)text->shape[0], (long long)text->shape[1], (long long)c->text_length,
+                (long long)c->text_dim);
+}
+
+bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t errlen)
+{
+    struct record f = RECORD_INIT;
+    char why[600] = "it has no record";
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    struct record_reader *r = record_reader_open(fd, path);
+    enum record_got got = r ? record_read(r, &f) : RECORD_DAMAGED;
+    const struct tensor *text = got == RECORD_GOT ? record_want(&f, "prompt_embeds", DT_COUNT, 2) : NULL;
+    bool good = text && is_prompt(t, text, why, sizeof why);
+    if (good) {
+        t->empty = tensor_of(DT_F32, malloc(sizeof(float) * (size_t)tensor_count(text)), 2, text->shape[0],
+                             text->shape[1]);
+        good = t->empty.data || fail(why, sizeof why, "out of memory");
+        if (good) tensor_convert(&t->empty, text);
+        if (good && (got = record_read(r, &f)) == RECORD_GOT)
+            good = fail(why, sizeof why, "it has more than one record");
+    }
+    if (f.error[0]) good = fail(why, sizeof why, "%s", f.error);
+    record_free(&f);
+    record_reader_close(r);
+    close(fd);
+    return good || fail(err, errlen, "%s: %s", path, why);
+}
+
+void trainer_close(struct trainer *t)
+{
+    free(t->empty.data);
+    if (t->dit && t->dit->adapters) adapter_close(t->dit->adapter[0]);
+    dit_close(t->dit);
+}
+
+double trainer_rate(const struct trainer *t, int64_t step)
+{
+    if (step < t->warmup) return t->adamw.lr * (double)step / (double)t->warmup;
+    if (step >= t->max_steps) return 0;
+    double q = (double)(step - t->warmup) / (double)(t->max_steps - t->warmup);
+    return t->adamw.lr * 0.5 * (1 + cos(acos(-1) * q));
+}
+
+static struct tensor like(struct trainer *t, const struct tensor *x)
+{
+    return kern_tensor(t->dit->k, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]);
+}
+
+/* Noise the clip, ask the network, compare: x = a x0 + b eps, y likewise, loss = weight mean((v(x) - y)²). */
+static bool run(struct trainer *t, const struct example *e, bool backward, double *loss, char *err,
+                size_t errlen)
+{
+    struct dit *d = t->dit;
+    struct kern *k = d->k;
+    struct dit_saved saved = {.recompute = t->recompute};
+    double share = backward ? 1 / (double)t->accumulate : 1;
+    struct dit_grid grid;
+    size_t mark = kern_mark(k);
+    if (!dit_grid(d, &grid, &e->x0, err, errlen)) return false;
+
+    struct training_point p = training_point(&t->noise, t->objective, e->s);
+    struct tensor x = like(t, &e->x0), y = like(t, &e->x0), eps = like(t, &e->x0), answer = like(t, &e->x0);
+    struct tensor text = kern_tensor(k, kern_compute(k), 2, d->c.text_length, d->c.text_dim);
+    kern_upload(k, &x, &e->x0);
+    kern_upload(k, &eps, &e->eps);
+    kern_upload(k, &text, &e->text);
+    kern_copy(k, &y, &x);
+    axpby(k, &y, p.y_n, &eps, p.y_x0);
+    axpby(k, &x, p.x_n, &eps, p.x_x0);
+    dit_forward(d, &grid, &answer, &x, &text, p.timestep, backward ? &saved : NULL);
+    mse_forward_backward(k, loss, &eps, &answer, &y,
+                         share * p.weight); /* eps is done with: its place takes the gradient */
+    if (backward) {
+        if (!t->pending) kern_zero(k, &d->adapter[0]->grads);
+        dit_backward(d, &grid, &eps, &saved);
+    }
+    kern_release(k, mark);
+    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+}
+
+/* Scratch that a training step on latents of this shape needs under t->recompute; 0 with
+ * the reason in err. */
+static size_t plan(struct trainer *t, const struct example *e, char *err, size_t errlen)
+{
+    double loss;
+    kern_plan_begin(t->dit->k);
+    bool good = run(t, e, true, &loss, err, errlen);
+    size_t bytes = kern_plan_end(t->dit->k);
+    return good ? bytes : 0;
+}
+
+/* Scratch for this size of record, with as few activations computed again as there is room for. */
+static bool reserve(struct trainer *t, const struct example *e, char *err, size_t errlen)
+{
+    struct kern *k = t->dit->k;
+    if (t->recompute_auto) t->recompute = RECOMPUTE_NONE;
+    for (;;) {
+        size_t bytes = plan(t, e, err, errlen);
+        if (!bytes) return false;
+        if (kern_reserve(k, bytes)) return true;
+        if (!t->recompute_auto || t->recompute == RECOMPUTE_FULL)
+            return fail(err, errlen, "%s", kern_error(k));
+        kern_clear(k);
+        t->recompute++;
+    }
+}
+
+double trainer_loss(struct trainer *t, const struct example *e, bool backward, char *err, size_t errlen)
+{
+    double loss = NAN;
+    return reserve(t, e, err, errlen) && run(t, e, backward, &loss, err, errlen) ? loss : NAN;
+}
+
+/* What the record does not bring is drawn; `purpose` tells training's draws from validation's. */
+static bool make_example(const struct trainer *t, struct example *e, struct record *f, const char *purpose,
+                         int64_t position, double s, char *err, size_t errlen)
+{
+    const struct tensor *x0 = record_want(f, "latents", DT_COUNT, 4),
+                        *text = x0 ? record_want(f, "prompt_embeds", DT_COUNT, 2) : NULL;
+    const struct tensor *noise = record_find(f, "noise");
+    json_t *level = json_object_get(record_meta(f), "s");
+    *e = (struct example){0};
+    if (!x0 || !text) return fail(err, errlen, "%s", f->error);
+    if (!is_prompt(t, text, err, errlen)) return false;
+    if (noise && (!dtype_is_float(noise->dtype) || !tensor_same_shape(noise, x0)))
+        return fail(err, errlen, "its noise is not of the latents' shape");
+    if (level) s = json_is_number(level) ? json_number_value(level) : NAN;
+    if (!(s >= 0 && s <= 1)) return fail(err, errlen, "its meta.s is not a number from 0 to 1");
+    *e = (struct example){.x0 = *x0, .eps = *x0, .text = *text, .s = s};
+    e->eps.dtype = noise ? noise->dtype : DT_F32;
+    e->eps.data = malloc(tensor_bytes(&e->eps) + 1);
+    if (!e->eps.data) return fail(err, errlen, "out of memory");
+    struct rng r = rng_make(t->seed, record_key(f), purpose, (uint64_t)position);
+    if (noise)
+        memcpy(e->eps.data, noise->data, tensor_bytes(noise));
+    else
+        rng_normal(&r, e->eps.data, (size_t)tensor_count(&e->eps));
+    return true;
+}
+
+static double draw_level(const struct trainer *t, const char *key, int64_t position)
+{
+    struct rng r = rng_make(t->seed, key, "train-level", (uint64_t)position);
+    float normal;
+    if (!t->logit_normal) return rng_uniform(&r, 0);
+    rng_normal(&r, &normal, 1);
+    return 1 / (1 + exp(-(double)normal));
+}
+
+bool trainer_example(const struct trainer *t, struct example *e, struct record *f, int64_t position,
+                     char *err, size_t errlen)
+{
+    double s = draw_level(t, record_key(f), position);
+    if (!make_example(t, e, f, "train-noise", position, s, err, errlen)) return false;
+    struct rng r = rng_make(t->seed, record_key(f), "caption-dropout", (uint64_t)position);
+    if (rng_uniform(&r, 0) < t->caption_dropout) e->text = t->empty;
+    return true;
+}
+
+void trainer_example_free(struct example *e)
+{
+    free(e->eps.data);
+    e->eps.data = NULL;
+}
+
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
+                        char *err, size_t errlen)
+{
+    struct record f = RECORD_INIT;
+    double sum = 0;
+    for (int64_t i = 0; i < clips && isfinite(sum); i++) {
+        struct example e = {0};
+        char why[400] = "not finite";
+        double loss = NAN;
+        if (!store_read(store, i * store->count / clips, &f))
+            fail(why, sizeof why, "%s", f.error);
+        else if (make_example(t, &e, &f, "val-noise", i, ((double)i + 0.5) / (double)clips, why, sizeof why))
+            loss = trainer_loss(t, &e, false, why, sizeof why);
+        if (!isfinite(loss)) fail(err, errlen, "%s: %s", record_key(&f), why);
+        sum += losses[i] = loss;
+        trainer_example_free(&e);
+    }
+    record_free(&f);
+    return sum / (double)clips;
+}
+
+double trainer_norm(struct trainer *t)
+{
+    double sum = NAN;
+    sum_squares(t->dit->k, &sum, &t->dit->adapter[0]->grads);
+    return sqrt(sum);
+}
+
+void trainer_update(struct trainer *t, int64_t step, double norm)
+{
+    struct adapter *a = t->dit->adapter[0];
+    struct adamw now = t->adamw;
+    double shrink = t->clip > 0 ? t->clip / (norm + 1e-6) : 1; /* torch.nn.utils.clip_grad_norm_ */
+    now.lr = trainer_rate(t, step);
+    adamw_step(t->dit->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
+    adapter_refresh(a);
+    t->pending = 0;
+}
+
+bool trainer_write_gradients(struct trainer *t, const char *path, char *err, size_t errlen)
+{
+    struct adapter *a = t->dit->adapter[0];
+    struct tensor host = tensor_of(DT_F32, malloc((size_t)a->size * sizeof(float)), 1, a->size);
+    if (!host.data) return fail(err, errlen, "out of memory");
+    kern_download(a->k, &host, &a->grads);
+    bool good = kern_ok(a->k) ? adapter_write(a, path, host.data, err, errlen)
+                              : fail(err, errlen, "%s", kern_error(a->k));
+    free(host.data);
+    return good;
+}
+
+bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen)
+{
+    struct example e;
+    if (!trainer_example(t, &e, f, position, err, errlen)) return false;
+    fail(err, errlen,
+         "loss or gradient is not finite; nothing was updated"); /* unless there is more to say */
+    double share = trainer_loss(t, &e, true, err, errlen);
+    trainer_example_free(&e);
+    t->s = e.s;
+    t->loss = t->pending++ ? t->loss + share : share;
+    t->norm = t->pending == t->accumulate ? trainer_norm(t) : 0;
+    return isfinite(t->loss) && isfinite(t->norm);
+}
+
+json_t *trainer_configuration(const struct trainer *t)
+{
+    const struct adapter *a = t->dit->adapter[0];
+    const struct adamw *o = &t->adamw;
+    json_t *adapter = adapter_description(a), *objective = json_object_get(a->extra, "objective");
+    json_object_del(adapter, "model"); /* these two stand by themselves, so that a message names them */
+    json_object_del(adapter, "objective");
+    json_t *c = json_pack("{s:o, s:O, s:s, s:s, s:f, s:I, s:I, s:f, s:f, s:I, s:I}", "adapter", adapter,
+                          "objective", objective, "model", t->dit->id, "device", kern_device(t->dit->k), "lr",
+                          o->lr, "warmup", (json_int_t)t->warmup, "max_steps", (json_int_t)t->max_steps,
+                          "weight_decay", o->weight_decay, "clip", t->clip, "seed", (json_int_t)t->seed,
+                          "init", (json_int_t)(a->hash >> 1));
+    if (t->logit_normal) json_object_set_new(c, "levels", json_string("logit-normal"));
+    if (t->accumulate > 1) json_object_set_new(c, "accumulate", json_integer(t->accumulate));
+    if (t->caption_dropout > 0) {
+        uint64_t hash = hash64(0, t->empty.data, tensor_bytes(&t->empty));
+        json_object_set_new(
+            c, "caption_dropout",
+            json_pack("{s:f, s:I}", "part", t->caption_dropout, "empty_prompt", (json_int_t)(hash >> 1)));
+    }
+    return c;
+}
+
+void trainer_get(struct trainer *t, float *values, float *m, float *v)
+{
+    struct adapter *a = t->dit->adapter[0];
+    const struct tensor *from[] = {&a->values, &t->m, &t->v};
+    float *to[] = {values, m, v};
+    for (int i = 0; i < 3; i++) {
+        struct tensor host = tensor_of(DT_F32, to[i], 1, a->size);
+        if (to[i]) kern_download(a->k, &host, from[i]);
+    }
+}
+
+void trainer_set(struct trainer *t, const float *values, const float *m, const float *v)
+{
+    struct adapter *a = t->dit->adapter[0];
+    struct tensor *to[] = {&a->values, &t->m, &t->v};
+    const float *from[] = {values, m, v};
+    for (int i = 0; i < 3; i++) {
+        struct tensor host = tensor_of(DT_F32, (void *)from[i], 1, a->size);
+        if (from[i]) kern_upload(a->k, to[i], &host);
+    }
+    adapter_refresh(a);
+}
+
+bool trainer_describe(struct trainer *t, const struct trainer_start *start, int64_t frames, int64_t width,
+                      int64_t height, FILE *out, char *err, size_t errlen)
+{
+    const struct dit_config *c = &t->dit->c;
+    struct example e = {.x0 = dit_latents(t->dit, frames, width, height)};
+    e.eps = e.x0;
+    e.text = tensor_of(DT_F32, NULL, 2, c->text_length, c->text_dim);
+    if (!trainer_start(t, start, &e.x0, err, errlen)) return false;
+    const struct adapter *a = t->dit->adapter[0];
+    fprintf(out, "adapter      %s, rank %lld, alpha %g: %lld modules, %lld trainable parameters\n",
+            a->kind->name, (long long)a->rank, a->alpha, (long long)(a->size / a->module_size),
+            (long long)a->size);
+    fprintf(out, "model        %lld parameters, %.3f GB\n", (long long)t->dit->parameters,
+            1e-9 * (double)dtype_size(kern_compute(t->dit->k)) * (double)t->dit->parameters);
+    fprintf(out, "training     %.3f GB for adapter, gradients and moments\n", 16e-9 * (double)a->size);
+    fprintf(out, "activations  %lld frames of %lldx%lld, latents [%lld,%lld,%lld,%lld]\n",
+            (long long)(frames ? frames : c->sample_frames), (long long)e.x0.shape[3] * 8,
+            (long long)e.x0.shape[2] * 8, (long long)e.x0.shape[0], (long long)e.x0.shape[1],
+            (long long)e.x0.shape[2], (long long)e.x0.shape[3]);
+    for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
+        t->recompute = (enum dit_recompute)r;
+        size_t bytes = plan(t, &e, err, errlen);
+        if (!bytes) return false;
+        fprintf(out, "             --recompute %-5s %.3f GB\n", recompute_names[r], 1e-9 * (double)bytes);
+    }
+    return true;
+}

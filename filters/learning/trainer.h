@@ -1,0 +1,103 @@
+/* trainer - one optimiser step: loss, gradients of the adapter, clip, AdamW. Everything that a step depends
+ * on is its record, its position and these settings. */
+#ifndef LEARNING_TRAINER_H
+#define LEARNING_TRAINER_H
+
+#include "filters/nets/dit.h"
+#include "filters/learning/schedulers.h"
+#include "formats/record.h"
+#include "formats/store.h"
+
+struct trainer {
+    struct dit *dit; /* with the adapter as its first */
+    struct noise_schedule noise;
+    enum objective objective;
+    enum dit_recompute recompute;
+    bool recompute_auto; /* choose recompute by what memory there is, once for each size of record */
+    uint64_t seed;
+    struct adamw adamw; /* lr: the peak */
+    int64_t warmup, max_steps;
+    bool shapes_only;
+    double clip;            /* of the gradients' global norm; 0: none */
+    bool logit_normal;      /* s is the sigmoid of a standard normal, else uniform on [0,1) */
+    int64_t accumulate;     /* records in a step, 1 or more */
+    double caption_dropout; /* for what part of the records `empty` stands in for prompt_embeds */
+    struct tensor empty;    /* the empty prompt's embedding, host F32 [L,D] */
+    struct tensor m, v;     /* AdamW's moments [size] */
+    int64_t pending;        /* records of the step at work that are in */
+    double s, loss, norm;   /* the last one's level; of the whole step: mean loss, norm of its gradient */
+};
+
+/* Opens the model. shapes_only: nothing is read or allocated; until trainer_load() only trainer_describe,
+ * trainer_takes and trainer_empty_prompt work. false with the reason in err. */
+bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
+                  size_t errlen);
+/* The weights of the same model, which takes its time. */
+bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen);
+
+/* How much is computed again in a step: "none", "ffn", "full", or "auto". */
+void trainer_recompute(struct trainer *t, const char *how);
+
+/* Makes the adapter that is trained, from a spec or from a file, for records whose latents [T,C,h,w] have
+ * this size; t->seed is already set. false with the reason in err. */
+struct trainer_start {
+    const char *objective;                /* one of objective_names */
+    const char *adapter, *targets, *init; /* init, when not NULL, decides kind, rank, alpha and targets */
+};
+bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
+                   char *err, size_t errlen);
+/* Whether that spec and those targets make an adapter of this model at all: known before any record is. */
+bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen);
+/* Reads the one record of a file of frames, prompt_embeds of the empty prompt, into t->empty. */
+bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t errlen);
+void trainer_close(struct trainer *t);
+
+/* The rate at step k, counted from 0: k/warmup of the peak while warming up, then a half cosine down to 0 at
+ * max_steps. */
+double trainer_rate(const struct trainer *t, int64_t step);
+
+/* One training example on the host: x0, eps [T,C,h,w], text [L,D], any float dtype; s in [0,1]. */
+struct example {
+    struct tensor x0, eps, text; /* x0 and text lie in the record, eps is its own */
+    double s;
+};
+/* From a record with latents and prompt_embeds. Noise and level are what it brings (tensor `noise`, meta.s),
+ * else drawn, and so is whether it loses its caption: keyed by the seed, its key and the position. */
+bool trainer_example(const struct trainer *t, struct example *e, struct record *f, int64_t position,
+                     char *err, size_t errlen);
+void trainer_example_free(struct example *e);
+
+/* The loss. With backward an example's share of its step: of the loss, and of the adapter's gradients, which
+ * the first of a step overwrites and others add to. NaN with the reason in err. */
+double trainer_loss(struct trainer *t, const struct example *e, bool backward, char *err, size_t errlen);
+/* Mean loss over `clips` fixed triples of clip, noise level and noise: clips evenly chosen from the store,
+ * levels evenly spread, so that it compares between evaluations and between adapters. losses [clips] gets
+ * each one's. NaN with the reason in err. */
+double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
+                        char *err, size_t errlen);
+
+/* A record of the step at work: t->pending of them are in, and with the last of t->accumulate t->loss and
+ * t->norm are the step's. false with the reason in err: not fit for training, or not finite. */
+bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen);
+/* The global norm of the gradients. */
+double trainer_norm(struct trainer *t);
+/* The update of step k, counted from 0, from gradients of this norm. */
+void trainer_update(struct trainer *t, int64_t step, double norm);
+
+/* All settings and hashes that decide what a step computes; a new object. What came later than the first runs
+ * is named only when it is used, so that these can go on. */
+json_t *trainer_configuration(const struct trainer *t);
+
+/* Adapter values and moments between device and host, [size] each; NULL leaves one out. */
+void trainer_get(struct trainer *t, float *values, float *m, float *v);
+void trainer_set(struct trainer *t, const float *values, const float *m, const float *v);
+
+/* The gradients as an adapter file. */
+bool trainer_write_gradients(struct trainer *t, const char *path, char *err, size_t errlen);
+
+/* Makes the adapter and writes what a run would need, for people: parameters, and memory under each
+ * t->recompute, on videos of so many frames of width x height pixels (0: the model's). */
+bool trainer_describe(struct trainer *t, const struct trainer_start *start, int64_t frames, int64_t width,
+                      int64_t height, FILE *out, char *err, size_t errlen);
+
+#endif

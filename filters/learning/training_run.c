@@ -1,0 +1,101 @@
+#include "filters/learning/training_run.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "formats/clock.h"
+#include "formats/error.h"
+
+static json_t *configuration(const struct training_run *w, json_t *stream)
+{
+    json_t *c = trainer_configuration(w->t);
+    json_t *seed = json_object_get(stream, "seed"), *content = json_object_get(stream, "content");
+    if (seed && content)
+        json_object_set_new(c, "data", json_pack("{s:O, s:O}", "seed", seed, "content", content));
+    if (w->val)
+        json_object_set_new(c, "val",
+                            json_pack("{s:I, s:I, s:I, s:I, s:f}", "content",
+                                      (json_int_t)(store_content(w->val) >> 1), "every",
+                                      (json_int_t)w->eval_every, "clips", (json_int_t)w->eval_clips,
+                                      "patience", (json_int_t)w->patience, "min_delta", w->min_delta));
+    return c;
+}
+
+bool training_run_open(struct training_run *w, const struct trainer_start *start, const char *folder,
+                       const struct tensor *latents, json_t *stream, char *warning, size_t warninglen,
+                       char *err, size_t errlen)
+{
+    struct run_folder *r = w->run;
+    if (!trainer_start(w->t, start, latents, err, errlen)) return false;
+    const struct adapter *a = w->t->dit->adapter[0];
+    if (!run_folder_open(r, folder, configuration(w, stream), a->size, warning, warninglen, err, errlen))
+        return false;
+    if (r->resumed)
+        trainer_set(w->t, r->values, r->m, r->v);
+    else
+        snprintf(warning, warninglen, "%s", a->warning);
+    return true;
+}
+
+static void metric(struct training_run *w, json_t *line)
+{
+    run_folder_metric(w->run, line);
+    w->tell(line);
+}
+
+bool training_run_add(struct training_run *w, struct record *f, int64_t position, char *err, size_t errlen)
+{
+    struct trainer *t = w->t;
+    struct run_folder *r = w->run;
+    char why[600];
+    double started = clock_seconds();
+    if (!trainer_add(t, f, position, why, sizeof why))
+        return fail(err, errlen, "step %lld, position %lld: %s: %s", (long long)r->step + 1,
+                    (long long)position, record_key(f), why);
+    if (t->pending < t->accumulate) {
+        r->seconds += clock_seconds() - started;
+        return true;
+    }
+    if (w->dump && !trainer_write_gradients(t, w->dump, err, errlen)) return false;
+    w->dump = NULL;
+    double rate = trainer_rate(t, r->step);
+    trainer_update(t, r->step, t->norm);
+    r->seconds += clock_seconds() - started;
+    r->timed_steps++;
+    r->step++;
+    r->position = position + 1;
+    metric(w, json_pack("{s:I, s:I, s:s, s:f, s:f, s:f, s:f}", "step", (json_int_t)r->step, "position",
+                        (json_int_t)position, "key", record_key(f), "s", t->s, "loss", t->loss, "grad_norm",
+                        t->norm, "lr", rate));
+    return true;
+}
+
+bool training_run_evaluate(struct training_run *w, char *err, size_t errlen)
+{
+    struct run_folder *r = w->run;
+    char why[1000];
+    double *losses = calloc((size_t)w->eval_clips, sizeof *losses);
+    if (!losses) return fail(err, errlen, "out of memory");
+    double loss = trainer_evaluate(w->t, w->val, w->eval_clips, losses, why, sizeof why);
+    json_t *each = json_array();
+    for (int64_t i = 0; i < w->eval_clips; i++) json_array_append_new(each, json_real(losses[i]));
+    free(losses);
+    if (!isfinite(loss)) {
+        json_decref(each);
+        return fail(err, errlen, "step %lld: validation: %s", (long long)r->step, why);
+    }
+    metric(w,
+           json_pack("{s:I, s:f, s:o}", "step", (json_int_t)r->step, "val_loss", loss, "val_losses", each));
+    if (!run_folder_judge(r, loss, w->min_delta, w->patience)) return true;
+    trainer_get(w->t, r->values, NULL, NULL);
+    return run_folder_write_best(r, w->t->dit->adapter[0], err, errlen);
+}
+
+bool training_run_save(struct training_run *w, char *err, size_t errlen)
+{
+    struct run_folder *r = w->run;
+    struct dit *d = w->t->dit;
+    trainer_get(w->t, r->values, r->m, r->v);
+    if (!kern_ok(d->k)) return fail(err, errlen, "%s", kern_error(d->k));
+    return run_folder_write_last(r, d->adapter[0], err, errlen) && run_folder_save(r, err, errlen);
+}

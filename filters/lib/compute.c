@@ -1,0 +1,29 @@
+#include "filters/lib/compute.h"
+
+#include <string.h>
+
+#include "filters/lib/filter.h"
+
+struct kern *compute_open(void)
+{
+    char err[512] = "";
+    struct kern *k = kern_open(filter.device, (int)filter.threads, err, sizeof err);
+    if (!k) die("%s", err);
+    kern_compute_in(k, filter_dtype());
+    if (filter.profile) kern_profile_start(k);
+    if (!strcmp(filter.device, "auto"))
+        say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
+    return k;
+}
+
+void compute_close(struct kern *k)
+{
+    int count;
+    const struct kern_profile_line *line = k ? kern_profile(k, &count) : NULL;
+    double all = 0;
+    for (int i = 0; line && i < count; i++) all += line[i].seconds;
+    for (int i = 0; line && i < count; i++)
+        say("profile", "%5.1f %%  %10.3f s  %9lld calls  %s", all > 0 ? 100 * line[i].seconds / all : 0,
+            line[i].seconds, (long long)line[i].calls, line[i].operation);
+    kern_close(k);
+}

@@ -1,0 +1,13 @@
+/* compute - the device that a compute filter was asked to use. Apart from filter.h, so that programs that do
+ * not compute do not load a linear algebra library. */
+#ifndef LIB_COMPUTE_H
+#define LIB_COMPUTE_H
+
+#include "kernels/kernels.h"
+
+/* --device and --threads; dies when there is no such device, and says which it is when that was left open. */
+struct kern *compute_open(void);
+/* Says where the time went, when --profile asked for it, and gives everything back. */
+void compute_close(struct kern *k);
+
+#endif

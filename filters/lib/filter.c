@@ -1,0 +1,270 @@
+#include "filters/lib/filter.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/io.h"
+
+struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
+
+static unsigned flags;
+static struct record_reader *input;
+static struct record_writer *output;
+
+/* ---- stdout -------------------------------------------------------------------------------------------- */
+
+/* stdout may not block, by the doing of another process that shares it: stdio would lose
+ * what does not fit. */
+static ssize_t write_text(void *cookie, const char *text, size_t n)
+{
+    (void)cookie;
+    return write_full(1, text, n) ? (ssize_t)n : 0;
+}
+
+static void open_text_output(void)
+{
+    FILE *f = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_text});
+    if (!f) return;
+    if (isatty(1)) setvbuf(f, NULL, _IOLBF, 0);
+    stdout = f;
+}
+
+/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been
+ * ignored. */
+static void output_failed(const char *why)
+{
+    if (errno == EPIPE) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+        _exit(128 + SIGPIPE);
+    }
+    die("stdout: %s", why);
+}
+
+static void flush_text(void)
+{
+    errno = 0;
+    if (!fflush(stdout) && !ferror(stdout)) return;
+    if (errno == EINTR)
+        return; /* only when told to end: what is to be saved first matters more than this line */
+    output_failed(errno ? strerror(errno) : "an earlier write failed");
+}
+
+/* ---- the start ----------------------------------------------------------------------------------------- */
+
+static const struct option_spec compute_options[] = {
+    {.name = "device", .kind = OPT_TEXT, .dest = &filter.device},
+    {.name = "dtype", .kind = OPT_CHOICE, .dest = &filter.dtype, .choices = "bf16|f32", .setting = true},
+    {.name = "model", .letter = 'm', .kind = OPT_TEXT, .dest = &filter.model},
+    {.name = "threads", .kind = OPT_INT, .dest = &filter.threads, .low = 0, .high = 1024},
+    {.name = "profile", .kind = OPT_FLAG, .dest = &filter.profile},
+    {0}};
+static const struct option_spec seed_options[] = {
+    {.name = "seed", .kind = OPT_INT, .dest = &filter.seed, .high = 9.2e18, .setting = true}, {0}};
+static const struct option_spec keep_options[] = {
+    {.name = "keep", .kind = OPT_FLAG, .dest = &filter.keep, .setting = true}, {0}};
+static const struct option_spec common_options[] = {
+    {.name = "strict", .kind = OPT_FLAG, .dest = &filter.strict},
+    {.name = "log-json", .kind = OPT_FLAG, .dest = &filter.log_json},
+    {0}};
+
+static const char compute_help[] =
+    "      --device NAME    cpu | cuda | cuda:N                       [cuda if there is one, else cpu]\n"
+    "      --dtype TYPE     bf16 | f32: of computation and output     [cuda: bf16; cpu: f32, bf16 written]\n"
+    "      --threads N      CPU threads; changes no bit               [all]\n"
+    "      --profile        tell at the end where the time went       [off]\n";
+static const char seed_help[] = "      --seed N         of the random numbers                     [42]\n";
+static const char keep_help[] = "      --keep           pass the consumed tensors on, too         [off]\n";
+static const char common_help[] = "      --strict         stop at the first record that fails       [off]\n"
+                                  "      --log-json       messages as JSON lines                    [off]\n"
+                                  "      --help, --version\n";
+
+/* The program's text, with the options it shares with others in place of a line "COMMON". */
+static void print_help(const char *help, const struct option_spec *options)
+{
+    const char *mark = strstr(help, "COMMON\n");
+    if (!mark) mark = help + strlen(help);
+    printf("%.*s%s%s%s%s%s", (int)(mark - help), help, flags & FILTER_COMPUTE ? compute_help : "",
+           flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "", flags & FILTER_KEEP ? keep_help : "",
+           common_help, *mark ? mark + strlen("COMMON\n") : "");
+    for (const struct option_spec *o = options; o && o->name; o++) {
+        char word[64];
+        snprintf(word, sizeof word, "--%s", o->name);
+        if (!strstr(help, word))
+            fflush(stdout), fprintf(stderr, "%s: %s is missing above\n", filter.name, word), abort();
+    }
+}
+
+/* A file opened later must never become descriptor 0, 1 or 2. What was closed stays useless: reads from 0 and
+ * writes to 1 fail. */
+static void occupy_standard_descriptors(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : O_WRONLY) != fd) _exit(1);
+}
+
+/* An OpenMP thread that has nothing to do spins by default, on cores that the other programs of a pipeline
+ * need: two programs on two cores were seen to take thirty times as long. The runtime reads its policy when
+ * it is loaded, before main(), so the program starts itself once more with another one. Somebody who sets the
+ * variable has decided. */
+static void idle_threads_sleep(char **argv)
+{
+    char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (getenv("OMP_WAIT_POLICY") || n <= 0 || setenv("OMP_WAIT_POLICY", "passive", 1)) return;
+    self[n] = 0;
+    execv(self, argv); /* on failure the program is slower, and no less right */
+}
+
+static bool is_device(const char *name)
+{
+    int index, used = 0;
+    bool numbered = sscanf(name, "cuda:%d%n", &index, &used) == 1 && !name[used] && index >= 0;
+    return numbered || !strcmp(name, "auto") || !strcmp(name, "cpu") || !strcmp(name, "cuda");
+}
+
+void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
+{
+    const struct option_spec *tables[] = {options, which & FILTER_COMPUTE ? compute_options : NULL,
+                                          which & (FILTER_COMPUTE | FILTER_SEED) ? seed_options : NULL,
+                                          which & FILTER_KEEP ? keep_options : NULL, common_options};
+    enum { TABLES = sizeof tables / sizeof tables[0] };
+
+    occupy_standard_descriptors();
+    signal(SIGXFSZ, SIG_IGN); /* a file past the limit is a write that fails, and says so */
+    if (which & FILTER_COMPUTE) idle_threads_sleep(argv);
+    open_text_output();
+    filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+    flags = which;
+    enum options_got got = options_parse(argc, argv, tables, TABLES);
+    if (got == OPTIONS_HELP) print_help(help, options);
+    if (got == OPTIONS_VERSION) printf("%s (sluice) %s\n", filter.name, SLUICE_VERSION);
+    if (got != OPTIONS_GOOD) {
+        flush_text();
+        exit(0);
+    }
+    filter.argc = argc - optind;
+    filter.argv = argv + optind;
+    if (filter.argc && !(flags & FILTER_ARGUMENTS)) usage_error("unexpected operand `%s`", filter.argv[0]);
+    if (flags & FILTER_COMPUTE && !is_device(filter.device))
+        usage_error("--device is cpu, cuda or cuda:N, not `%s`", filter.device);
+    if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
+    if (flags & FILTER_RECORDS_OUT && isatty(1))
+        usage_error("frames are not for a terminal: send stdout to a file or a pipe");
+
+    if (which & FILTER_COMPUTE && !*filter.dtype) filter.dtype = filter_dtype() == DT_F32 ? "f32" : "bf16";
+    filter.settings = options_settings(tables, TABLES);
+}
+
+/* ---- records ------------------------------------------------------------------------------------------- */
+
+static void interrupt(int signal)
+{
+    (void)signal;
+    io_interrupted = 1;
+}
+
+void filter_catch_term(void)
+{
+    struct sigaction a = {.sa_handler = interrupt}; /* without SA_RESTART: a wait for input ends, too */
+    sigaction(SIGTERM, &a, NULL);
+    sigaction(SIGINT, &a, NULL);
+}
+
+json_t *filter_input_settings(void)
+{
+    return input ? json_object_get(record_reader_begin(input), "settings") : NULL;
+}
+
+void filter_fail_at(const char *key, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    filter.failed++;
+    message("error", key, fmt, ap);
+    va_end(ap);
+    if (filter.strict) exit(1);
+}
+
+bool filter_next(struct record *f)
+{
+    if (!input && !(input = record_reader_open(0, "stdin"))) die("out of memory");
+    while (!io_interrupted) {
+        enum record_got got = record_read(input, f);
+        filter.bytes = record_reader_bytes(input);
+        switch (got) {
+        case RECORD_GOT: progress("%s", record_key(f)); return true;
+        case RECORD_END: return false;
+        case RECORD_BAD_LINE: filter_fail_at(NULL, "%s", f->error); break;
+        case RECORD_DAMAGED:
+            if (!io_interrupted) die("%s", f->error);
+        }
+    }
+    return false;
+}
+
+static struct record_writer *records_out(void)
+{
+    if (!output && !(output = record_writer_open(1, filter.name, filter.settings))) die("out of memory");
+    return output;
+}
+
+void filter_emit(struct record *f)
+{
+    if (record_write(records_out(), f)) {
+        filter.done++;
+        progress("%s", record_key(f));
+    } else if (errno == EMSGSIZE) {
+        filter_fail(f, "%s", record_writer_error(output));
+    } else {
+        output_failed(record_writer_error(output));
+    }
+}
+
+void filter_emit_text(const char *line)
+{
+    puts(line);
+    flush_text();
+    filter.done++;
+}
+
+void filter_emit_line(json_t *object_stolen)
+{
+    char *line = json_dumps(object_stolen, JSON_COMPACT);
+    json_decref(object_stolen);
+    if (!line) die("out of memory");
+    filter_emit_text(line);
+    free(line);
+}
+
+int filter_finish(void)
+{
+    int64_t upstream = input ? record_reader_failed(input) : 0;
+    if (flags & FILTER_RECORDS_OUT && !record_write_end(records_out(), upstream + filter.failed))
+        output_failed(record_writer_error(output));
+    flush_text();
+    if (close(1) && flags & (FILTER_RECORDS_OUT | FILTER_TEXT_OUT)) output_failed(strerror(errno));
+    progress_end();
+    if (filter.failed) say(NULL, "%lld failed, %lld done", (long long)filter.failed, (long long)filter.done);
+    record_reader_close(input);
+    record_writer_close(output);
+    json_decref(filter.settings);
+    return filter.failed ? 1 : 0;
+}
+
+json_t *filter_record_json(struct record *f)
+{
+    json_t *line = json_pack("{s:s}", "key", record_key(f));
+    json_object_update_missing(line, record_meta(f));
+    return line;
+}
+
+enum dtype filter_dtype(void)
+{
+    return !strcmp(filter.dtype, "f32") ? DT_F32 : DT_BF16;
+}

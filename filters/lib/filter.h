@@ -1,0 +1,75 @@
+/* filter - what every program of the toolkit does the same way: the start, records in, records out.
+ *
+ * A program has one stdin and one stdout, so this keeps them for it. The shape of a main():
+ *
+ *   filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_RECORDS_OUT);
+ *   ... open a device and a network, or die() ...
+ *   struct record f = RECORD_INIT;
+ *   while (filter_next(&f)) {
+ *       if (!work(&f)) { filter_fail(&f, "%s", why); continue; }   names the key, counts it; --strict: stops
+ *       filter_emit(&f);
+ *   }
+ *   return filter_finish();                                        the end header; a full disk shows up here
+ *
+ * Exit codes: 0 every record done; 1 something failed; 2 wrong usage, frames to a terminal included. */
+#ifndef LIB_FILTER_H
+#define LIB_FILTER_H
+
+#include "filters/lib/messages.h"
+#include "filters/lib/options.h"
+#include "formats/record.h"
+
+enum filter_flags {
+    FILTER_COMPUTE = 1,      /* takes --device --dtype --model --threads --profile */
+    FILTER_RECORDS_OUT = 2,  /* stdout carries frames: refuse a terminal */
+    FILTER_TEXT_OUT = 4,     /* stdout carries text lines */
+    FILTER_ARGUMENTS = 8,    /* operands allowed: filter.argc, filter.argv */
+    FILTER_SEED = 16,        /* takes --seed without being a compute filter */
+    FILTER_KEEP = 32,        /* takes --keep */
+    FILTER_NEEDS_MODEL = 64, /* -m is required */
+};
+
+/* What the common options said. */
+extern struct filter_state {
+    const char *name;   /* the program's */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
+    const char *dtype;  /* "", "bf16", "f32" */
+    const char *model;  /* or NULL */
+    int64_t seed;       /* 42 */
+    int64_t threads;    /* 0: all */
+    bool profile;       /* tell where the time went */
+    bool strict, keep, log_json;
+    int argc; /* operands */
+    char **argv;
+    json_t *settings; /* for the begin header; a program may add to it before the first record */
+    int64_t bytes;    /* of stdin that have been read */
+    int64_t done, failed;
+} filter;
+
+/* Parses and checks options; prints --help and --version; makes sure that descriptors 0, 1, 2 are open. */
+void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
+
+/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program
+ * with exit code 1. A JSON line that is no record is reported and counted, and the next one is returned. */
+bool filter_next(struct record *f);
+json_t *filter_input_settings(void);          /* of the stream being read, borrowed; NULL: none known */
+void filter_emit(struct record *f);           /* write a record to stdout; counts it as done */
+void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it as done */
+void filter_emit_text(const char *line);      /* the same of one that is text already, without its line end */
+int filter_finish(void);                      /* returns the exit code */
+
+/* A record failed: this is said with its key, and counted; with --strict the program ends. */
+#define filter_fail(f, ...) filter_fail_at(record_key(f), __VA_ARGS__)
+/* The same of what is no record (a line of a file, say). key: what it is called, or NULL. */
+void filter_fail_at(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* SIGTERM and SIGINT set io_interrupted and end filter_next(), for programs that save first. */
+void filter_catch_term(void);
+
+/* The record as a JSON line: key and every meta field. The caller owns it. */
+json_t *filter_record_json(struct record *f);
+
+/* Output dtype of a compute filter: F32 when --dtype f32, else BF16. */
+enum dtype filter_dtype(void);
+
+#endif

@@ -1,0 +1,136 @@
+#include "filters/lib/options.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/lib/messages.h"
+
+static void set_option(const struct option_spec *o, const char *value)
+{
+    char *end;
+    errno = 0;
+    switch (o->kind) {
+    case OPT_FLAG: *(bool *)o->dest = true; break;
+    case OPT_TEXT: *(const char **)o->dest = value; break;
+    case OPT_INT: {
+        long long v = strtoll(value, &end, 10);
+        bool bounded = o->low != 0 || o->high != 0;
+        if (end == value || *end || errno) usage_error("--%s wants a whole number, not `%s`", o->name, value);
+        if (bounded && ((double)v < o->low || (double)v > o->high))
+            usage_error("--%s %lld is outside %.0f..%.0f", o->name, v, o->low, o->high);
+        *(int64_t *)o->dest = v;
+        break;
+    }
+    case OPT_REAL: {
+        double v = strtod(value, &end);
+        bool bounded = o->low != 0 || o->high != 0;
+        if (end == value || *end || errno || v != v || v - v != 0)
+            usage_error("--%s wants a number, not `%s`", o->name, value);
+        if (bounded && (v < o->low || v > o->high))
+            usage_error("--%s %g is outside %g..%g", o->name, v, o->low, o->high);
+        *(double *)o->dest = v;
+        break;
+    }
+    case OPT_CHOICE: {
+        size_t n = strlen(value);
+        for (const char *c = o->choices; c; c = strchr(c, '|') ? strchr(c, '|') + 1 : NULL)
+            if (n && strcspn(c, "|") == n && !strncmp(c, value, n)) {
+                *(const char **)o->dest = value;
+                return;
+            }
+        usage_error("--%s is one of %s, not `%s`", o->name, o->choices, value);
+    }
+    case OPT_SIZE: {
+        struct size *s = o->dest;
+        int used = 0;
+        long long w, h;
+        if (sscanf(value, "%lldx%lld%n", &w, &h, &used) != 2 || value[used] || w < 1 || h < 1 || w > 16384 ||
+            h > 16384)
+            usage_error("--%s wants WIDTHxHEIGHT, not `%s`", o->name, value);
+        *s = (struct size){w, h};
+        break;
+    }
+    case OPT_LIST: {
+        struct text_list *l = o->dest;
+        if (l->count == (int)(sizeof l->item / sizeof l->item[0])) usage_error("too many --%s", o->name);
+        l->item[l->count++] = value;
+        break;
+    }
+    }
+}
+
+/* NULL: text that is not UTF-8 */
+static json_t *option_json(const struct option_spec *o)
+{
+    switch (o->kind) {
+    case OPT_FLAG: return json_boolean(*(bool *)o->dest);
+    case OPT_INT: return json_integer(*(int64_t *)o->dest);
+    case OPT_REAL: return json_real(*(double *)o->dest);
+    case OPT_TEXT:
+    case OPT_CHOICE: return *(const char **)o->dest ? json_string(*(const char **)o->dest) : json_null();
+    case OPT_SIZE:
+        return json_sprintf("%lldx%lld", (long long)((struct size *)o->dest)->width,
+                            (long long)((struct size *)o->dest)->height);
+    case OPT_LIST: {
+        struct text_list *l = o->dest;
+        json_t *list = json_array();
+        int bad = 0;
+        for (int i = 0; i < l->count; i++) bad |= json_array_append_new(list, json_string(l->item[i]));
+        if (!bad) return list;
+        json_decref(list);
+        return NULL;
+    }
+    }
+    return NULL;
+}
+
+enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count)
+{
+    enum { MAX = 64, HELP = 1000, VERSION, FIRST };
+    const struct option_spec *known[MAX];
+    struct option longs[MAX + 3];
+    char letters[2 * MAX + 2] = ":";
+    int n = 0, at = 1;
+    for (int t = 0; t < count; t++)
+        for (const struct option_spec *o = tables[t]; o && o->name; o++) {
+            assert(n < MAX);
+            bool argument = o->kind != OPT_FLAG;
+            longs[n] = (struct option){o->name, argument, NULL, FIRST + n};
+            if (o->letter) {
+                letters[at++] = o->letter;
+                if (argument) letters[at++] = ':';
+                letters[at] = 0;
+            }
+            known[n++] = o;
+        }
+    longs[n] = (struct option){"help", 0, NULL, HELP};
+    longs[n + 1] = (struct option){"version", 0, NULL, VERSION};
+    longs[n + 2] = (struct option){0};
+
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
+        if (c == HELP) return OPTIONS_HELP;
+        if (c == VERSION) return OPTIONS_VERSION;
+        if (c == ':') usage_error("%s wants a value", argv[optind - 1]);
+        if (c == '?') {
+            if (optopt && optopt < 256) usage_error("no option -%c", optopt);
+            usage_error("no option %s, or a value it does not take", argv[optind - 1]);
+        }
+        for (int i = 0; i < n; i++)
+            if (c == FIRST + i || c == known[i]->letter) set_option(known[i], optarg);
+    }
+    return OPTIONS_GOOD;
+}
+
+json_t *options_settings(const struct option_spec *const *tables, int count)
+{
+    json_t *settings = json_object();
+    for (int t = 0; t < count; t++)
+        for (const struct option_spec *o = tables[t]; o && o->name; o++)
+            if (o->setting && json_object_set_new(settings, o->name, option_json(o)))
+                usage_error("--%s is not UTF-8", o->name);
+    return settings;
+}

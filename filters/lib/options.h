@@ -1,0 +1,45 @@
+/* options - a program's command line as tables: name, kind, where the value goes. */
+#ifndef LIB_OPTIONS_H
+#define LIB_OPTIONS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* One option. A setting can change the result, so it is recorded in the stream's begin header. */
+enum option_kind {
+    OPT_FLAG,   /* bool *, no argument, sets true */
+    OPT_INT,    /* int64_t *, within [low, high] */
+    OPT_REAL,   /* double *, within [low, high] */
+    OPT_TEXT,   /* const char ** */
+    OPT_CHOICE, /* const char **, one of `choices`, separated by | */
+    OPT_SIZE,   /* struct size *, WIDTHxHEIGHT */
+    OPT_LIST,   /* struct text_list *, may be given several times */
+};
+struct size {
+    int64_t width, height;
+};
+struct text_list {
+    int count;
+    const char *item[64];
+};
+struct option_spec {
+    const char *name; /* long name; the table ends with a NULL */
+    char letter;      /* or 0 */
+    enum option_kind kind;
+    void *dest;
+    double low, high; /* both 0: the kind's whole range */
+    const char *choices;
+    bool setting;
+};
+
+/* Options of several tables, of which some may be NULL; at most 64 in all. --help and --version are known
+ * without being in one, and end the parsing where they stand. Wrong usage ends the program. getopt's optind
+ * is left at the first operand. */
+enum options_got { OPTIONS_GOOD, OPTIONS_HELP, OPTIONS_VERSION };
+enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count);
+
+/* The settings among them by name, as they are now; a new object. Text that is not UTF-8 is wrong usage. */
+json_t *options_settings(const struct option_spec *const *tables, int count);
+
+#endif

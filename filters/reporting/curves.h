@@ -1,0 +1,23 @@
+/* curves - training runs as a picture of four panels: training loss, validation loss, learning rate, gradient
+ * norm. */
+#ifndef REPORTING_CURVES_H
+#define REPORTING_CURVES_H
+
+#include "formats/metrics.h"
+
+struct curve {
+    const char *path;
+    char name[256]; /* in the legend */
+    struct metrics m;
+};
+
+/* Names them by their paths' last parts: the folder's, or the file's without its ending. Those of one name
+ * are told apart by their whole paths. */
+void name_curves(struct curve *run, int runs);
+
+/* The gnuplot script (formats/gnuplot.h) of all runs in one picture, PNG or SVG, of so many pixels. Training
+ * loss and gradient norm are drawn raw and faint, and as their running mean, on a logarithmic axis unless a
+ * value forbids it. A script that cannot be written is for gnuplot_draw() to notice. */
+void curves_script(FILE *script, bool svg, int64_t width, int64_t height, const struct curve *run, int runs);
+
+#endif

@@ -1,0 +1,35 @@
+/* page - a report of an experiment, laid out: as an HTML page (formats/html.h) that needs nothing else, as
+ * text, as JSON. */
+#ifndef REPORTING_PAGE_H
+#define REPORTING_PAGE_H
+
+#include <stdio.h>
+
+#include "filters/reporting/pairing.h"
+
+struct report {
+    const char *title;
+    struct scores scores;
+    struct pairing pairing; /* of the scores */
+    json_t *comparison;     /* of comparison.h */
+    json_t *training;       /* a list of table.h's rows */
+    json_t *budget;         /* of budget.h; NULL: not known */
+    json_t *prompts;        /* a list: those whose videos are shown on a page, in that order */
+};
+
+/* Told of every video that is to be shown. why: NULL, or what keeps it from being read, which the page says
+ * in its place. */
+typedef void page_told(const char *path, const char *why);
+
+/* Tables, the two charts (charts.h) drawn by gnuplot, eight frames of each video, how the videos were made.
+ * false with the reason in err: gnuplot is not there, no memory. A write that fails sticks to f, here and
+ * below. */
+bool page_html(FILE *f, const struct report *r, page_told *told, char *err, size_t errlen);
+
+/* The same tables. */
+void page_text(FILE *f, const struct report *r);
+
+/* {"version", "comparison", "training", "budget", "provenance": {run: variant.ways of scores.h}} */
+void page_json(FILE *f, const struct report *r);
+
+#endif

@@ -1,0 +1,32 @@
+/* pairing - the scores of several runs, prompt by prompt. */
+#ifndef REPORTING_PAIRING_H
+#define REPORTING_PAIRING_H
+
+#include "formats/scores.h"
+
+enum metric { JOINT, SA, PC, SA_HIGH, PC_HIGH, SA_EXPECTED, PC_EXPECTED, METRICS };
+
+/* The prompts that all runs share: first those that are numbers, by size, then the others by their bytes, so
+ * that no order of files or lines matters. */
+struct pairing {
+    const struct scores *scores;
+    int base;
+    size_t n, left_out; /* prompts; left_out: with scores in some runs only */
+    const char **prompt;
+    double *value; /* [n][runs][METRICS] */
+    int64_t *used; /* [runs]: scores of these prompts, more than n where there are repeats */
+};
+
+/* A base that is no run is an error, and so is a prompt that a run lacks, or of which it has another number
+ * of repeats. With intersect, the one is left out, the other's repeats are averaged as they are. s must
+ * outlive p. false with the reason in err. */
+bool pairing_make(struct pairing *p, const struct scores *s, const char *base, bool intersect, char *err,
+                  size_t errlen);
+void pairing_free(struct pairing *p);
+
+/* A run's value for a prompt, the mean over its repeats: of the scores; of 1 where a score is at least 4
+ * (SA_HIGH, PC_HIGH) or both are (JOINT), else 0; of the expected scores, NaN where there are none. */
+double pairing_value(const struct pairing *p, size_t prompt, int run, enum metric m);
+double pairing_sum(const struct pairing *p, int run, enum metric m); /* over the prompts */
+
+#endif

@@ -1,0 +1,103 @@
+#include "filters/reporting/settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs);
+
+/* The same of what lies below, under path.name. */
+static void flatten_below(json_t *rows, const char *path, const char *name, json_t *j, int run, int runs)
+{
+    char *below = NULL;
+    if (asprintf(&below, "%s%s%s", path, *path ? "." : "", name) < 0) return;
+    flatten(rows, below, j, run, runs);
+    free(below);
+}
+
+/* One more text of a run; once each, and of many the first few. */
+static void add_text(json_t *texts, const char *text)
+{
+    enum { FEW = 8 };
+    size_t i;
+    json_t *other;
+    json_array_foreach (texts, i, other)
+        if (!strcmp(json_string_value(other), text)) return;
+    if (i < FEW)
+        json_array_append_new(texts, json_string(text));
+    else if (i == FEW)
+        json_array_append_new(texts, json_string("…"));
+}
+
+/* Adds what j holds to rows, {path: [[texts] of each run]}, as that of the run. */
+static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs)
+{
+    char number[32];
+    const char *name;
+    size_t i;
+    json_t *item;
+    if (json_is_object(j)) {
+        json_object_foreach (j, name, item) flatten_below(rows, path, name, item, run, runs);
+    } else if (json_is_object(json_array_get(j, 0))) {
+        json_array_foreach (j, i, item) {
+            snprintf(number, sizeof number, "%zu", i);
+            flatten_below(rows, path, number, item, run, runs);
+        }
+    } else if (j) {
+        char *text = json_is_string(j) ? NULL : json_dumps(j, JSON_ENCODE_ANY | JSON_REAL_PRECISION(10));
+        json_t *row = json_object_get(rows, path);
+        if (!row) {
+            json_object_set_new(rows, path, row = json_array());
+            for (int k = 0; k < runs; k++) json_array_append_new(row, json_array());
+        }
+        add_text(json_array_get(row, (size_t)run), text ? text : json_string_value(j));
+        free(text);
+    }
+}
+
+/* The texts of a run as one. */
+static json_t *joined(const json_t *texts)
+{
+    char *all = NULL;
+    size_t i, size;
+    json_t *text;
+    FILE *f = open_memstream(&all, &size);
+    if (!f) return json_string("?");
+    json_array_foreach (texts, i, text) fprintf(f, "%s%s", i ? ", " : "", json_string_value(text));
+    fclose(f);
+    json_t *one = json_string(json_array_size(texts) ? all : "-");
+    free(all);
+    return one;
+}
+
+void settings_tables(const struct scores *s, json_t **shared, json_t **differing)
+{
+    json_t *rows = json_object(), *published = json_object(), *row, *way;
+    const char *path;
+    size_t i;
+    *shared = json_pack("[[s, s]]", "setting", "value");
+    *differing = json_pack("[[s]]", "setting");
+    flatten(published, "", s->about, 0, 1);
+    for (int run = 0; run < s->count; run++) {
+        json_array_append_new(json_array_get(*differing, 0), json_string(s->variant[run].name));
+        json_t *source = json_string(s->variant[run].source); /* NULL: a file name that is not UTF-8 */
+        flatten(rows, "scores from", source, run, s->count);
+        flatten(rows, "", s->variant[run].about, run, s->count);
+        json_array_foreach (s->variant[run].ways, i, way)
+            flatten(rows, "", json_object_get(way, "settings"), run, s->count);
+        json_decref(source);
+    }
+    json_object_foreach (published, path, row)
+        json_array_append_new(*shared, json_pack("[s, o]", path, joined(json_array_get(row, 0))));
+    json_object_foreach (rows, path, row) {
+        bool same = true;
+        for (i = 1; i < json_array_size(row); i++)
+            same = same && json_equal(json_array_get(row, i), json_array_get(row, 0));
+        json_t *line = json_pack("[s]", path);
+        for (i = 0; i < (same ? 1 : json_array_size(row)); i++)
+            json_array_append_new(line, joined(json_array_get(row, i)));
+        json_array_append_new(same ? *shared : *differing, line);
+    }
+    json_decref(rows);
+    json_decref(published);
+}

@@ -1,0 +1,190 @@
+#include "filters/reporting/table.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/columns.h"
+#include "formats/error.h"
+#include "formats/safetensors.h"
+
+/* ---- reading ------------------------------------------------------------------------------------------- */
+
+static struct safetensors *open_file(const char *folder, const char *name, char *err, size_t errlen)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+        return fail(err, errlen, "%s: the path is too long", folder), NULL;
+    return safetensors_open(path, err, errlen);
+}
+
+static json_t *header(const struct safetensors *s, const char *field)
+{
+    const char *text = json_string_value(json_object_get(s->metadata, field));
+    return text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+}
+
+/* The kept adapter's: another may have had a loss that is less by a hair. */
+static bool add_best(json_t *row, const char *folder, char *err, size_t errlen)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/best.safetensors", folder);
+    if (access(path, F_OK)) return true;
+    struct safetensors *s = safetensors_open(path, err, errlen);
+    json_t *said = s ? header(s, "sluice") : NULL, *loss = json_object_get(said, "val_loss");
+    json_t *step = json_object_get(said, "step");
+    bool good = json_is_number(loss) && json_is_integer(step);
+    if (s && !good) fail(err, errlen, "%s: its header tells no step and validation loss", path);
+    if (good) json_object_set(row, "best_val_loss", loss), json_object_set(row, "best_step", step);
+    json_decref(said);
+    safetensors_close(s);
+    return good;
+}
+
+/* How much lower the best evaluation was than the first, and the standard error of that over their triples,
+ * which are the same: mean and standard deviation / √n of the differences. */
+static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
+{
+    char path[4096], *text = NULL;
+    size_t size = 0;
+    json_t *first = NULL, *best = NULL;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
+    FILE *in = fopen(path, "re");
+    if (!in) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    while (getline(&text, &size, in) > 0) {
+        json_t *line = strstr(text, "\"val_losses\"") ? json_loads(text, 0, NULL) : NULL;
+        json_t *losses = json_object_get(line, "val_losses");
+        if (losses && !first) first = json_incref(losses);
+        if (losses && json_equal(json_object_get(line, "step"), json_object_get(row, "best_step"))) {
+            json_decref(best);
+            best = json_incref(losses);
+        }
+        json_decref(line);
+    }
+    free(text);
+    fclose(in);
+    size_t n = json_array_size(first);
+    if (n > 1 && json_array_size(best) == n) {
+        double sum = 0, squares = 0;
+        for (size_t i = 0; i < n; i++)
+            sum += json_number_value(json_array_get(first, i)) - json_number_value(json_array_get(best, i));
+        double mean = sum / (double)n;
+        for (size_t i = 0; i < n; i++) {
+            double d = json_number_value(json_array_get(first, i)) -
+                       json_number_value(json_array_get(best, i)) - mean;
+            squares += d * d;
+        }
+        json_object_set_new(row, "gain", json_real(mean));
+        json_object_set_new(row, "gain_se", json_real(sqrt(squares / (double)(n - 1) / (double)n)));
+    }
+    json_decref(first);
+    json_decref(best);
+    return true;
+}
+
+/* Seconds a step, over all of the run's resumes. */
+static void add_speed(json_t *row, const char *folder)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/speed.json", folder);
+    json_t *speed = json_load_file(path, 0, NULL);
+    double steps = json_number_value(json_object_get(speed, "steps"));
+    if (steps > 0)
+        json_object_set_new(row, "step_s",
+                            json_real(json_number_value(json_object_get(speed, "seconds")) / steps));
+    json_decref(speed);
+}
+
+json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
+{
+    struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);
+    if (!s) return NULL;
+    const struct safetensors_entry *values = safetensors_find(s, "values");
+    json_t *config = header(s, "config"), *step = header(s, "step"), *finished = header(s, "finished");
+    json_t *adapter = json_object_get(config, "adapter"), *objective = json_object_get(config, "objective");
+    json_t *row = NULL;
+    if (values && json_is_string(json_object_get(adapter, "variant")) && json_is_string(objective) &&
+        json_is_integer(step) && json_is_integer(finished))
+        row = json_pack("{s:s, s:O, s:O, s:I, s:n, s:O, s:b, s:n, s:n, s:n, s:n}", "run", name, "adapter",
+                        adapter, "objective", objective, "parameters",
+                        (json_int_t)tensor_count(&values->shape), "step_s", "steps", step, "finished",
+                        json_integer_value(finished) != 0, "best_val_loss", "best_step", "gain", "gain_se");
+    if (!row) fail(err, errlen, "%s: its header is not a training state's", s->path);
+    if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen)))
+        json_decref(row), row = NULL;
+    if (row) add_speed(row, folder);
+    json_decref(config);
+    json_decref(step);
+    json_decref(finished);
+    safetensors_close(s);
+    return row;
+}
+
+/* ---- printing ------------------------------------------------------------------------------------------ */
+
+/* standard:rank=16,alpha=16, as --adapter takes it; and its targets, when not all are. */
+static void put_adapter(char *to, size_t size, const json_t *a)
+{
+    const char *name;
+    json_t *value, *settings = json_object_get(a, "settings"), *targets = json_object_get(a, "targets");
+    snprintf(to, size, "%s:rank=%lld,alpha=%g", json_string_value(json_object_get(a, "variant")),
+             (long long)json_integer_value(json_object_get(a, "rank")),
+             json_number_value(json_object_get(a, "alpha")));
+    json_object_foreach (settings, name, value)
+        snprintf(to + strlen(to), size - strlen(to), ",%s=%g", name, json_number_value(value));
+    for (size_t i = 0; i < json_array_size(targets) && json_array_size(targets) < 4; i++)
+        snprintf(to + strlen(to), size - strlen(to), "%s%s", i ? "," : " ",
+                 json_string_value(json_array_get(targets, i)));
+}
+
+/* 16515072: 16,515,072 */
+static void put_count(char *to, size_t size, int64_t n)
+{
+    char digits[32];
+    int length = snprintf(digits, sizeof digits, "%" PRId64, n);
+    *to = 0;
+    for (int i = 0; i < length; i++)
+        snprintf(to + strlen(to), size - strlen(to), "%s%c", i && (length - i) % 3 == 0 ? "," : "",
+                 digits[i]);
+}
+
+/* The number as it is written, or - when there is none. */
+__attribute__((format(printf, 1, 0))) static json_t *known(const char *fmt, const json_t *number)
+{
+    return json_is_number(number) ? json_sprintf(fmt, json_number_value(number)) : json_string("-");
+}
+
+static json_t *cells(const json_t *row)
+{
+    char adapter[512], parameters[64];
+    json_t *at = json_object_get(row, "best_step"), *gain = json_object_get(row, "gain");
+    put_adapter(adapter, sizeof adapter, json_object_get(row, "adapter"));
+    put_count(parameters, sizeof parameters, json_integer_value(json_object_get(row, "parameters")));
+    return json_pack("[O, s, s, o, o, o, o, o]", json_object_get(row, "run"), adapter, parameters,
+                     known("%.3g", json_object_get(row, "step_s")),
+                     json_sprintf(json_is_true(json_object_get(row, "finished")) ? "%lld" : "%lld so far",
+                                  (long long)json_integer_value(json_object_get(row, "steps"))),
+                     known("%.4f", json_object_get(row, "best_val_loss")), known("%.0f", at),
+                     json_is_null(gain) ? json_string("-")
+                                        : json_sprintf("%.4f ± %.4f", json_number_value(gain),
+                                                       json_number_value(json_object_get(row, "gain_se"))));
+}
+
+json_t *table_texts(const json_t *rows)
+{
+    json_t *texts = json_pack("[[s, s, s, s, s, s, s, s]]", "run", "adapter", "parameters", "s/step",
+                              "stopped", "best val loss", "at step", "lower by");
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        json_array_append_new(texts, cells(json_array_get(rows, i)));
+    return texts;
+}
+
+void table_print(FILE *out, const json_t *rows)
+{
+    json_t *texts = table_texts(rows);
+    columns_print(out, texts, 2);
+    json_decref(texts);
+}

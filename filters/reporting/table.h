@@ -1,0 +1,20 @@
+/* table - training runs side by side: adapter, how many parameters, when it stopped, what the best one
+ * reached. */
+#ifndef REPORTING_TABLE_H
+#define REPORTING_TABLE_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdio.h>
+
+/* {"run":name,"adapter":{..},"objective","parameters","step_s","steps","finished","best_val_loss","best_step","gain","gain_se"}
+ * from what train-step left in the folder: state.safetensors, and best.safetensors, without which the last
+ * four are null. gain: how much lower the best evaluation is than the first, with its standard error over the
+ * triples. A new object; NULL with the reason in err. */
+json_t *table_row(const char *name, const char *folder, char *err, size_t errlen);
+
+/* A list of rows for people, as lists of texts under a heading, new; and as aligned columns. */
+json_t *table_texts(const json_t *rows);
+void table_print(FILE *out, const json_t *rows);
+
+#endif
