@@ -42,7 +42,7 @@ PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
 PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
-LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/adapters/*.c)
+LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/*/*.c)
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "filters/lib/filter.h"
-#include "filters/nets/parts.h"
 #include "filters/lib/describe.h"
+#include "filters/lib/filter.h"
+#include "filters/nets/families.h"
 #include "formats/columns.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
@@ -178,14 +178,14 @@ static void show_part(const struct model *m, const struct part *part)
     char name[256];
     struct params list = {0};
     struct model_weights *files = NULL;
-    if (!part_declare(&list, m, part, err, sizeof err) ||
-        !weights_check(&list, m, part->name, part->alias, err, sizeof err) ||
-        (!m->random && !(files = model_weights_open(m, part->name, err, sizeof err)))) {
+    const struct network *n = part_declare(&list, m, part, err, sizeof err);
+    if (!n || !weights_check(&list, m, part->folder, n->alias, err, sizeof err) ||
+        (!m->random && !(files = model_weights_open(m, part->folder, err, sizeof err)))) {
         filter_fail_at(NULL, "%s", err);
     } else {
         for (int i = 0; i < list.count; i++) {
             const struct param *p = &list.param[i];
-            snprintf(name, sizeof name, "%s%s%s", part->name, *part->name ? "/" : "", p->name);
+            snprintf(name, sizeof name, "%s%s%s", part->folder, *part->folder ? "/" : "", p->name);
             show_listed(name, files ? &model_weights_find(files, p->name)->entry->shape : &p->shape);
         }
         if (!jsonl && !check)
