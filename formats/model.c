@@ -147,12 +147,6 @@ const struct model_tensor *model_weights_find(const struct model_weights *w, con
     return w->count ? bsearch(&key, w->tensor, (size_t)w->count, sizeof *w->tensor, by_name) : NULL;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 /* Nothing to load: says what was looked for, and what lies there instead. Pickles are programs, so they stay
  * shut. */
 static bool no_weights(const char *folder, char *err, size_t errlen)

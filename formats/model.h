@@ -13,7 +13,11 @@
 
 #include <jansson.h>
 
+/* What every network needs of formats/ comes with this header. */
+#include "formats/crc32c.h"
 #include "formats/error.h"
+#include "formats/hash.h"
+#include "formats/names.h"
 #include "formats/safetensors.h"
 
 struct model {

@@ -3,11 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* FNV-1a, 64 bits; its low bits are mixed well enough for a table of a power of two. */
+#include "formats/hash.h"
+
+bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
 static uint64_t hash_of(const char *name)
 {
-    uint64_t h = 0xcbf29ce484222325;
-    for (const uint8_t *p = (const uint8_t *)name; *p; p++) h = (h ^ *p) * 0x100000001b3;
+    uint64_t h = hash_more(HASH_START, name, strlen(name));
     return h ^ h >> 32;
 }
 

@@ -24,4 +24,7 @@ int64_t names_find(const struct names *n, const char *name); /* its index, or NA
 const char *names_get(const struct names *n, int64_t index);
 void names_free(struct names *n);
 
+/* Whether the text ends so; each text ends with "". */
+bool ends_with(const char *text, const char *end);
+
 #endif

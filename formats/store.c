@@ -13,17 +13,9 @@
 #include "formats/atomic.h"
 #include "formats/crc32c.h"
 #include "formats/error.h"
+#include "formats/hash.h"
 
 enum { VERSION = 1, MAX_SHARD = 999999999, PATH_SIZE = 4096 + 512 };
-
-/* FNV-1a, 64 bits (Fowler, Noll, Vo): enough to see that something changed. */
-static const uint64_t hash_start = 0xcbf29ce484222325;
-
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
-{
-    for (const uint8_t *p = data; n--; p++) h = (h ^ *p) * 0x100000001b3;
-    return h;
-}
 
 /* Name, dtype and shape, as in the index. */
 static json_t *tensor_json(const struct record_tensor *slot)
@@ -49,7 +41,7 @@ static uint64_t content_of(const struct record *f)
     }
     json_object_set_new(all, "tensors", tensors);
     char *text = json_dumps(all, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17));
-    uint64_t h = hash_bytes(hash_start, text ? text : "", text ? strlen(text) : 0);
+    uint64_t h = hash_more(HASH_START, text ? text : "", text ? strlen(text) : 0);
     free(text);
     json_decref(all);
     return h;
@@ -394,10 +386,10 @@ bool store_read(const struct store *s, int64_t i, struct record *f)
 
 uint64_t store_content(const struct store *s)
 {
-    uint64_t h = hash_start;
+    uint64_t h = HASH_START;
     for (int64_t i = 0; i < s->count; i++) {
-        h = hash_bytes(h, s->record[i].key, strlen(s->record[i].key) + 1);
-        h = hash_bytes(h, &s->record[i].content, sizeof s->record[i].content);
+        h = hash_more(h, s->record[i].key, strlen(s->record[i].key) + 1);
+        h = hash_more(h, &s->record[i].content, sizeof s->record[i].content);
     }
     return h;
 }

@@ -1,4 +1,5 @@
 #include "filters/lib/rng.h"
+#include "formats/hash.h"
 
 #include <omp.h>
 #include <string.h>

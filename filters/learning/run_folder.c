@@ -48,7 +48,7 @@ static uint32_t fields_crc(json_t *metadata)
 static bool intact(const struct safetensors *s, char *err, size_t errlen)
 {
     unsigned char part[1 << 16];
-    double saved;
+    double saved = 0;
     uint32_t crc = fields_crc(s->metadata);
     for (int i = 0; i < s->count; i++)
         for (size_t at = 0, n; at < s->entry[i].bytes; at += n) {
@@ -87,7 +87,7 @@ static bool same_config(json_t *saved, json_t *now, char *err, size_t errlen)
 static bool read_state(struct run_folder *r, const char *path, bool *damaged, char *err, size_t errlen)
 {
     char why[256] = "";
-    double step, position, best, worse, metrics, finished;
+    double step = 0, position = 0, best = 0, worse = 0, metrics = 0, finished = 0;
     *damaged = true;
     struct safetensors *s = safetensors_open(path, err, errlen);
     if (!s) return false;

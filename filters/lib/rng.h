@@ -23,6 +23,4 @@ uint64_t rng_below(const struct rng *r, uint64_t i, uint64_t n);        /* [0, n
 /* n standard normals by Box-Muller in double, two per block, rounded to float (kernels/philox.h). */
 void rng_normal(const struct rng *r, float *out, size_t n);
 
-uint64_t hash64(uint64_t seed, const void *data, size_t n); /* XXH64: good, not cryptographic */
-
 #endif

@@ -10,12 +10,6 @@
 enum { RANK = 32, ALPHA = 32 };
 #define PREFIX "base_model.model."
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 /* One of the seven matrices of a decoder layer. */
 static bool is_projection(const struct param *p)
 {

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "filters/lib/rng.h"
-#include "formats/crc32c.h"
 
 struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean,
                         double std, const char *name_fmt, ...)

@@ -5,6 +5,7 @@
 
 #include "filters/lib/rng.h"
 #include "filters/toy/world.h"
+#include "formats/hash.h"
 
 const char *const toy_kind_names[] = {"fall", "bounce", "roll", "slide", "throw", "hit", NULL},
                   *const toy_shape_names[] = {"ball", "box", NULL},
