@@ -16,9 +16,11 @@ static const char help[] =
     "usage: sample -m DIR [options] <prompt_embeds >latents\n"
     "  -m, --model DIR      model folder (its transformer/, scheduler/, and for the negative prompt\n"
     "                       text_encoder/, tokenizer/), or random:PRESET           required\n"
-    "  -a, --adapter FILE   add a trained adapter; FILE:WEIGHT scales it; may be repeated\n"
+    "  -a, --adapter FILE   add a trained adapter, a file or a folder that PEFT or diffusers saved;\n"
+    "                       FILE:WEIGHT scales it; may be repeated\n"
     "      --merge          fold them into the weights: faster, rounded otherwise; standard only [off]\n"
-    "      --frames N       4n+1                                                   [the model's: 49 for 5B]\n"
+    "      --frames N       as the family has them; CogVideoX: 4n+1. With n odd more frames decode from the latents\n"
+    "                       than asked for, 4n+4, which is said               [the model's: 49 for 5B]\n"
     "      --size WxH       in pixels, multiples of 16                             [the model's: 720x480]\n"
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
     "      --guidance X     classifier-free guidance; 1 or less for none           [6]\n"
@@ -61,6 +63,7 @@ static const struct option_spec options[] = {
      .setting = true},
     {0}};
 
+static bool said_frames;              /* that more frames than asked for come of the latents */
 static struct tensor negative_embeds; /* host F32 [L,D], once the first record wants it */
 static json_t *provenance;            /* what every record is told of how it was made */
 static char err[1024];
@@ -75,6 +78,23 @@ static bool latent_shape(const struct tensor *noise, struct tensor *latents)
                 (!size.width || (from[2] == to[2] && from[3] == to[3]));
     memcpy(latents->shape, from, sizeof latents->shape);
     return good;
+}
+
+/* Says how the latents were made; and how many frames decode from them, when that is another number than asked. */
+static void tell_how(struct record *f, const struct tensor *latents)
+{
+    const struct latent_geometry *g = &s.denoiser->geometry;
+    int64_t asked = (latents->shape[0] - 1) * g->temporal + 1,
+            decoded = denoiser_video_frames(s.denoiser, asked);
+    json_object_set(record_meta(f), "sample", provenance);
+    if (decoded == asked) return;
+    json_t *here = json_copy(provenance);
+    json_object_set_new(here, "decoded_frames", json_integer(decoded));
+    json_object_set_new(record_meta(f), "sample", here);
+    if (!said_frames)
+        say(NULL, "%lld frames are %lld latent frames, which decode to %lld frames", (long long)asked,
+            (long long)latents->shape[0], (long long)decoded);
+    said_frames = true;
 }
 
 /* f->error says why not. */
@@ -113,7 +133,7 @@ static bool generate(struct record *f, const struct model *m)
     if (out) tensor_convert(out, &latents);
     free(latents.data);
     for (int i = 0; out && !filter.keep && i < 3; i++) record_drop(f, consumed[i]);
-    if (out) json_object_set(record_meta(f), "sample", provenance);
+    if (out) tell_how(f, &latents);
     return out != NULL;
 }
 

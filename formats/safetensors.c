@@ -82,6 +82,7 @@ static bool check_metadata(json_t *metadata, char *err, size_t errlen)
 {
     const char *key;
     json_t *value;
+    if (json_is_null(metadata)) return true; /* as the safetensors library takes it: none */
     if (!json_is_object(metadata)) return fail(err, errlen, "__metadata__ is not an object");
     json_object_foreach (metadata, key, value) {
         if (!json_is_string(value)) return fail(err, errlen, "__metadata__: %s is not a string", key);
@@ -159,6 +160,28 @@ static bool check_tiling(const struct safetensors *s, uint64_t data_start, uint6
            fail(err, errlen, "%llu bytes after the last tensor", (unsigned long long)(size - at));
 }
 
+/* What a file is that is none of these, by how it starts; NULL: nobody knows. */
+static const char *other_kind(int fd)
+{
+    static const struct {
+        const char *start, *what;
+    } known[] = {
+        {"PK\3\4", "a zip archive, as PyTorch writes them: model-convert makes safetensors of its tensors"},
+        {"\x80\2", "a Python pickle, which is never executed here: model-convert makes safetensors of "
+                   "plain tensors"},
+        {"<!DOCTYPE", "an HTML page, not the file that was to be downloaded"},
+        {"<!doctype", "an HTML page, not the file that was to be downloaded"},
+        {"<html", "an HTML page, not the file that was to be downloaded"},
+        {"version https://git-lfs", "a Git LFS pointer, not the file that it stands for"},
+        {"GGUF", "a GGUF file"}};
+    char start[32] = "";
+    ssize_t n = pread(fd, start, sizeof start, 0);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (n >= (ssize_t)strlen(known[i].start) && !memcmp(start, known[i].start, strlen(known[i].start)))
+            return known[i].what;
+    return NULL;
+}
+
 static bool open_checked(struct safetensors *s, json_t **root, char *err, size_t errlen)
 {
     struct stat st;
@@ -170,6 +193,8 @@ static bool open_checked(struct safetensors *s, json_t **root, char *err, size_t
     if (s->fd < 0 || fstat(s->fd, &st) != 0) return fail(err, errlen, "%s", strerror(errno));
     if (!S_ISREG(st.st_mode)) return fail(err, errlen, "not a regular file");
     uint64_t size = (uint64_t)st.st_size;
+    const char *other = other_kind(s->fd);
+    if (other) return fail(err, errlen, "no safetensors file but %s", other);
     if (!read_header(s->fd, size, root, &data_start, err, errlen)) return false;
 
     size_t fields = json_object_size(*root);
@@ -181,7 +206,8 @@ static bool open_checked(struct safetensors *s, json_t **root, char *err, size_t
     json_object_foreach (*root, name, value) {
         if (!strcmp(name, "__metadata__")) {
             if (!check_metadata(value, err, errlen)) return false;
-            if (json_object_update(s->metadata, value) != 0) return fail(err, errlen, "out of memory");
+            if (!json_is_null(value) && json_object_update(s->metadata, value) != 0)
+                return fail(err, errlen, "out of memory");
         } else if (!read_entry(&s->entry[s->count++], name, value, data_start, size - data_start, err,
                                errlen))
             return false;

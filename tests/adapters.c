@@ -3,6 +3,9 @@
  * initial values, files. */
 #include "filters/learning/adapter.h"
 
+#include <sys/stat.h>
+
+#include "formats/safetensors.h"
 #include "tests/cases.h"
 #include "tests/linears.h"
 #include "tests/scratch.h"
@@ -377,7 +380,7 @@ static void test_files(const char *spec, bool bound)
                "lacks tensor transformer.transformer_blocks.0.attn1.to_k.lora_A.weight");
     changed("a.safetensors", "\\\"rank\\\":8", "\\\"rank\\\":4");
     unreadable("changed.safetensors", base,
-               strstr(spec, "standard") ? "its two descriptions disagree" : "its description (rank 4) says");
+               strstr(spec, "standard") ? "its descriptions disagree" : "its description (rank 4) says");
     if (!bound) return;
     unreadable("a.safetensors", base_of(2, 16, 16, 4, 3), "made for frames of 3x4 tokens, these have 4x3");
     changed("a.safetensors", "\\\"grid\\\":[3,4]", "\\\"grid\\\":[4,3]");
@@ -390,6 +393,92 @@ static void test_files(const char *spec, bool bound)
     unreadable("changed.safetensors", base, "rope is a whole number");
     changed("a.safetensors", "beta_w.bias", "beta_v.bias");
     unreadable("changed.safetensors", base, "lacks tensor");
+}
+
+/* A plain LoRA of rank 4 on to_k of both blocks as other tools write it: their names, their headers. */
+static void write_foreign(const char *path, const char *prefix, json_t *metadata)
+{
+    static float zero[4 * 16];
+    char name[4][96];
+    struct safetensors_item item[4];
+    for (int i = 0; i < 4; i++) {
+        snprintf(name[i], sizeof name[i], "%stransformer_blocks.%d.attn1.to_k.lora_%s.weight", prefix, i / 2,
+                 i % 2 ? "B" : "A");
+        item[i] =
+            (struct safetensors_item){name[i], tensor_of(DT_F32, zero, 2, i % 2 ? 16 : 4, i % 2 ? 4 : 16)};
+    }
+    if (!safetensors_write(path, item, 4, metadata, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
+    json_decref(metadata);
+}
+
+/* alpha as read, or why not; 0: it should be refused with `word`. */
+static void stated(const char *path, double alpha, const char *word)
+{
+    struct adapter_base base = base_of(2, 16, 16, 3, 4);
+    float *values = NULL;
+    struct adapter *a = adapter_read(path, base, &values, err, sizeof err);
+    if (alpha > 0)
+        ok(a && a->rank == 4 && a->alpha == alpha && a->targets == 1 && !strcmp(a->target[0], "to_k"),
+           "%s: alpha %g %s", word, a ? a->alpha : 0, a ? "" : err);
+    else
+        ok(!a && strstr(err, word), "refused: %s", a ? "no" : err);
+    adapter_close(a);
+    free(values);
+}
+
+static void test_foreign(void)
+{
+    static const struct {
+        const char *key, *value;
+        double alpha;
+        const char *word;
+    } line[] = {
+        {"format", "pt", 4, "no statement: alpha is the rank"},
+        {"lora_config", "{\"r\":4,\"lora_alpha\":8,\"target_modules\":\"transformer_blocks.*(to_q|to_k)\"}",
+         8, "lora_config, with a pattern"},
+        {"lora_config",
+         "{\"r\":4,\"lora_alpha\":8,\"target_modules\":[\"transformer_blocks.0.attn1.to_k\","
+         "\"transformer_blocks.1.attn1.to_k\"]}",
+         8, "lora_config, with full names"},
+        {"lora_config", "{\"r\":8,\"lora_alpha\":8}", 0, "its description (rank 8) says"},
+        {"lora_config", "{\"r\":4}", 0, "no r or no lora_alpha"},
+        {"lora_config", "{\"r\":4,\"lora_alpha\":8,\"use_rslora\":true}", 0, "use_rslora"},
+        {"lora_config", "{\"r\":4,\"lora_alpha\":8,\"bias\":\"all\"}", 0, "bias"},
+        {"lora_config", "no JSON", 0, "its `lora_config` is not JSON"},
+        {"lora_adapter_metadata", "{\"transformer.r\":4,\"transformer.lora_alpha\":2}", 2,
+         "diffusers' header"},
+        {"ss_network_alpha", "1.5", 1.5, "kohya's header"},
+        {"ss_network_dim", "8", 0, "its description (rank 8) says"},
+        {"ss_network_dim", "four", 0, "`ss_network_dim` is no number"},
+        {"transformer.lora_alpha", "12", 12, "a field alone"},
+        {"text_alpha", "12", 0, "`text_alpha` is not known"},
+    };
+    for (size_t i = 0; i < sizeof line / sizeof *line; i++) {
+        write_foreign("f.safetensors", "transformer.", json_pack("{s:s}", line[i].key, line[i].value));
+        stated("f.safetensors", line[i].alpha, line[i].word);
+    }
+    write_foreign(
+        "f.safetensors", "transformer.",
+        json_pack("{s:s, s:s}", "lora_config", "{\"r\":4,\"lora_alpha\":8}", "ss_network_alpha", "4"));
+    stated("f.safetensors", 0, "alpha 8 and 4 (ss_network_alpha)");
+
+    mkdir("saved", 0777); /* as PEFT's save_pretrained() leaves it */
+    write_foreign("saved/adapter_model.safetensors", "base_model.model.", NULL);
+    stated("saved", 0, "adapter_config.json, which is not beside it");
+    const char config[] = "{\"peft_type\":\"LORA\",\"r\":4,\"lora_alpha\":32,\"target_modules\":[\"to_k\"],"
+                          "\"bias\":\"none\",\"rank_pattern\":{}}";
+    put_bytes("saved/adapter_config.json", config, strlen(config));
+    stated("saved", 32, "PEFT's folder");
+    stated("saved/adapter_model.safetensors", 32, "the file in it");
+
+    static const char *const other[][2] = {
+        {"PK\3\4 and more", "model-convert"},
+        {"<!DOCTYPE html><html>", "an HTML page"},
+        {"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"}};
+    for (int i = 0; i < 3; i++) {
+        put_bytes("other.safetensors", other[i][0], strlen(other[i][0]));
+        stated("other.safetensors", 0, other[i][1]);
+    }
 }
 
 int main(void)
@@ -419,6 +508,7 @@ int main(void)
     test_files("standard:rank=8", false);
     test_files("transformer:rank=8", false);
     test_files("gdn_cssm:rank=8,k=3", true);
+    test_foreign();
     kern_close(k);
     return scratch_leave() ? done() : 1;
 }

@@ -159,6 +159,8 @@ static void our_cases(void)
     ok(named, "other dtypes are refused by name");
     refused("metadata of numbers", "{\"__metadata__\":{\"step\":3}}", 0,
             "__metadata__: step is not a string");
+    ok(accepts("{\"__metadata__\":null}", 0, 0),
+       "metadata of null is none, as the safetensors library has it");
     refused("metadata of text", "{\"__metadata__\":\"pt\"}", 0, "__metadata__ is not an object");
     refused("an array", "[]", 0, "not a JSON object");
     refused("two objects", "{}{}", 0, "header at byte");

@@ -3,10 +3,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "filters/learning/adapter_build.h"
+#include "formats/hash.h"
 #include "formats/error.h"
+#include "formats/json_file.h"
+#include "formats/names.h"
 #include "formats/safetensors.h"
+
+/* What stands before the names of linears, in our files and diffusers', and in PEFT's own. */
+static const char own_prefix[] = "transformer.", peft_prefix[] = "base_model.model.";
 
 static json_t *number(double v)
 {
@@ -73,40 +80,50 @@ static json_t *parse_metadata(const struct safetensors *s, const char *key)
     return text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
 }
 
+/* ---- what a file says of itself ------------------------------------------------------------------------ */
+
+/* What has been read so far. Any number of places may state rank, alpha and targets; all must agree. */
+struct header {
+    const struct safetensors *file;
+    const char *prefix;       /* of its tensors' names, before a linear's */
+    json_t *ours;             /* `sluice`; NULL: the file has none */
+    struct adapter_spec spec; /* rank, alpha 0 and no targets: not stated yet */
+    struct adapter_base base;
+};
+
+static bool same_targets(const struct target_list *a, const struct target_list *b)
+{
+    for (int i = 0; i < a->count; i++)
+        if (!target_list_has(b, a->name[i])) return false;
+    return a->count == b->count;
+}
+
+/* A rank and an alpha that `where` states; 0: it does not. */
+static bool state(struct header *h, const char *where, int64_t rank, double alpha, char *err, size_t errlen)
+{
+    struct adapter_spec *spec = &h->spec;
+    if ((rank && spec->rank && rank != spec->rank) || (alpha > 0 && spec->alpha > 0 && alpha != spec->alpha))
+        return fail(err, errlen, "its descriptions disagree: rank %lld and %lld, alpha %g and %g (%s)",
+                    (long long)spec->rank, (long long)(rank ? rank : spec->rank), spec->alpha,
+                    alpha > 0 ? alpha : spec->alpha, where);
+    if (rank) spec->rank = rank;
+    if (alpha > 0) spec->alpha = alpha;
+    return true;
+}
+
+/* Adds the names of a list; PEFT's may be of single layers, and which those are is checked by the tensors. */
 static bool read_targets(json_t *list, const struct linears *base, struct target_list *targets, char *err,
                          size_t errlen)
 {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (!name) return fail(err, errlen, "a target that is not text");
+        for (int l = 0; l < base->count; l++)
+            if (!strcmp(base->linear[l].name, name)) name = base->linear[l].target;
         if (!target_list_add(targets, base, name, strlen(name), err, errlen)) return false;
     }
     return json_array_size(list) > 0 || fail(err, errlen, "no targets");
 }
-
-/* PEFT's LoraConfig: what changes the arithmetic beyond r and alpha is refused. */
-static bool check_peft(json_t *peft, char *err, size_t errlen)
-{
-    static const char *const refused[] = {"use_dora",       "use_rslora",     "rank_pattern",
-                                          "alpha_pattern",  "lora_bias",      "layers_to_transform",
-                                          "fan_in_fan_out", "modules_to_save"};
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        char key[64];
-        snprintf(key, sizeof key, "transformer.%s", refused[i]);
-        json_t *v = json_object_get(peft, key);
-        if (v && !json_is_null(v) && !json_is_false(v) && !(json_is_object(v) && !json_object_size(v)) &&
-            !(json_is_array(v) && !json_array_size(v)))
-            return fail(err, errlen, "its LoraConfig sets `%s`, which is not a plain LoRA", refused[i]);
-    }
-    return true;
-}
-
-/* What a header says so far. */
-struct header {
-    json_t *ours, *peft; /* `sluice` and PEFT's LoraConfig; NULL: the file has none */
-    struct adapter_spec spec;
-    struct adapter_base base;
-};
 
 static bool read_ours(struct header *h, char *err, size_t errlen)
 {
@@ -140,54 +157,100 @@ static bool read_grid(struct header *h, char *err, size_t errlen)
                 (long long)rows, (long long)cols, (long long)asked.rows, (long long)asked.cols);
 }
 
-static bool same_targets(const struct target_list *a, const struct target_list *b)
+static json_t *prefixed(json_t *object, const char *prefix, const char *field)
 {
-    for (int i = 0; i < a->count; i++)
-        if (!target_list_has(b, a->name[i])) return false;
-    return a->count == b->count;
+    char key[64];
+    snprintf(key, sizeof key, "%s%s", prefix, field);
+    return json_object_get(object, key);
 }
 
-/* PEFT's description, which must agree with ours. */
-static bool read_peft(struct header *h, char *err, size_t errlen)
+/* PEFT's LoraConfig: what changes the arithmetic beyond r and alpha is refused. */
+static bool is_plain(json_t *peft, const char *prefix, char *err, size_t errlen)
 {
-    struct adapter_spec *ours = &h->spec, peft = *ours;
-    peft.targets.count = 0;
-    peft.rank = json_integer_value(json_object_get(h->peft, "transformer.r"));
-    peft.alpha = json_number_value(json_object_get(h->peft, "transformer.lora_alpha"));
-    if (!check_peft(h->peft, err, errlen) ||
-        !read_targets(json_object_get(h->peft, "transformer.target_modules"), h->base.linears, &peft.targets,
-                      err, errlen))
-        return false;
-    if (h->ours && (peft.rank != ours->rank || peft.alpha != ours->alpha ||
-                    !same_targets(&peft.targets, &ours->targets)))
-        return fail(err, errlen,
-                    "its two descriptions disagree: rank %lld and %lld, alpha %g and %g, or the targets",
-                    (long long)ours->rank, (long long)peft.rank, ours->alpha, peft.alpha);
-    *ours = peft;
-    return true;
-}
-
-/* No description: what diffusers would assume. */
-static bool read_tensors(struct header *h, const struct safetensors *s, char *err, size_t errlen)
-{
-    static const char before[] = "transformer.", after[] = ".lora_B.weight";
-    const struct linears *linears = h->base.linears;
-    for (int i = 0; i < s->count; i++) {
-        const char *name = s->entry[i].name, *end = strstr(name, after);
-        if (strncmp(name, before, sizeof before - 1) || !end || s->entry[i].shape.rank != 2) continue;
-        name += sizeof before - 1;
-        for (int l = 0; l < linears->count; l++) {
-            const struct linear *linear = &linears->linear[l];
-            if (strlen(linear->name) != (size_t)(end - name) ||
-                strncmp(linear->name, name, strlen(linear->name)) ||
-                target_list_has(&h->spec.targets, linear->target))
-                continue;
-            if (!target_list_add(&h->spec.targets, linears, linear->target, strlen(linear->target), err,
-                                 errlen))
-                return false;
-        }
-        if (!h->spec.rank) h->spec.alpha = (double)(h->spec.rank = s->entry[i].shape.shape[1]);
+    static const char *const refused[] = {"use_dora",       "use_rslora",     "rank_pattern",
+                                          "alpha_pattern",  "lora_bias",      "layers_to_transform",
+                                          "fan_in_fan_out", "modules_to_save"};
+    const char *bias = json_string_value(prefixed(peft, prefix, "bias"));
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        json_t *v = prefixed(peft, prefix, refused[i]);
+        if (v && !json_is_null(v) && !json_is_false(v) && !(json_is_object(v) && !json_object_size(v)) &&
+            !(json_is_array(v) && !json_array_size(v)))
+            return fail(err, errlen, "its LoraConfig sets `%s`, which is not a plain LoRA", refused[i]);
     }
+    return !bias || !strcmp(bias, "none") ||
+           fail(err, errlen, "its LoraConfig sets `bias`, which is not a plain LoRA");
+}
+
+/* A LoraConfig, whose fields have a prefix in diffusers' header. Its target_modules may be a pattern, as
+ * re.fullmatch has it: then the tensors say which linears it takes. */
+static bool read_peft(struct header *h, json_t *peft, const char *where, const char *prefix, char *err,
+                      size_t errlen)
+{
+    struct target_list targets = {.count = 0};
+    json_t *list = prefixed(peft, prefix, "target_modules");
+    int64_t rank = json_integer_value(prefixed(peft, prefix, "r"));
+    double alpha = json_number_value(prefixed(peft, prefix, "lora_alpha"));
+    if (!is_plain(peft, prefix, err, errlen)) return false;
+    if (rank < 1 || !(alpha > 0))
+        return fail(err, errlen, "its LoraConfig (%s) has no r or no lora_alpha above 0", where);
+    if (list && !json_is_string(list) && !read_targets(list, h->base.linears, &targets, err, errlen))
+        return false;
+    if (targets.count && h->spec.targets.count && !same_targets(&targets, &h->spec.targets))
+        return fail(err, errlen, "its descriptions disagree: the targets (%s)", where);
+    if (targets.count) h->spec.targets = targets;
+    return state(h, where, rank, alpha, err, errlen);
+}
+
+/* A header's field that is a number by itself: kohya's ss_network_dim, and what others call rank and alpha. One that
+ * speaks of alpha in a way that is not known is refused. */
+static bool read_field(struct header *h, const char *key, const char *text, char *err, size_t errlen)
+{
+    static const char *const ranks[] = {"r", "rank", "lora_rank", "network_dim", "ss_network_dim", NULL},
+                             *const alphas[] = {"alpha", "lora_alpha", "network_alpha", "ss_network_alpha",
+                                                NULL};
+    const char *name = !strncmp(key, "transformer.", 12) ? key + 12 : key;
+    bool rank = false, alpha = false;
+    for (int i = 0; ranks[i]; i++) rank = rank || !strcmp(name, ranks[i]);
+    for (int i = 0; alphas[i]; i++) alpha = alpha || !strcmp(name, alphas[i]);
+    if (!rank && !alpha)
+        return !strstr(key, "alpha") || fail(err, errlen, "its header's `%s` is not known here", key);
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value > 0) || (rank && value != floor(value)))
+        return fail(err, errlen, "its header's `%s` is no number above 0", key);
+    return state(h, key, rank ? (int64_t)value : 0, rank ? 0 : value, err, errlen);
+}
+
+/* The linear whose tensor is called so, and the rest of the name behind it; NULL: none. */
+static const struct linear *linear_of(const struct header *h, const char *name, const char **rest)
+{
+    size_t n = strlen(h->prefix);
+    if (strncmp(name, h->prefix, n)) return NULL;
+    for (int i = 0; i < h->base.linears->count; i++) {
+        const struct linear *l = &h->base.linears->linear[i];
+        size_t length = strlen(l->name);
+        *rest = name + n + length;
+        if (!strncmp(name + n, l->name, length) && **rest == '.') return l;
+    }
+    return NULL;
+}
+
+/* What nothing states: rank and targets are those of the tensors, alpha is the rank, as diffusers takes it. */
+static bool read_tensors(struct header *h, char *err, size_t errlen)
+{
+    const struct safetensors *s = h->file;
+    bool targets = h->spec.targets.count > 0;
+    for (int i = 0; i < s->count; i++) {
+        const char *rest;
+        const struct linear *l = linear_of(h, s->entry[i].name, &rest);
+        if (!l || strcmp(rest, ".lora_B.weight") || s->entry[i].shape.rank != 2) continue;
+        if (!h->spec.rank && !h->ours) h->spec.rank = s->entry[i].shape.shape[1];
+        if (!targets && !target_list_has(&h->spec.targets, l->target) &&
+            !target_list_add(&h->spec.targets, h->base.linears, l->target, strlen(l->target), err, errlen))
+            return false;
+    }
+    if (!h->spec.rank) return fail(err, errlen, "nothing in it says of what rank it is: not an adapter?");
+    if (!(h->spec.alpha > 0) && !h->ours) h->spec.alpha = (double)h->spec.rank;
     return true;
 }
 
@@ -200,43 +263,62 @@ static void keep_extra(struct adapter *a, json_t *ours)
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) json_object_del(a->extra, own[i]);
 }
 
-/* Kind, rank, alpha and targets as the file says, in whichever way it does; all of them must agree. */
-static struct adapter *describe(const struct safetensors *s, struct adapter_base base, char *err,
-                                size_t errlen)
+static bool read_statements(struct header *h, json_t *peft, char *err, size_t errlen)
 {
-    struct header h = {.ours = parse_metadata(s, "sluice"),
-                       .peft = parse_metadata(s, "lora_adapter_metadata"),
-                       .spec = {.kind = "standard"},
-                       .base = base};
-    struct adapter *a = NULL;
-    bool good = true;
-    if (!h.ours && json_object_get(s->metadata, "sluice"))
-        good = fail(err, errlen, "its `sluice` header is not JSON");
-    if (!h.peft && json_object_get(s->metadata, "lora_adapter_metadata"))
-        good = fail(err, errlen, "its `lora_adapter_metadata` is not JSON");
-    if (good && h.ours) good = read_ours(&h, err, errlen);
-    good = good && read_grid(&h, err, errlen);
-    if (good && h.peft) good = read_peft(&h, err, errlen);
-    if (good && !h.ours && !h.peft) good = read_tensors(&h, s, err, errlen);
-    if (good && !h.spec.rank)
-        good = fail(err, errlen, "nothing in it says of what rank it is: not an adapter?");
-    if (good) {
-        json_t *settings = json_object_get(h.ours, "settings");
-        h.spec.settings = settings ? json_incref(settings) : NULL;
-        a = adapter_build(&h.spec, h.base, err, errlen);
+    static const char *const configs[][2] = {{"lora_adapter_metadata", "transformer."}, {"lora_config", ""}};
+    const char *key;
+    json_t *value;
+    if (h->ours && !read_ours(h, err, errlen)) return false;
+    if (!read_grid(h, err, errlen)) return false;
+    for (int i = 0; i < 2; i++) {
+        json_t *config = parse_metadata(h->file, configs[i][0]);
+        bool good = config ? read_peft(h, config, configs[i][0], configs[i][1], err, errlen)
+                           : !json_object_get(h->file->metadata, configs[i][0]) ||
+                                 fail(err, errlen, "its `%s` is not JSON", configs[i][0]);
+        json_decref(config);
+        if (!good) return false;
     }
-    if (a && h.ours) keep_extra(a, h.ours);
-    json_decref(h.ours);
-    json_decref(h.peft);
+    if (peft && !read_peft(h, peft, "adapter_config.json", "", err, errlen)) return false;
+    json_object_foreach (h->file->metadata, key, value)
+        if (!read_field(h, key, json_string_value(value), err, errlen)) return false;
+    return true;
+}
+
+/* Kind, rank, alpha and targets as the file says, in whichever way it does. peft: the adapter_config.json that
+ * belongs to it, or NULL. */
+static struct adapter *describe(struct header *h, json_t *peft, char *err, size_t errlen)
+{
+    struct adapter *a = NULL;
+    bool good = h->ours || !json_object_get(h->file->metadata, "sluice") ||
+                fail(err, errlen, "its `sluice` header is not JSON");
+    good = good && read_statements(h, peft, err, errlen) && read_tensors(h, err, errlen);
+    if (good && !strcmp(h->prefix, peft_prefix) && !peft && !h->ours)
+        good = fail(err, errlen,
+                    "PEFT wrote it, and its alpha stands in adapter_config.json, which is not beside it");
+    if (good) {
+        json_t *settings = json_object_get(h->ours, "settings");
+        h->spec.settings = settings ? json_incref(settings) : NULL;
+        a = adapter_build(&h->spec, h->base, err, errlen);
+    }
+    if (a && h->ours) keep_extra(a, h->ours);
     return a;
 }
 
-static bool read_param(const struct safetensors *s, const struct adapter *a, int module, int p, float *values,
+/* What parameter p of a module is called in this file. */
+static void name_in_file(const struct header *h, const struct adapter *a, int module, int p, char name[160])
+{
+    char ours[160];
+    adapter_param_name(a, module, p, ours, sizeof ours);
+    snprintf(name, 160, "%s%.120s", h->prefix, ours + strlen(own_prefix));
+}
+
+static bool read_param(const struct header *h, const struct adapter *a, int module, int p, float *values,
                        char *err, size_t errlen)
 {
+    const struct safetensors *s = h->file;
     char name[160], is[160], wanted[160];
     struct tensor flat = tensor_of(DT_F32, values, 1, a->size), to = adapter_view(a, &flat, module, p);
-    adapter_param_name(a, module, p, name, sizeof name);
+    name_in_file(h, a, module, p, name);
     const struct safetensors_entry *e = safetensors_find(s, name);
     if (!e) return fail(err, errlen, "lacks tensor %s", name);
     if (!tensor_same_shape(&e->shape, &to) || !dtype_is_float(e->shape.dtype))
@@ -254,41 +336,73 @@ static bool read_param(const struct safetensors *s, const struct adapter *a, int
     return good;
 }
 
+/* Names a tensor that belongs to nothing. */
+static bool no_stranger(const struct header *h, const struct adapter *a, char *err, size_t errlen)
+{
+    const int known = a->modules * a->params;
+    for (int i = 0; h->file->count > known && i < h->file->count; i++) {
+        bool mine = false;
+        for (int n = 0; !mine && n < known; n++) {
+            char name[160];
+            name_in_file(h, a, n / a->params, n % a->params, name);
+            mine = !strcmp(name, h->file->entry[i].name);
+        }
+        if (!mine)
+            return fail(err, errlen, "tensor %s does not belong to its description", h->file->entry[i].name);
+    }
+    return true;
+}
+
+/* A folder as PEFT or diffusers save one becomes its file; PEFT's adapter_config.json beside it, or NULL. */
+static json_t *find_file(char file[4096], const char *path, char *err, size_t errlen)
+{
+    static const char *const inside[] = {"adapter_model.safetensors", "pytorch_lora_weights.safetensors"};
+    char config[4096];
+    snprintf(file, 4096, "%s", path);
+    for (int i = 0; i < 2; i++) {
+        char name[4096];
+        if (snprintf(name, sizeof name, "%s/%s", path, inside[i]) < (int)sizeof name && !access(name, F_OK)) {
+            memcpy(file, name, sizeof name);
+            break;
+        }
+    }
+    if (!ends_with(file, inside[0])) return NULL;
+    snprintf(config, sizeof config, "%.*sadapter_config.json", (int)(strlen(file) - strlen(inside[0])), file);
+    return access(config, F_OK) ? NULL : json_file_read(config, 1 << 20, err, errlen);
+}
+
 struct adapter *adapter_read(const char *path, struct adapter_base base, float **values, char *err,
                              size_t errlen)
 {
-    char why[400] = "";
+    char why[400] = "", file[4096];
+    struct adapter *a = NULL;
+    struct header h = {.prefix = own_prefix, .spec = {.kind = "standard"}, .base = base};
     *values = NULL;
-    struct safetensors *s = safetensors_open(path, err, errlen);
-    if (!s) return NULL;
-    struct adapter *a = describe(s, base, why, sizeof why);
-    bool good = a != NULL;
-    if (good) {
-        int modules = a->modules, known = modules * a->params;
-        *values = malloc((size_t)a->size * sizeof **values);
-        if (!*values) good = fail(why, sizeof why, "out of memory");
-        for (int m = 0; good && m < modules; m++)
-            for (int p = 0; good && p < a->params; p++)
-                good = read_param(s, a, m, p, *values, why, sizeof why);
-        for (int i = 0; good && s->count > known && i < s->count; i++) { /* name one that does not belong */
-            bool mine = false;
-            for (int n = 0; !mine && n < known; n++) {
-                char name[160];
-                adapter_param_name(a, n / a->params, n % a->params, name, sizeof name);
-                mine = !strcmp(name, s->entry[i].name);
-            }
-            if (!mine)
-                good =
-                    fail(why, sizeof why, "tensor %s does not belong to its description", s->entry[i].name);
-        }
+    *err = 0;
+    json_t *peft = find_file(file, path, err, errlen);
+    struct safetensors *s = *err ? NULL : safetensors_open(file, err, errlen);
+    if (s) {
+        h.file = s;
+        h.ours = parse_metadata(s, "sluice");
+        if (s->count && !strncmp(s->entry[0].name, peft_prefix, strlen(peft_prefix))) h.prefix = peft_prefix;
+        a = describe(&h, peft, why, sizeof why);
     }
+    bool good = a && ((*values = malloc((size_t)a->size * sizeof **values)) ||
+                      fail(why, sizeof why, "out of memory"));
+    for (int i = 0; good && i < a->modules * a->params; i++)
+        good = read_param(&h, a, i / a->params, i % a->params, *values, why, sizeof why);
+    good = good && no_stranger(&h, a, why, sizeof why);
+    if (s && !good) fail(err, errlen, "%s: %s", file, why);
+    json_decref(h.ours);
+    json_decref(peft);
     safetensors_close(s);
-    if (good) a->hash = hash64(0, *values, (size_t)a->size * sizeof **values);
-    if (good) return a;
+    if (good) {
+        a->hash = hash64(0, *values, (size_t)a->size * sizeof **values);
+        return a;
+    }
     adapter_close(a);
     free(*values);
     *values = NULL;
-    fail(err, errlen, "%s: %s", path, why);
     return NULL;
 }
 

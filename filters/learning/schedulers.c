@@ -77,14 +77,6 @@ bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
     return kind && kind->takes(steps, err, errlen);
 }
 
-bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
-                    size_t errlen)
-{
-    if (!scheduler_takes(name, steps, err, errlen)) return false;
-    *s = (struct scheduler){.kind = find_kind(name, err, errlen), .steps = (int)steps};
-    return s->kind->flow || noise_schedule_read(&s->noise, config, err, errlen);
-}
-
 double scheduler_timestep(const struct scheduler *s, int k)
 {
     return s->kind->timestep(s, k);
@@ -108,7 +100,7 @@ static int64_t divisor_from(int64_t n, int direction)
     return n;
 }
 
-bool trailing_takes(const char *name, int64_t steps, char *err, size_t errlen)
+bool spaced_takes(const char *name, int64_t steps, char *err, size_t errlen)
 {
     int64_t below = divisor_from(steps, -1), above = divisor_from(steps, 1);
     if (below == steps) return true;
@@ -118,14 +110,51 @@ bool trailing_takes(const char *name, int64_t steps, char *err, size_t errlen)
                 TRAIN_TIMESTEPS, neighbours, (long long)steps);
 }
 
-double trailing_timestep(const struct scheduler *s, int k)
+double spaced_timestep(const struct scheduler *s, int k)
 {
-    return TRAIN_TIMESTEPS - k * (TRAIN_TIMESTEPS / s->steps) - 1;
+    const int stride = TRAIN_TIMESTEPS / s->steps, last = TRAIN_TIMESTEPS - 1, left = s->steps - 1 - k;
+    switch (s->spacing) {
+    case SPACING_LEADING: return left * stride + s->offset;
+    case SPACING_TRAILING: return last - k * stride;
+    case SPACING_LINSPACE: return s->steps > 1 ? rint((double)last * left / (s->steps - 1)) : 0;
+    }
+    return NAN;
 }
 
-double trailing_alpha_bar(const struct scheduler *s, int k)
+double spaced_alpha_bar(const struct scheduler *s, int k)
 {
-    return k < s->steps ? s->noise.alpha_bar[(int)trailing_timestep(s, k)] : 1;
+    return s->noise.alpha_bar[(int)spaced_timestep(s, k)];
+}
+
+double spaced_alpha_bar_after(const struct scheduler *s, int k)
+{
+    int after = (int)spaced_timestep(s, k) - TRAIN_TIMESTEPS / s->steps;
+    return after < 0 ? 1 : s->noise.alpha_bar[after];
+}
+
+static bool read_spacing(struct scheduler *s, json_t *config, char *err, size_t errlen)
+{
+    static const char *const names[] = {
+        [SPACING_LEADING] = "leading", [SPACING_TRAILING] = "trailing", [SPACING_LINSPACE] = "linspace"};
+    struct config c = {.json = config, .file = "scheduler/scheduler_config.json"};
+    const char *name = config_text_or(&c, "timestep_spacing", names[SPACING_LEADING]);
+    int spacing = 0;
+    s->offset = (int)config_int_or(&c, "steps_offset", 0, TRAIN_TIMESTEPS / s->steps - 1, 0);
+    if (*c.error) return fail(err, errlen, "%s", c.error);
+    while (spacing <= SPACING_LINSPACE && strcmp(name, names[spacing])) spacing++;
+    s->spacing = (enum timestep_spacing)spacing;
+    return spacing <= SPACING_LINSPACE ||
+           fail(err, errlen, "%s: timestep_spacing is %s; known are leading, trailing and linspace", c.file,
+                name);
+}
+
+bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
+                    size_t errlen)
+{
+    if (!scheduler_takes(name, steps, err, errlen)) return false;
+    *s = (struct scheduler){.kind = find_kind(name, err, errlen), .steps = (int)steps};
+    return s->kind->flow ||
+           (noise_schedule_read(&s->noise, config, err, errlen) && read_spacing(s, config, err, errlen));
 }
 
 double scheduler_dynamic_guidance(const struct scheduler *s, int k, double guidance)

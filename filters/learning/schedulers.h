@@ -23,8 +23,7 @@ struct noise_schedule {
 
 /* From scheduler_config.json (borrowed): scaled_linear betas, SNR shift, then the rescaling to zero terminal
  * SNR. Fields that are absent have the defaults of CogVideoXDDIMScheduler; what this cannot do is refused by
- * name: another scheduler class, another beta schedule, a prediction that is not v. timestep_spacing is not
- * read: sampling is always "trailing", which is what the model's authors set whatever the file says. */
+ * name: another scheduler class, another beta schedule, a prediction that is not v. */
 bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, size_t errlen);
 
 /* ---- sampling ------------------------------------------------------------------------------------ */
@@ -45,6 +44,8 @@ struct scheduler {
     const struct scheduler_kind *kind;
     int steps;
     struct noise_schedule noise;
+    enum timestep_spacing { SPACING_LEADING, SPACING_TRAILING, SPACING_LINSPACE } spacing;
+    int offset; /* of leading timesteps */
 };
 
 struct scheduler_kind {
@@ -83,12 +84,17 @@ struct scheduler_step {
 };
 struct scheduler_step scheduler_step(const struct scheduler *s, int k);
 
-/* For those that step through the training timesteps: "trailing" spacing, 999 and down in equal strides, the last
- * one a stride above -1, where there is no noise. Only divisors of 1000 are taken as numbers of steps: with any
- * other the last step misses the clean end. */
-bool trailing_takes(const char *name, int64_t steps, char *err, size_t errlen);
-double trailing_timestep(const struct scheduler *s, int k);
-double trailing_alpha_bar(const struct scheduler *s, int k); /* 1 for k = steps */
+/* For those that step through the training timesteps, as timestep_spacing and steps_offset in the config say
+ * (diffusers' set_timesteps; absent, leading and 0): with strides of 1000/steps,
+ *   trailing   999 and down to a stride above -1, which is the clean end
+ *   leading    from 1000 - stride down to 0, plus the offset
+ *   linspace   evenly from 999 to 0, rounded
+ * A step ends a stride below its timestep; below 0 there is no noise left. Only divisors of 1000 are taken as
+ * numbers of steps: with any other, trailing misses the clean end. */
+bool spaced_takes(const char *name, int64_t steps, char *err, size_t errlen);
+double spaced_timestep(const struct scheduler *s, int k);
+double spaced_alpha_bar(const struct scheduler *s, int k);       /* at step k's timestep */
+double spaced_alpha_bar_after(const struct scheduler *s, int k); /* a stride below; 1: the clean end */
 
 /* The timestep of position x on the way from data (0) to noise (1); the base model saw 0..999. */
 double flow_timestep(double x);

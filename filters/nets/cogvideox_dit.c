@@ -203,6 +203,12 @@ static void geometry(struct latent_geometry *g, const void *net)
                                   .text_width = c->text_dim};
 }
 
+/* The VAE decodes two latent frames at a time, and three where their number is odd: 4T - 3 frames; else 4T. */
+static int64_t video_frames(int64_t latent_frames)
+{
+    return TEMPORAL * latent_frames - (latent_frames % 2 ? TEMPORAL - 1 : 0);
+}
+
 static bool text_shape(struct latent_geometry *g, json_t *config, const char *file, char *err, size_t errlen)
 {
     struct config c = {.json = config, .file = file};
@@ -638,6 +644,7 @@ const struct denoiser_kind cogvideox_dit = {
                 .configure = configure,
                 .params = add_params},
     .geometry = geometry,
+    .video_frames = video_frames,
     .text_shape = text_shape,
     .open = open_dit,
     .grid = make_grid,

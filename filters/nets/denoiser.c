@@ -81,6 +81,12 @@ bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds
                 (long long)embeds->shape[1], (long long)g->text_length, (long long)g->text_width);
 }
 
+int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames)
+{
+    int64_t latent_frames = (frames - 1) / d->geometry.temporal + 1;
+    return d->kind->video_frames ? d->kind->video_frames(latent_frames) : frames;
+}
+
 /* ---- the network --------------------------------------------------------------------------------------- */
 
 bool denoiser_grid(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,

@@ -57,6 +57,8 @@ struct denoiser_kind {
     struct network network;
     /* Of a net that is configured. */
     void (*geometry)(struct latent_geometry *g, const void *net);
+    /* How many frames the family's autoencoder makes of so many latent ones; NULL: those that gave them. */
+    int64_t (*video_frames)(int64_t latent_frames);
     /* text_length and text_width alone, from a config that need not say more: for a text encoder. */
     bool (*text_shape)(struct latent_geometry *g, json_t *config, const char *file, char *err, size_t errlen);
     /* With net loaded, or its shapes known, fills in linears. */
@@ -81,6 +83,9 @@ void denoiser_close(struct denoiser *d); /* NULL is fine; the weights go with th
 /* From its config alone. text_only: just text_length and text_width. false: reason in err. */
 bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,
                        size_t errlen);
+
+/* Frames that come of latents of `frames` frames: with some families not always as many. */
+int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames);
 
 bool denoiser_grid(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,
                    size_t errlen);

@@ -5,13 +5,13 @@
 
 static bool takes(int64_t steps, char *err, size_t errlen)
 {
-    return trailing_takes("ddim", steps, err, errlen);
+    return spaced_takes("ddim", steps, err, errlen);
 }
 
 /* x' = A x + B x0,  A = √((1-ᾱ')/(1-ᾱ)),  B = √ᾱ' - √ᾱ A */
 static struct scheduler_step step(const struct scheduler *s, int k)
 {
-    double a = trailing_alpha_bar(s, k), a_next = trailing_alpha_bar(s, k + 1);
+    double a = spaced_alpha_bar(s, k), a_next = spaced_alpha_bar_after(s, k);
     double root = sqrt(a), A = sqrt((1 - a_next) / (1 - a)), B = sqrt(a_next) - root * A;
     struct scheduler_step c = {.x0_x = root, .x0_v = -sqrt(1 - a)};
     c.next_x = A + B * c.x0_x;
@@ -20,4 +20,4 @@ static struct scheduler_step step(const struct scheduler *s, int k)
 }
 
 const struct scheduler_kind scheduler_ddim = {
-    .name = "ddim", .takes = takes, .timestep = trailing_timestep, .step = step};
+    .name = "ddim", .takes = takes, .timestep = spaced_timestep, .step = step};

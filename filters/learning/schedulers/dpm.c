@@ -5,7 +5,7 @@
 
 static bool takes(int64_t steps, char *err, size_t errlen)
 {
-    return trailing_takes("dpm", steps, err, errlen);
+    return spaced_takes("dpm", steps, err, errlen);
 }
 
 static double log_snr_half(double a)
@@ -18,13 +18,13 @@ static double log_snr_half(double a)
  * At the ends ᾱ is 0 and 1, λ infinite, and the limits come out right by IEEE rules: e^-∞ = 0. */
 static struct scheduler_step step(const struct scheduler *s, int k)
 {
-    bool first_order = k == 0 || k == s->steps - 1;
-    double a = trailing_alpha_bar(s, k), a_next = trailing_alpha_bar(s, k + 1);
+    double a = spaced_alpha_bar(s, k), a_next = spaced_alpha_bar_after(s, k);
+    bool first_order = k == 0 || a_next == 1;
     double h = log_snr_half(a_next) - log_snr_half(a);
     double m1 = sqrt((1 - a_next) / (1 - a)) * exp(-h), m2 = expm1(-2 * h) * sqrt(a_next), m3 = 1, m4 = 0;
     if (!first_order) {
         /* infinite when the step before began at pure noise */
-        double r = (log_snr_half(a) - log_snr_half(trailing_alpha_bar(s, k - 1))) / h;
+        double r = (log_snr_half(a) - log_snr_half(spaced_alpha_bar(s, k - 1))) / h;
         m3 = 1 + 1 / (2 * r);
         m4 = 1 / (2 * r);
     }
@@ -37,4 +37,4 @@ static struct scheduler_step step(const struct scheduler *s, int k)
 }
 
 const struct scheduler_kind scheduler_dpm = {
-    .name = "dpm", .takes = takes, .timestep = trailing_timestep, .step = step};
+    .name = "dpm", .takes = takes, .timestep = spaced_timestep, .step = step};
