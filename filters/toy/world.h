@@ -84,7 +84,7 @@ struct toy_sight {
     double share;  /* of all pixels that have a colour */
     double dx;     /* to the right, from where it is first seen to where it is last seen */
     double drop;   /* from where it is first seen to its lowest position */
-    bool moves[3]; /* by enum toy_direction: it moves so by a fifth of the height or more, downwards: straight */
+    bool moves[3]; /* by enum toy_direction: it moves so by a fifth of the height or more; down: straight */
 };
 struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, int64_t width,
                           enum toy_colour colour);
