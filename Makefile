@@ -42,7 +42,7 @@ PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
 PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
-LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/adapters/*.c)
+LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/*/*.c)
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)
@@ -78,6 +78,14 @@ $(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/libsluice.a
 $(BUILD)/tests/%: $(BUILD)/tests/%.c.o $(BUILD)/libsluice.a
 	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
 
+# A family of its own for tests: its table of families takes the place of the library's, and nothing else changes.
+FAMILY := $(addsuffix .o,$(addprefix $(BUILD)/,$(wildcard tests/family/*.c)))
+FAMILY_BIN := $(addprefix $(BUILD)/tests/family/,sample train-step show t5-encode vae-encode vae-decode)
+$(FAMILY_BIN): $(BUILD)/tests/family/%: $(BUILD)/filters/%.c.o $(FAMILY) $(BUILD)/libsluice.a
+	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+$(BUILD)/tests/loom: $(BUILD)/tests/loom.c.o $(FAMILY) $(BUILD)/libsluice.a
+	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+
 $(BUILD)/libsluice.a: $(OBJECTS)
 	@rm -f $@
 	$(AR) rcs $@ $^
@@ -108,7 +116,7 @@ demo-adapters: deps
 test: deps
 	@$(MAKE) --no-print-directory check
 
-check: all $(TESTS_C)
+check: all $(TESTS_C) $(FAMILY_BIN)
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SLUICE_DATA="$(CURDIR)/examples" OMP_WAIT_POLICY=passive prove -j2 \
 	    $(filter $(BUILD)/tests/$(T)%,$(TESTS_C)) $(filter-out tests/lib.sh tests/soak%,$(filter tests/$(T)%,$(TESTS_SH)))
 

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "filters/lib/filter.h"
-#include "filters/nets/parts.h"
+#include "filters/nets/families.h"
 #include "formats/atomic.h"
 #include "formats/json_file.h"
 
@@ -51,11 +51,11 @@ static struct tensor make_values(const struct param *p, uint64_t seed, enum dtyp
 /* DIR/PART, or DIR itself for the part that is at the top. */
 static void part_folder(char path[4096], const char *dir, const struct part *part)
 {
-    snprintf(path, 4096, "%s%s%s", dir, *part->name ? "/" : "", part->name);
+    snprintf(path, 4096, "%s%s%s", dir, *part->folder ? "/" : "", part->folder);
 }
 
 /* One weight file after another, none larger than the limit unless a single tensor is. */
-static void write_weights(const struct model *m, const char *folder, const struct part *part,
+static void write_weights(const struct model *m, const char *folder, const struct network *n,
                           const struct params *list)
 {
     char path[4096 + 256], name[128];
@@ -65,7 +65,7 @@ static void write_weights(const struct model *m, const char *folder, const struc
     int64_t total = 0, size = 0;
     if (!items || !first) die("out of memory");
     for (int i = 0; i < list->count; i++) {
-        int64_t bytes = tensor_count(&list->param[i].shape) * (int64_t)dtype_size(part->dtype);
+        int64_t bytes = tensor_count(&list->param[i].shape) * (int64_t)dtype_size(n->dtype);
         if (i == 0 || size + bytes > shard_bytes) first[shards++] = i, size = 0;
         size += bytes;
         total += bytes;
@@ -73,19 +73,19 @@ static void write_weights(const struct model *m, const char *folder, const struc
     first[shards] = list->count;
     for (int s = 0; s < shards; s++) {
         int count = first[s + 1] - first[s];
-        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors", part->file,
+        snprintf(name, sizeof name, shards > 1 ? "%s-%05d-of-%05d.safetensors" : "%s.safetensors", n->file,
                  s + 1, shards);
         progress("%s/%s", folder, name);
         for (int i = 0; i < count; i++) {
             const struct param *p = &list->param[first[s] + i];
-            items[i] = (struct safetensors_item){p->name, make_values(p, m->seed, part->dtype)};
+            items[i] = (struct safetensors_item){p->name, make_values(p, m->seed, n->dtype)};
             json_object_set_new(map, p->name, json_string(name));
         }
         snprintf(path, sizeof path, "%s/%s", folder, name);
         if (!safetensors_write(path, items, count, metadata, err, sizeof err)) die("%s", err);
         for (int i = 0; i < count; i++) free(items[i].t.data);
     }
-    snprintf(path, sizeof path, "%s/%s.safetensors.index.json", folder, part->file);
+    snprintf(path, sizeof path, "%s/%s.safetensors.index.json", folder, n->file);
     json_t *index =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     if (shards > 1 && !json_file_write(path, index, err, sizeof err)) die("%s", err);
@@ -100,13 +100,14 @@ static void write_part(const struct model *m, const char *dir, const struct part
 {
     char folder[4096];
     struct params list = {0};
-    if (!part_declare(&list, m, part, err, sizeof err)) die("%s", err);
+    const struct network *n = part_declare(&list, m, part, err, sizeof err);
+    if (!n) die("%s", err);
     part_folder(folder, dir, part);
     if (!make_folder(folder, err, sizeof err)) die("%s", err);
-    write_weights(m, folder, part, &list);
+    write_weights(m, folder, n, &list);
     params_free(&list);
     char name[256];
-    snprintf(name, sizeof name, "%s%sconfig.json", part->name, *part->name ? "/" : "");
+    snprintf(name, sizeof name, "%s%sconfig.json", part->folder, *part->folder ? "/" : "");
     copy_file(m, name, dir, name);
 }
 
@@ -148,7 +149,7 @@ int main(int argc, char **argv)
 
     int parts;
     const struct part *part = model_parts(m, &parts);
-    if (!*part->name)
+    if (part->kind == PART_GRADER)
         write_owl(m, dir, part);
     else
         write_cogvideox(m, dir, part, parts);

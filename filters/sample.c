@@ -23,7 +23,7 @@ static const char help[] =
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
     "      --guidance X     classifier-free guidance; 1 or less for none           [6]\n"
     "      --dynamic        the reference's dynamic guidance                       [off]\n"
-    "      --scheduler S    dpm | ddim | euler (for adapters of objective flow)    [dpm]\n"
+    "      --scheduler S    how the noise is taken away                            [dpm]\n" SCHEDULER_HELP
     "      --negative TEXT  negative prompt, for records that bring none           [\"\"]\n"
     "      --rng KIND       keyed | torch-cpu | torch-cuda: the last two draw what PyTorch's generator of that\n"
     "                       seed draws, restarted for each record, in --dtype      [keyed]\n"
@@ -51,7 +51,7 @@ static const struct option_spec options[] = {
     {.name = "scheduler",
      .kind = OPT_CHOICE,
      .dest = &scheduler,
-     .choices = "dpm|ddim|euler",
+     .choices = SCHEDULER_CHOICES,
      .setting = true},
     {.name = "negative", .kind = OPT_TEXT, .dest = &negative, .setting = true},
     {.name = "rng",
@@ -68,7 +68,7 @@ static char err[1024];
 /* As the record's noise is, or the options say, or the model; false: noise and options differ. */
 static bool latent_shape(const struct tensor *noise, struct tensor *latents)
 {
-    *latents = dit_latents(s.dit, frames, size.width, size.height);
+    *latents = geometry_latents(&s.denoiser->geometry, frames, size.width, size.height);
     if (!noise) return true;
     const int64_t *from = noise->shape, *to = latents->shape;
     bool good = from[1] == to[1] && (!frames || from[0] == to[0]) &&
@@ -77,32 +77,29 @@ static bool latent_shape(const struct tensor *noise, struct tensor *latents)
     return good;
 }
 
-static bool fits(struct record *f, const struct tensor *t, const char *name)
+/* f->error says why not. */
+static struct tensor *embeds(struct record *f, const char *name)
 {
-    const struct dit_config *c = &s.dit->c;
-    if (!t) return false; /* f->error says why */
-    return (t->shape[0] == c->text_length && t->shape[1] == c->text_dim) ||
-           fail(f->error, sizeof f->error, "%s is [%lld,%lld], the model wants [%lld,%lld]", name,
-                (long long)t->shape[0], (long long)t->shape[1], (long long)c->text_length,
-                (long long)c->text_dim);
+    char is[64];
+    struct tensor *t = record_want(f, name, DT_COUNT, 2);
+    snprintf(is, sizeof is, "%s is", name);
+    return t && geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error) ? t : NULL;
 }
 
 static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
-    struct tensor *text = record_want(f, "prompt_embeds", DT_COUNT, 2), *noise = NULL, *brought = NULL;
+    struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL;
     struct tensor latents, *out = NULL;
     size_t bytes;
-    if (!fits(f, text, "prompt_embeds")) return false;
+    if (!text) return false;
     if (record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
-    if (record_find(f, "negative_embeds") &&
-        !fits(f, brought = record_want(f, "negative_embeds", DT_COUNT, 2), "negative_embeds"))
-        return false;
+    if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
     if (!latent_shape(noise, &latents))
         return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
     if (s.guidance > 1 && !brought && !negative_embeds.data &&
-        !prompt_encode_once(&negative_embeds, kern_device(s.dit->k), (int)filter.threads, m, negative, err,
-                            sizeof err))
+        !prompt_encode_once(&negative_embeds, kern_device(s.denoiser->k), (int)filter.threads, m, negative,
+                            err, sizeof err))
         die("the negative prompt: %s", err);
 
     if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
@@ -122,47 +119,41 @@ static bool generate(struct record *f, const struct model *m)
 
 static void open_adapters(void)
 {
+    const struct adapter_base base = {.linears = &s.denoiser->linears};
     for (int i = 0; i < adapters.count; i++) {
-        struct adapter *a = NULL;
-        if (i == DIT_MAX_ADAPTERS) usage_error("more than %d adapters", DIT_MAX_ADAPTERS);
-        if (!(a = adapter_open(s.dit->k, adapters.item[i], dit_adapter_base(s.dit, NULL), err, sizeof err)))
-            die("%s", err);
+        if (i == ADAPTERS_MAX) usage_error("more than %d adapters", ADAPTERS_MAX);
+        struct adapter *a = adapter_open(s.denoiser->k, adapters.item[i], base, err, sizeof err);
+        if (!a) die("%s", err);
         const char *objective = json_string_value(json_object_get(a->extra, "objective"));
-        if (objective && !strcmp(objective, "flow") != (s.scheduler.kind == SCHEDULER_EULER))
+        if (objective && !strcmp(objective, "flow") != s.scheduler.kind->flow)
             say(adapters.item[i], "was trained with objective %s; %s", objective,
-                s.scheduler.kind == SCHEDULER_EULER
-                    ? "dpm or ddim fit it, not euler"
-                    : "its answers are no v-predictions: --scheduler euler fits it");
-        s.dit->adapter[s.dit->adapters++] = a;
+                s.scheduler.kind->flow ? "dpm or ddim fit it, not euler"
+                                       : "its answers are no v-predictions: --scheduler euler fits it");
+        sampler_add(&s, a);
     }
 }
 
-/* What the options left open goes into the settings; they are what every record is told, too. */
+/* What the options left open goes into the settings; every record carries them, too. */
 static void describe(void)
 {
+    const struct latent_geometry *g = &s.denoiser->geometry;
     json_t *list = json_array(), *settings = filter.settings;
-    for (int i = 0; i < s.dit->adapters; i++) {
-        const struct adapter *a = s.dit->adapter[i];
+    for (int i = 0; i < s.adapters.count; i++) {
+        const struct adapter *a = s.adapters.item[i];
         json_t *entry = adapter_description(a);
         json_object_set_new(entry, "weight", json_real(a->weight));
         json_object_set_new(entry, "values", json_sprintf("%016llx", (unsigned long long)a->hash));
         json_array_append_new(list, entry);
     }
-    json_object_set_new(settings, "model", json_string(s.dit->id));
+    json_object_set_new(settings, "model", json_string(s.denoiser->id));
     json_object_set_new(settings, "adapters", list);
-    if (!frames) json_object_set_new(settings, "frames", json_integer(s.dit->c.sample_frames));
+    if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)
         json_object_set_new(settings, "size",
-                            json_sprintf("%lldx%lld", (long long)s.dit->c.sample_width * 8,
-                                         (long long)s.dit->c.sample_height * 8));
+                            json_sprintf("%lldx%lld", (long long)g->width, (long long)g->height));
     provenance = json_pack("{s:s}", "version", SLUICE_VERSION);
     json_object_update(provenance, settings);
     json_object_del(provenance, "keep");
-}
-
-static void close_adapters(void)
-{
-    while (s.dit->adapters) adapter_close(s.dit->adapter[--s.dit->adapters]);
 }
 
 static void show_step(int step, int of)
@@ -175,22 +166,24 @@ int main(int argc, char **argv)
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
-    if (size.width && (size.width % 16 || size.height % 16)) usage_error("--size: multiples of 16");
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
-    if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
     if (!scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("--steps: %s", err);
 
-    struct kern *k = compute_open();
+    /* What is wrong with the command is said before the weights are read. */
+    struct latent_geometry g;
     struct model *m = model_open(filter.model, err, sizeof err);
-    json_t *config = m ? model_config(m, "scheduler", err, sizeof err) : NULL;
+    if (!m || !denoiser_geometry(m, false, &g, err, sizeof err)) die("%s", err);
+    if (!geometry_fits(&g, frames, size.width, size.height, err, sizeof err)) usage_error("%s", err);
+    struct kern *k = compute_open();
+    json_t *config = model_config(m, "scheduler", err, sizeof err);
     if (!config || !scheduler_init(&s.scheduler, scheduler, steps, config, err, sizeof err)) die("%s", err);
-    if (!(s.dit = dit_open(k, m, false, err, sizeof err))) die("%s", err);
+    if (!(s.denoiser = denoiser_open(k, m, false, err, sizeof err))) die("%s", err);
     json_decref(config);
     s.progress = show_step;
     open_adapters();
     describe();
-    if (merge && !dit_merge(s.dit, err, sizeof err)) die("--merge: %s", err);
-    if (merge) close_adapters();
+    if (merge && !adapter_set_merge(&s.adapters, k, err, sizeof err)) die("--merge: %s", err);
+    if (merge) adapter_set_close(&s.adapters);
 
     while (filter_next(&f)) {
         if (generate(&f, m))
@@ -201,8 +194,7 @@ int main(int argc, char **argv)
     record_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
-    close_adapters();
-    dit_close(s.dit);
+    sampler_close(&s);
     model_close(m);
     compute_close(k);
     return filter_finish();

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "filters/lib/filter.h"
-#include "filters/nets/parts.h"
 #include "filters/lib/describe.h"
+#include "filters/lib/filter.h"
+#include "filters/nets/families.h"
 #include "formats/columns.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
@@ -21,18 +21,20 @@ static const char help[] =
     "  -m, --model DIR      model folder\n"
     "      --jsonl          one JSON line a record (of a model or a file: a tensor)  [text]\n"
     "      --stats          each tensor's least, largest and mean value              [off]\n"
+    "      --geometry       of a model: what its latents and texts look like, a name and a number a line  [off]\n"
     "      --check          read and verify everything, print only what is wrong     [off]\n"
     "COMMON\n"
     "exit    0 all sound, 1 something is damaged or cannot be read, 2 wrong usage\n"
     "e.g.    show train/*.mp | less; show --check train; show -m random:cogvideox-5b | tail -1\n"
     "see also: tensor-eq, pack\n";
 
-static bool jsonl, stats, check;
+static bool jsonl, stats, check, geometry;
 static const char *model;
 static const struct option_spec options[] = {
     {.name = "model", .letter = 'm', .kind = OPT_TEXT, .dest = &model},
     {.name = "jsonl", .kind = OPT_FLAG, .dest = &jsonl},
     {.name = "stats", .kind = OPT_FLAG, .dest = &stats},
+    {.name = "geometry", .kind = OPT_FLAG, .dest = &geometry},
     {.name = "check", .kind = OPT_FLAG, .dest = &check},
     {0}};
 static char err[1024];
@@ -178,14 +180,14 @@ static void show_part(const struct model *m, const struct part *part)
     char name[256];
     struct params list = {0};
     struct model_weights *files = NULL;
-    if (!part_declare(&list, m, part, err, sizeof err) ||
-        !weights_check(&list, m, part->name, part->alias, err, sizeof err) ||
-        (!m->random && !(files = model_weights_open(m, part->name, err, sizeof err)))) {
+    const struct network *n = part_declare(&list, m, part, err, sizeof err);
+    if (!n || !weights_check(&list, m, part->folder, n->alias, err, sizeof err) ||
+        (!m->random && !(files = model_weights_open(m, part->folder, err, sizeof err)))) {
         filter_fail_at(NULL, "%s", err);
     } else {
         for (int i = 0; i < list.count; i++) {
             const struct param *p = &list.param[i];
-            snprintf(name, sizeof name, "%s%s%s", part->name, *part->name ? "/" : "", p->name);
+            snprintf(name, sizeof name, "%s%s%s", part->folder, *part->folder ? "/" : "", p->name);
             show_listed(name, files ? &model_weights_find(files, p->name)->entry->shape : &p->shape);
         }
         if (!jsonl && !check)
@@ -196,13 +198,28 @@ static void show_part(const struct model *m, const struct part *part)
     params_free(&list);
 }
 
+static void show_geometry(const struct model *m)
+{
+    struct latent_geometry g;
+    if (!denoiser_geometry(m, false, &g, err, sizeof err)) die("%s", err);
+    const struct {
+        const char *name;
+        int64_t value;
+    } line[] = {{"channels", g.channels}, {"temporal", g.temporal},       {"spatial", g.spatial},
+                {"patch", g.patch},       {"frames", g.frames},           {"width", g.width},
+                {"height", g.height},     {"text_length", g.text_length}, {"text_width", g.text_width}};
+    for (size_t i = 0; i < sizeof line / sizeof line[0]; i++)
+        printf("%-12s %lld\n", line[i].name, (long long)line[i].value);
+}
+
 static void show_model(void)
 {
     int parts;
     struct model *m = model_open(model, err, sizeof err);
     if (!m) die("%s", err);
     const struct part *part = model_parts(m, &parts);
-    for (int i = 0; i < parts; i++) show_part(m, &part[i]);
+    if (geometry) show_geometry(m);
+    for (int i = 0; i < parts && !geometry; i++) show_part(m, &part[i]);
     model_close(m);
 }
 
@@ -210,6 +227,7 @@ int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_TEXT_OUT);
     if (model && filter.argc) usage_error("either -m or files");
+    if (geometry && !model) usage_error("--geometry is a model's: it needs -m");
     if (model && stats) usage_error("--stats is of values, and a model's are not loaded");
     if (model)
         show_model();

@@ -64,7 +64,7 @@ static bool add_embeds(struct prompt_encoder *p, struct record *f, const struct 
     memcpy(embeds->data, from->data, tensor_bytes(from));
     if (tokens > p->length)
         say(record_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
-    json_object_set_new(record_meta(f), "text_encoder", json_string(t5_id(p->t5)));
+    json_object_set_new(record_meta(f), "text_encoder", json_string(p->encoder->id));
     return true;
 }
 
@@ -74,7 +74,7 @@ static void encode(struct prompt_encoder *p)
 {
     char err[512] = "";
     struct tensor ids = tensor_rows(&now.ids, 0, now.texts), embeds = tensor_rows(&now.embeds, 0, now.texts);
-    bool encoded = now.texts == 0 || t5_encode(p->t5, &embeds, &ids);
+    bool encoded = now.texts == 0 || text_encode(p->encoder, &embeds, &ids);
     if (!encoded) snprintf(err, sizeof err, "%s", kern_error(p->k));
     kern_clear(p->k);
     for (int64_t i = 0, text = 0; i < now.count; i++) {
@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     struct kern *k = compute_open();
     struct prompt_encoder p;
     if (!prompt_open(&p, k, m, err, sizeof err)) die("%s: %s", filter.model, err);
-    json_object_set_new(filter.settings, "text_encoder", json_string(t5_id(p.t5)));
+    json_object_set_new(filter.settings, "text_encoder", json_string(p.encoder->id));
     if (!batch) batch = strcmp(kern_device(k), "cpu") ? 8 : 1;
     now.ids = tensor_of(DT_I32, NULL, 2, batch, p.length);
     now.embeds = tensor_of(filter_dtype(), NULL, 3, batch, p.length, p.width);

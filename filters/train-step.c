@@ -72,7 +72,7 @@ static const struct option_spec options[] = {
     {.name = "adapter", .kind = OPT_TEXT, .dest = &start.adapter},
     {.name = "targets", .kind = OPT_TEXT, .dest = &start.targets},
     {.name = "init", .kind = OPT_TEXT, .dest = &start.init},
-    {.name = "objective", .kind = OPT_CHOICE, .dest = &start.objective, .choices = "flow|flow-snr|v"},
+    {.name = "objective", .kind = OPT_CHOICE, .dest = &start.objective, .choices = OBJECTIVES},
     {.name = "levels", .kind = OPT_CHOICE, .dest = &levels, .choices = "uniform|logit-normal"},
     {.name = "lr", .kind = OPT_REAL, .dest = &t.adamw.lr, .high = 1e3},
     {.name = "warmup", .kind = OPT_INT, .dest = &t.warmup, .high = 1e12},

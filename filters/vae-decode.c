@@ -4,7 +4,7 @@
  *   stdout  video U8 [F,8h,8w,3] RGB      everything else passes through */
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
-#include "filters/nets/vae.h"
+#include "filters/nets/autoencoder.h"
 
 static const char help[] =
     "vae-decode - latents to RGB video\n"
@@ -24,17 +24,17 @@ static const struct option_spec options[] = {
     {.name = "tiling", .kind = OPT_FLAG, .dest = &tiling, .setting = true}, {0}};
 
 /* The frame's error, or the device's, tells why not. */
-static bool decode(struct vae *v, struct record *f)
+static bool decode(struct autoencoder *v, struct record *f)
 {
     const struct tensor *found = record_want(f, "latents", DT_COUNT, 4);
     if (!found) return false;
     const struct tensor latents = *found;
-    const int64_t side = vae_side(v), frames = vae_video_frames(v, latents.shape[0]);
+    const int64_t side = v->spatial, frames = video_frames(v, latents.shape[0]);
     struct tensor *video =
         record_add(f, "video", DT_U8, 4, frames, side * latents.shape[2], side * latents.shape[3], 3);
-    if (!video || !vae_decode(v, video, &latents, tiling)) return false;
+    if (!video || !decode_latents(v, video, &latents, tiling)) return false;
     if (!filter.keep) record_drop(f, "latents");
-    json_object_set_new(record_meta(f), "vae", json_string(vae_id(v)));
+    json_object_set_new(record_meta(f), "vae", json_string(v->id));
     json_object_set_new(record_meta(f), "decode_tiling", json_boolean(tiling));
     return true;
 }
@@ -47,9 +47,9 @@ int main(int argc, char **argv)
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();
-    struct vae *v = vae_open(k, m, false, true, err, sizeof err);
+    struct autoencoder *v = autoencoder_open(k, m, false, true, err, sizeof err);
     if (!v) die("%s: %s", filter.model, err);
-    json_object_set_new(filter.settings, "vae", json_string(vae_id(v)));
+    json_object_set_new(filter.settings, "vae", json_string(v->id));
 
     struct record f = RECORD_INIT;
     while (filter_next(&f)) {
@@ -61,7 +61,7 @@ int main(int argc, char **argv)
         }
     }
     record_free(&f);
-    vae_close(v);
+    autoencoder_close(v);
     compute_close(k);
     model_close(m);
     return filter_finish();

@@ -4,7 +4,7 @@
  *   stdout  latents [T,16,H/8,W/8]        everything else passes through */
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
-#include "filters/nets/vae.h"
+#include "filters/nets/autoencoder.h"
 
 static const char help[] =
     "vae-encode - RGB video to latents\n"
@@ -33,17 +33,17 @@ static const struct option_spec options[] = {
     {0}};
 
 /* The frame's error, or the device's, tells why not. */
-static bool encode(struct vae *v, struct record *f, const char *name, const struct tensor *video,
+static bool encode(struct autoencoder *v, struct record *f, const char *name, const struct tensor *video,
                    const char *purpose)
 {
-    const int64_t side = vae_side(v), frames = vae_latent_frames(v, video->shape[0]);
+    const int64_t side = v->spatial, frames = latent_frames(v, video->shape[0]);
     struct rng noise = rng_make((uint64_t)filter.seed, record_key(f), purpose, 0);
-    struct tensor *latents = record_add(f, name, filter_dtype(), 4, frames, vae_channels(v),
+    struct tensor *latents = record_add(f, name, filter_dtype(), 4, frames, v->channels,
                                         video->shape[1] / side, video->shape[2] / side);
-    return latents && vae_encode(v, latents, video, mode ? NULL : &noise, tiling);
+    return latents && encode_video(v, latents, video, mode ? NULL : &noise, tiling);
 }
 
-static bool encode_record(struct vae *v, struct record *f)
+static bool encode_record(struct autoencoder *v, struct record *f)
 {
     const struct tensor *found = record_want(f, "video", DT_U8, 4);
     if (!found) return false;
@@ -56,7 +56,7 @@ static bool encode_record(struct vae *v, struct record *f)
     if (!filter.keep) record_drop(f, "video");
 
     json_t *meta = record_meta(f);
-    json_object_set_new(meta, "vae", json_string(vae_id(v)));
+    json_object_set_new(meta, "vae", json_string(v->id));
     json_object_set_new(meta, "posterior", json_string(mode ? "mode" : "sample"));
     json_object_set_new(meta, "encode_tiling", json_boolean(tiling));
     if (mode)
@@ -75,9 +75,9 @@ int main(int argc, char **argv)
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();
-    struct vae *v = vae_open(k, m, true, false, err, sizeof err);
+    struct autoencoder *v = autoencoder_open(k, m, true, false, err, sizeof err);
     if (!v) die("%s: %s", filter.model, err);
-    json_object_set_new(filter.settings, "vae", json_string(vae_id(v)));
+    json_object_set_new(filter.settings, "vae", json_string(v->id));
 
     struct record f = RECORD_INIT;
     while (filter_next(&f)) {
@@ -89,7 +89,7 @@ int main(int argc, char **argv)
         }
     }
     record_free(&f);
-    vae_close(v);
+    autoencoder_close(v);
     compute_close(k);
     model_close(m);
     return filter_finish();

@@ -118,6 +118,12 @@ static bool part_folder(const struct model *m, const char *part, char *path, siz
     return make_path(path, size, err, errlen, "%s%s%s", m->folder, *part ? "/" : "", part);
 }
 
+bool model_has_part(const struct model *m, const char *part)
+{
+    char path[PATH_MAX];
+    return part_folder(m, part, path, sizeof path, NULL, 0) && is_folder(path);
+}
+
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen)
 {
     char folder[PATH_MAX], path[PATH_MAX];

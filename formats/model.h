@@ -13,6 +13,7 @@
 
 #include <jansson.h>
 
+#include "formats/error.h"
 #include "formats/safetensors.h"
 
 struct model {
@@ -28,6 +29,8 @@ void model_close(struct model *m);
 /* PART/config.json (scheduler: scheduler_config.json) as an object; NULL with the reason in err. Caller
  * decrefs. */
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen);
+/* Whether the folder has a folder for that part. */
+bool model_has_part(const struct model *m, const char *part);
 /* The path of a file of the folder, e.g. "tokenizer/spiece.model"; false when it is not there. A random:
  * preset without it falls back to data_path() of the same name. */
 bool model_file(const struct model *m, const char *relative, char *path, size_t size, char *err,

@@ -4,6 +4,7 @@
 #include "filters/learning/adapter.h"
 
 #include "tests/cases.h"
+#include "tests/linears.h"
 #include "tests/scratch.h"
 
 static struct kern *k;
@@ -50,8 +51,7 @@ static struct tensor converted(enum dtype d, const struct tensor *from)
         if (!kern_ok(k)) printf("Bail out! %s\n", kern_error(k)), exit(1);                                   \
     } while (0)
 
-/* ---- the operations against the reference
- * --------------------------------------------------------------------- */
+/* ---- the operations against the reference -------------------------------------------------------------- */
 
 static struct tensor wide(const struct cases *c, const char *number, const char *prefix, const char *name)
 {
@@ -114,8 +114,7 @@ static void against_reference(const struct cases *c, json_t *line)
     free(z.data), free(slope.data), free(want_out.data), free(want_dz.data), free(out.data), free(dz.data);
 }
 
-/* ---- the contract
- * --------------------------------------------------------------------------------------------- */
+/* ---- the contract -------------------------------------------------------------------------------------- */
 
 static struct adapter *make(const char *spec, struct adapter_base base)
 {
@@ -126,22 +125,21 @@ static struct adapter *make(const char *spec, struct adapter_base base)
 
 /* y += scale D(x) in double, from the adapter's parameters as F64 views of `values`, by what adapters.h and
  * kernels.h say. */
-static void plain_forward(struct adapter *a, const struct token_grid *g, struct tensor *y,
+static void plain_forward(struct adapter *a, const struct token_rows *g, struct tensor *y,
                           const struct tensor *x, const struct tensor *values)
 {
     int64_t video = g->frames * g->rows * g->cols, r = a->rank;
     bool spectral = !strcmp(a->kind->name, "gdn_cssm"), attention = !strcmp(a->kind->name, "transformer");
-    struct tensor own[ADAPTER_MAX_PARAMS], z = filled(DT_F64, g->n_text + video, r, false),
-                                           o = filled(DT_F64, g->n_text + video, r, false);
+    struct tensor own[ADAPTER_MAX_PARAMS], z = filled(DT_F64, g->text + video, r, false),
+                                           o = filled(DT_F64, g->text + video, r, false);
     for (int i = 0; i < a->params; i++) own[i] = adapter_view(a, values, 1, i);
-    struct tensor zv = tensor_rows(&z, g->n_text, video), ov = tensor_rows(&o, g->n_text, video);
+    struct tensor zv = tensor_rows(&z, g->text, video), ov = tensor_rows(&o, g->text, video);
     matmul(k, &z, x, false, &own[0], true, 1, 0);
     if (!spectral) kern_copy(k, &o, &z);
     if (spectral) {
         zv = tensor_as(&zv, 4, g->frames, g->rows, g->cols, r),
         ov = tensor_as(&ov, 4, g->frames, g->rows, g->cols, r);
-        gdn_cssm_forward(k, &ov, &zv, own + 2, 1, json_integer_value(json_object_get(a->settings, "dk")),
-                         json_integer_value(json_object_get(a->settings, "rope")));
+        gdn_cssm_forward(k, &ov, &zv, own + 2, 1, a->set[2], a->set[1]);
     } else if (attention) {
         zv = tensor_as(&zv, 3, g->frames, g->rows * g->cols, r),
         ov = tensor_as(&ov, 3, g->frames, g->rows * g->cols, r);
@@ -151,10 +149,10 @@ static void plain_forward(struct adapter *a, const struct token_grid *g, struct 
     free(z.data), free(o.data);
 }
 
-static double objective(struct adapter *a, const struct token_grid *g, const struct tensor *x,
+static double objective(struct adapter *a, const struct token_rows *g, const struct tensor *x,
                         const struct tensor *values, const struct tensor *slope)
 {
-    struct tensor y = filled(DT_F64, x->shape[0], x->shape[1], false);
+    struct tensor y = filled(DT_F64, slope->shape[0], slope->shape[1], false);
     double sum = 0;
     COMPUTE(plain_forward(a, g, &y, x, values));
     for (int64_t i = 0; i < tensor_count(&y); i++) sum += tensor_get(&y, i) * tensor_get(slope, i);
@@ -164,7 +162,7 @@ static double objective(struct adapter *a, const struct token_grid *g, const str
 
 /* The slope of the double objective along random directions of `at` [from, from+n) against the adapter's own
  * gradient. */
-static double worst_slope(struct adapter *a, const struct token_grid *g, const struct tensor *x,
+static double worst_slope(struct adapter *a, const struct token_rows *g, const struct tensor *x,
                           const struct tensor *values, const struct tensor *slope, const struct tensor *at,
                           int64_t from, int64_t n, const float *grad)
 {
@@ -185,25 +183,27 @@ static double worst_slope(struct adapter *a, const struct token_grid *g, const s
     return worst;
 }
 
-static void test_contract(const char *spec, struct token_grid g, int64_t width)
+static void test_contract(const char *spec, struct token_rows g, int64_t in, int64_t out)
 {
-    struct adapter *a = make(spec, (struct adapter_base){2, width, g.rows, g.cols});
-    int64_t tokens = g.n_text + g.frames * g.rows * g.cols;
-    struct tensor x = filled(DT_F32, tokens, width, true), y = filled(DT_F32, tokens, width, true),
+    struct adapter *a = make(spec, base_of(2, in, out, g.rows, g.cols));
+    int64_t tokens = g.text + g.frames * g.rows * g.cols;
+    struct tensor x = filled(DT_F32, tokens, in, true), y = filled(DT_F32, tokens, out, true),
                   before = converted(DT_F32, &y);
-    struct tensor dx = filled(DT_F32, tokens, width, true), dy = filled(DT_F32, tokens, width, true),
-                  dx_before;
+    struct tensor dx = filled(DT_F32, tokens, in, true), dy = filled(DT_F32, tokens, out, true), dx_before;
     struct tensor saved = tensor_of(DT_F32, NULL, 1, a->kind->saved_count(a, &g));
     saved.data = malloc(tensor_bytes(&saved) + 1);
     for (int64_t i = 0; i < tensor_count(&dx); i++)
         ((float *)dx.data)[i] *= 0.01f; /* so that what is added keeps its digits */
     dx_before = converted(DT_F64, &dx);
     char name[96];
-    snprintf(name, sizeof name, "%s %lldx%lldx%lld + %lld", spec, (long long)g.frames, (long long)g.rows,
-             (long long)g.cols, (long long)g.n_text);
+    snprintf(name, sizeof name, "%s %lld->%lld %lldx%lldx%lld + %lld", spec, (long long)in, (long long)out,
+             (long long)g.frames, (long long)g.rows, (long long)g.cols, (long long)g.text);
 
+    struct adapter_call call = {
+        .module = 1, .rows = &g, .x = &x, .dy = &dy, .y = &y, .dx = &dx, .saved = &saved};
+    const int64_t module_size = a->layout[0].size;
     adapter_init(a, 7);
-    COMPUTE(a->kind->forward(a, 1, &g, &y, &x, &saved));
+    COMPUTE(a->kind->forward(a, &call));
     ok(!memcmp(y.data, before.data, tensor_bytes(&y)), "%s: fresh, it changes not one bit", name);
 
     for (int64_t i = 0; i < a->size; i++) ((float *)a->values.data)[i] = (float)draw();
@@ -212,32 +212,33 @@ static void test_contract(const char *spec, struct token_grid g, int64_t width)
     struct tensor values = converted(DT_F64, &a->values), x64 = converted(DT_F64, &x),
                   y64 = converted(DT_F64, &before);
     kern_zero(k, &a->grads);
-    COMPUTE(a->kind->forward(a, 1, &g, &y, &x, &saved));
+    COMPUTE(a->kind->forward(a, &call));
     COMPUTE(plain_forward(a, &g, &y64, &x64, &values));
     ok(off(&y, &y64) <= 5e-5, "%s: y += scale D(x), off by %.1g", name, off(&y, &y64));
     if (a->kind->bound)
-        ok(!memcmp(y.data, before.data, (size_t)(g.n_text * width) * 4), "%s: text stays as it is", name);
+        ok(!memcmp(y.data, before.data, (size_t)(g.text * out) * 4), "%s: text stays as it is", name);
 
-    COMPUTE(a->kind->backward(a, 1, &g, &dx, &dy, &x, &saved));
-    const float *first = (float *)a->grads.data, *grads = first + a->module_size, *moved = dx.data;
+    COMPUTE(a->kind->backward(a, &call));
+    const float *first = (float *)a->grads.data, *grads = first + module_size, *moved = dx.data;
     bool untouched = true;
     for (int64_t i = 0; i < a->size; i++)
-        if (i < a->module_size || i >= 2 * a->module_size) untouched = untouched && first[i] == 0;
+        if (i < module_size || i >= 2 * module_size) untouched = untouched && first[i] == 0;
     ok(untouched, "%s: only this module's gradients", name);
     float *added = malloc(tensor_bytes(&dx) + 1);
     for (int64_t i = 0; i < tensor_count(&dx); i++) added[i] = (float)(moved[i] - tensor_get(&dx_before, i));
     double worst = worst_slope(a, &g, &x64, &values, &dy, &x64, 0, tensor_count(&x), added);
     for (int p = 0; p < a->params; p++) {
         struct tensor view = adapter_view(a, &a->grads, 1, p);
-        worst =
-            fmax(worst, worst_slope(a, &g, &x64, &values, &dy, &values, a->module_size + a->param[p].offset,
-                                    tensor_count(&view), grads + a->param[p].offset));
+        worst = fmax(worst, worst_slope(a, &g, &x64, &values, &dy, &values,
+                                        module_size + a->layout[0].param[p].offset, tensor_count(&view),
+                                        grads + a->layout[0].param[p].offset));
     }
     ok(worst <= 2e-4, "%s: every gradient as finite differences say, off by %.1g", name, worst);
-    float *once = malloc((size_t)a->module_size * 4), most = 0;
-    memcpy(once, grads, (size_t)a->module_size * 4);
-    COMPUTE(a->kind->backward(a, 1, &g, NULL, &dy, &x, &saved));
-    for (int64_t i = 0; i < a->module_size; i++)
+    float *once = malloc((size_t)module_size * 4), most = 0;
+    memcpy(once, grads, (size_t)module_size * 4);
+    call.dx = NULL;
+    COMPUTE(a->kind->backward(a, &call));
+    for (int64_t i = 0; i < module_size; i++)
         most = fmaxf(most, fabsf(grads[i] - 2 * once[i]) / (fabsf(once[i]) + 1e-2f));
     ok(most <= 1e-3, "%s: gradients add up, and dx may be left out", name);
     free(once), free(added), free(saved.data), free(x.data), free(y.data), free(before.data), free(dx.data),
@@ -246,8 +247,7 @@ static void test_contract(const char *spec, struct token_grid g, int64_t width)
     adapter_close(a);
 }
 
-/* ---- counts and initial values
- * -------------------------------------------------------------------------------- */
+/* ---- counts and initial values ------------------------------------------------------------------------- */
 
 static void test_counts(void)
 {
@@ -259,9 +259,9 @@ static void test_counts(void)
                 {"gdn_cssm:rope=1", 106730, 17930640}, {"gdn_cssm:k=5,rope=1", 106730, 17930640}};
     for (int i = 0; i < 6; i++) {
         struct adapter *a =
-            adapter_make(kind[i].spec, NULL, (struct adapter_base){42, 3072, 30, 45}, err, sizeof err);
-        ok(a && a->module_size == kind[i].module && a->size == kind[i].all,
-           "%s: %lld parameters a module, %lld in all", kind[i].spec, a ? (long long)a->module_size : 0,
+            adapter_make(kind[i].spec, NULL, base_of(42, 3072, 3072, 30, 45), err, sizeof err);
+        ok(a && a->layout[0].size == kind[i].module && a->size == kind[i].all,
+           "%s: %lld parameters a module, %lld in all", kind[i].spec, a ? (long long)a->layout[0].size : 0,
            a ? (long long)a->size : 0);
         adapter_close(a);
     }
@@ -271,9 +271,9 @@ static void test_counts(void)
  * k). */
 static void test_kernel(const char *spec, int64_t size, int64_t rows, int64_t cols)
 {
-    struct adapter *a = make(spec, (struct adapter_base){40, 16, rows, cols});
+    struct adapter *a = make(spec, base_of(40, 16, 16, rows, cols));
     int kernel = a->params - 1;
-    int64_t heads = a->param[kernel].shape[0], F = cols / 2 + 1, n = 0, top = (rows - size) / 2,
+    int64_t heads = a->layout[0].param[kernel].shape[0], F = cols / 2 + 1, n = 0, top = (rows - size) / 2,
             left = (cols - size) / 2;
     double outside = 0, sum = 0, most = 0, deviation = 1 / sqrt((double)(heads * size));
     adapter_init(a, 3);
@@ -307,8 +307,7 @@ static void test_kernel(const char *spec, int64_t size, int64_t rows, int64_t co
     adapter_close(a);
 }
 
-/* ---- files and refusals
- * --------------------------------------------------------------------------------------- */
+/* ---- files and refusals -------------------------------------------------------------------------------- */
 
 static void refused(const char *spec, struct adapter_base base, const char *word)
 {
@@ -319,7 +318,7 @@ static void refused(const char *spec, struct adapter_base base, const char *word
 
 static void test_refusals(void)
 {
-    struct adapter_base base = {2, 32, 3, 4}, unknown = {2, 32, 0, 0};
+    struct adapter_base base = base_of(2, 32, 32, 3, 4), unknown = base_of(2, 32, 32, 0, 0);
     refused("gdn_cssm:m=5", base, "no setting `m`; there are: rank, alpha, k, rope, dk");
     refused("transformer:k=5", base, "no setting `k`");
     refused("standard:rope=1", base, "no setting `rope`");
@@ -354,7 +353,7 @@ static void unreadable(const char *path, struct adapter_base base, const char *w
 
 static void test_files(const char *spec, bool bound)
 {
-    struct adapter_base base = {2, 16, 3, 4}, any = {2, 16, 0, 0};
+    struct adapter_base base = base_of(2, 16, 16, 3, 4), any = base_of(2, 16, 16, 0, 0);
     struct adapter *a = make(spec, base), *b;
     float *values;
     adapter_init(a, 5);
@@ -372,7 +371,7 @@ static void test_files(const char *spec, bool bound)
     ok(n == m && !memcmp(first, second, n), "%s: and written again, the same file", spec);
     free(first), free(second);
     adapter_close(a);
-    unreadable("a.safetensors", (struct adapter_base){2, 24, 3, 4}, "width 16");
+    unreadable("a.safetensors", base_of(2, 24, 24, 3, 4), "width 16");
     changed("a.safetensors", "attn1.to_k.lora_A", "attn1.to_k.lora_X");
     unreadable("changed.safetensors", base,
                "lacks tensor transformer.transformer_blocks.0.attn1.to_k.lora_A.weight");
@@ -380,8 +379,7 @@ static void test_files(const char *spec, bool bound)
     unreadable("changed.safetensors", base,
                strstr(spec, "standard") ? "its two descriptions disagree" : "its description (rank 4) says");
     if (!bound) return;
-    unreadable("a.safetensors", (struct adapter_base){2, 16, 4, 3},
-               "made for frames of 3x4 tokens, these have 4x3");
+    unreadable("a.safetensors", base_of(2, 16, 16, 4, 3), "made for frames of 3x4 tokens, these have 4x3");
     changed("a.safetensors", "\\\"grid\\\":[3,4]", "\\\"grid\\\":[4,3]");
     unreadable("changed.safetensors", any, "says F32");
     changed("a.safetensors", "\\\"grid\\\"", "\\\"grit\\\"");
@@ -406,8 +404,11 @@ int main(void)
     scratch_enter();
     for (int i = 0; i < 4; i++)
         for (int g = 0; g < 4; g++)
-            test_contract(kinds[i], (struct token_grid){g == 1 ? 0 : 5, 1 + g % 3, grids[g][0], grids[g][1]},
-                          g % 2 ? 32 : 10);
+            test_contract(kinds[i], (struct token_rows){g == 1 ? 0 : 5, 1 + g % 3, grids[g][0], grids[g][1]},
+                          g % 2 ? 32 : 10,
+                          g == 3  ? 12
+                          : g % 2 ? 32
+                                  : 10);
     test_counts();
     test_kernel("gdn_cssm:k=1", 1, 7, 9);
     test_kernel("gdn_cssm:k=5", 5, 7, 9);

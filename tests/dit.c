@@ -1,30 +1,32 @@
 /* The transformer against diffusers on small random models: rotary and sine-cosine, sharded and not, sizes
  * that are not the base size, timesteps that are no whole numbers. Both compute in F32, so they differ by
  * rounding over a few layers: 1e-4 is a hundred times what was seen. */
-#include "filters/nets/dit.h"
+#include "filters/nets/families.h"
 #include "tests/cases.h"
 #include "tests/device.h"
+
+extern const struct denoiser_kind cogvideox_dit;
 
 static struct kern *k;
 static char err[1024];
 
-static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text,
+static struct tensor answer(struct denoiser *d, const struct tensor *latents, const struct tensor *text,
                             double timestep)
 {
     struct tensor out = *latents;
     out.data = calloc(tensor_bytes(latents), 1);
     for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
-        struct dit_grid g;
+        struct denoiser_grid g;
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
-        if (!dit_grid(d, &g, latents, err, sizeof err)) printf("# %s\n", err);
+        if (!denoiser_grid(d, &g, latents, err, sizeof err)) printf("# %s\n", err);
         struct tensor x = kern_tensor(k, DT_F32, 4, latents->shape[0], latents->shape[1], latents->shape[2],
                                       latents->shape[3]),
                       y = x;
         struct tensor t = kern_tensor(k, kern_compute(k), 2, text->shape[0], text->shape[1]);
         kern_upload(k, &x, latents);
         kern_upload(k, &t, text);
-        dit_forward(d, &g, &y, &x, &t, timestep, NULL);
+        denoiser_forward(d, &g, &y, &x, &t, timestep, NULL);
         kern_download(k, &out, &y);
         if (!pass)
             kern_reserve(k, kern_plan_end(k));
@@ -40,7 +42,7 @@ static void compare(const char *name)
     snprintf(folder, sizeof folder, "dit/%s", name);
     struct cases c = cases_open(folder);
     struct model *m = model_open(data_file(path, folder, ""), err, sizeof err);
-    struct dit *d = m ? dit_open(k, m, false, err, sizeof err) : NULL;
+    struct denoiser *d = m ? denoiser_open(k, m, false, err, sizeof err) : NULL;
     if (!ok(d != NULL, "%s opens", name)) printf("# %s\n", err);
     for (size_t i = 0; d && i < json_array_size(c.list); i++) {
         struct tensor latents = cases_tensor(&c, "%zu.latents", i), text = cases_tensor(&c, "%zu.text", i);
@@ -53,7 +55,7 @@ static void compare(const char *name)
         if (!kern_ok(k)) printf("# %s\n", kern_error(k)), kern_clear(k);
         free(latents.data), free(text.data), free(t.data), free(want.data), free(got.data);
     }
-    dit_close(d);
+    denoiser_close(d);
     model_close(m);
     cases_close(&c);
 }
@@ -64,7 +66,8 @@ static void counts(const char *preset, int tensors, int64_t parameters)
     struct params list = {0};
     struct model *m = model_open(preset, err, sizeof err);
     json_t *config = m ? model_config(m, "transformer", err, sizeof err) : NULL;
-    bool good = config && dit_declare(&list, config, "config.json", err, sizeof err);
+    bool good =
+        config && network_declare(&cogvideox_dit.network, &list, config, "config.json", err, sizeof err);
     ok(good && list.count == tensors && params_count(&list) == parameters, "%s: %d tensors, %lld parameters",
        preset, list.count, (long long)params_count(&list));
     params_free(&list);
@@ -78,7 +81,8 @@ static void refused(const char *change, const char *word)
     struct model *m = model_open("random:cogvideox-5b", err, sizeof err);
     json_t *config = model_config(m, "transformer", err, sizeof err), *other = json_loads(change, 0, NULL);
     json_object_update(config, other);
-    bool good = dit_declare(&list, config, "transformer/config.json", err, sizeof err);
+    bool good =
+        network_declare(&cogvideox_dit.network, &list, config, "transformer/config.json", err, sizeof err);
     ok(!good && strstr(err, word), "a config with %s is refused: %s", change, err);
     params_free(&list);
     json_decref(config);

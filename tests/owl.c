@@ -247,7 +247,7 @@ static void test_inventory(json_t *config, const char *what)
                 {"language_model.", 291, 6738415616},
                 {"", 917, 7152633856}};
     struct params list = {0};
-    bool good = config && owl_declare(&list, config, "config.json", err, sizeof err);
+    bool good = config && network_declare(&owl_grader, &list, config, "config.json", err, sizeof err);
     for (int i = 0, n; i < 4; i++) {
         int64_t parameters = count_of(&list, part[i].start, &n);
         ok(good && n == part[i].tensors && parameters == part[i].parameters,
@@ -280,7 +280,7 @@ static void refused(const char *part, const char *change, const char *word)
     struct model *m = open_folder("random:owl-tiny");
     json_t *config = model_config(m, "", err, sizeof err), *other = json_loads(change, JSON_DECODE_ANY, NULL);
     json_object_update(*part ? json_object_get(config, part) : config, other);
-    bool good = owl_declare(&list, config, "some.json", err, sizeof err);
+    bool good = network_declare(&owl_grader, &list, config, "some.json", err, sizeof err);
     ok(!good && strstr(err, "some.json") && strstr(err, word), "%s with %s is refused: %s",
        *part ? part : "a config", change, err);
     params_free(&list);

@@ -29,7 +29,9 @@ static struct record *make_record(const char *key, int seed)
 {
     record_new(&record, key);
     fill(record_add(&record, "latents", DT_F32, 4, 2, 16, 4, 4), seed);
-    fill(record_add(&record, "prompt_embeds", DT_F32, 2, t.dit->c.text_length, t.dit->c.text_dim), seed + 1);
+    fill(record_add(&record, "prompt_embeds", DT_F32, 2, t.denoiser->geometry.text_length,
+                    t.denoiser->geometry.text_width),
+         seed + 1);
     return &record;
 }
 
@@ -62,13 +64,12 @@ static void clipping(void)
         must(trainer_add(&t, make_record("clip", 1), 0, err, sizeof err));
         double norm = t.norm, limits[] = {norm / 2, norm * 2, 0};
         double shrink = i ? 1 : limits[0] / (norm + 1e-6), worst = 0;
-        float *g = get(&t.dit->adapter[0]->grads);
+        float *g = get(&t.adapter->grads);
         kern_zero(k, &t.m);
         t.clip = limits[i];
         trainer_update(&t, 0, norm);
         float *m = get(&t.m);
-        for (int64_t j = 0; j < t.dit->adapter[0]->size; j++)
-            worst = fmax(worst, fabs(m[j] - 0.1 * shrink * g[j]));
+        for (int64_t j = 0; j < t.adapter->size; j++) worst = fmax(worst, fabs(m[j] - 0.1 * shrink * g[j]));
         ok(norm > 0 && worst <= 1e-8 * norm,
            "gradients of norm %.3g, clip %.3g: scaled by %.3g (off by %.1g)", norm, t.clip, shrink, worst);
         free(g), free(m);
@@ -79,12 +80,12 @@ static void clipping(void)
 /* The gradient of a step of three records is the mean of theirs, and so is its loss. */
 static void accumulation(void)
 {
-    int64_t n = t.dit->adapter[0]->size;
+    int64_t n = t.adapter->size;
     float *mean = calloc((size_t)n, sizeof *mean);
     double loss = 0;
     for (int i = 0; i < 3; i++) {
         must(trainer_add(&t, make_record("part", i), i, err, sizeof err));
-        float *g = get(&t.dit->adapter[0]->grads);
+        float *g = get(&t.adapter->grads);
         for (int64_t j = 0; j < n; j++) mean[j] += g[j] / 3;
         loss += t.loss / 3;
         t.pending = 0;
@@ -92,7 +93,7 @@ static void accumulation(void)
     }
     t.accumulate = 3;
     for (int i = 0; i < 3; i++) must(trainer_add(&t, make_record("part", i), i, err, sizeof err));
-    float *got = get(&t.dit->adapter[0]->grads);
+    float *got = get(&t.adapter->grads);
     double rel = relative_l2(got, mean, (size_t)n);
     ok(t.pending == 3 && rel < 1e-6,
        "three records in one step: the mean of their gradients (relative L2 %.1g)", rel);

@@ -198,10 +198,10 @@ static void run_published(const struct scheduler *s, double *x, double spread)
         double lambda_s = log(alpha_s) - log(sigma_s), lambda_t = log(alpha_t) - log(sigma_t),
                h = lambda_t - lambda_s;
         bool second = t != 999 && t - stride >= 0;
-        drawn += s->kind == SCHEDULER_DPM && second; /* thrown away */
+        drawn += !strcmp(s->kind->name, "dpm") && second; /* thrown away */
         for (int i = 0; i < POINTS; i++) {
             double v = gaussian_v(a, x[i], wobble(i), spread), x0 = alpha_s * x[i] - sigma_s * v;
-            if (s->kind == SCHEDULER_DDIM) {
+            if (!strcmp(s->kind->name, "ddim")) {
                 double eps = alpha_s * v + sigma_s * x[i];
                 x[i] = alpha_t * x0 + sigma_t * eps;
             } else {

@@ -6,6 +6,8 @@
 
 #include "tests/device.h"
 
+extern const struct text_encoder_kind t5_encoder;
+
 static char err[512];
 
 static struct tensor read_case(const struct safetensors *file, const char *what, int n)
@@ -20,12 +22,12 @@ static struct tensor read_case(const struct safetensors *file, const char *what,
     return t;
 }
 
-static float *encode(struct t5 *t, const struct tensor *ids)
+static float *encode(struct text_encoder *t, const struct tensor *ids)
 {
     int64_t rows = ids->shape[0];
-    float *out = malloc((size_t)(rows * t5_width(t)) * sizeof *out);
-    struct tensor embeds = tensor_of(DT_F32, out, 2, rows, t5_width(t));
-    if (!t5_encode(t, &embeds, ids)) out[0] = NAN;
+    float *out = malloc((size_t)(rows * t->width) * sizeof *out);
+    struct tensor embeds = tensor_of(DT_F32, out, 2, rows, t->width);
+    if (!text_encode(t, &embeds, ids)) out[0] = NAN;
     return out;
 }
 
@@ -43,11 +45,11 @@ static void test_reference(const char *model)
         double allowed = 0;
         for (int threads = 1; threads <= 2; threads++) {
             struct kern *k = test_device(threads);
-            struct t5 *t = t5_open(k, m, ids.shape[0], err, sizeof err);
+            struct text_encoder *t = text_encoder_open(k, m, ids.shape[0], err, sizeof err);
             if (!t) printf("# %s\n", err), exit(1);
             got[threads - 1] = encode(t, &ids);
             allowed = tolerance(k, 1e-5, 3e-2);
-            t5_close(t);
+            text_encoder_close(t);
             kern_close(k);
         }
         double off = relative_l2(got[0], want.data, (size_t)tensor_count(&want));
@@ -79,7 +81,8 @@ static void test_published(void)
     struct model *m = model_open("random:cogvideox-5b", err, sizeof err);
     json_t *config = m ? model_config(m, "text_encoder", err, sizeof err) : NULL;
     struct params list = {0};
-    bool declared = config && t5_declare(&list, config, "config.json", err, sizeof err);
+    bool declared =
+        config && network_declare(&t5_encoder.network, &list, config, "config.json", err, sizeof err);
     ok(declared && list.count == 219 && params_count(&list) == 4762310656,
        "T5-XXL has %d tensors, %lld parameters %s", list.count, declared ? (long long)params_count(&list) : 0,
        declared ? "" : err);
@@ -100,7 +103,7 @@ static void test_refusals(void)
         struct params list = {0};
         json_t *config = model_config(m, "text_encoder", err, sizeof err);
         json_object_set_new(config, wrong[i].field, json_loads(wrong[i].value, JSON_DECODE_ANY, NULL));
-        bool refused = !t5_declare(&list, config, "some.json", err, sizeof err);
+        bool refused = !network_declare(&t5_encoder.network, &list, config, "some.json", err, sizeof err);
         ok(refused && strstr(err, "some.json") && (strstr(err, wrong[i].field) || strstr(err, "buckets")),
            "%s %s is refused: %s", wrong[i].field, wrong[i].value, refused ? err : "no");
         params_free(&list);
@@ -108,23 +111,23 @@ static void test_refusals(void)
     }
 
     struct kern *k = test_device(1);
-    struct t5 *t = t5_open(k, m, 3, err, sizeof err);
+    struct text_encoder *t = text_encoder_open(k, m, 3, err, sizeof err);
     if (ok(t != NULL, "wide opens for 3 ids")) {
         int32_t ids[3] = {5, 300, 0};
         float out[3 * 24];
         struct tensor x = tensor_of(DT_I32, ids, 1, 3), y = tensor_of(DT_F32, out, 2, 3, 24);
-        ok(!t5_encode(t, &y, &x) && strstr(kern_error(k), "300"), "an id beyond the vocabulary: %s",
+        ok(!text_encode(t, &y, &x) && strstr(kern_error(k), "300"), "an id beyond the vocabulary: %s",
            kern_error(k));
         kern_clear(k);
         ids[1] = -1;
-        ok(!t5_encode(t, &y, &x), "a negative id: %s", kern_error(k));
+        ok(!text_encode(t, &y, &x), "a negative id: %s", kern_error(k));
         kern_clear(k);
         x.shape[0] = 2;
-        ok(!t5_encode(t, &y, &x), "another length: %s", kern_error(k));
+        ok(!text_encode(t, &y, &x), "another length: %s", kern_error(k));
         kern_clear(k);
         x.shape[0] = 3;
         ids[1] = 299;
-        ok(t5_encode(t, &y, &x), "and a good record after them");
+        ok(text_encode(t, &y, &x), "and a good record after them");
 
         int32_t many[5 * 3];
         float together[5 * 3 * 24];
@@ -132,14 +135,14 @@ static void test_refusals(void)
         for (int i = 0; i < 15; i++) many[i] = 7 * i % 300;
         struct tensor all = tensor_of(DT_I32, many, 2, 5, 3),
                       several = tensor_of(DT_F32, together, 3, 5, 3, 24);
-        bool encoded = t5_encode(t, &several, &all);
+        bool encoded = text_encode(t, &several, &all);
         for (int i = 0; i < 5; i++) {
             x.data = many + 3 * i;
-            same += t5_encode(t, &y, &x) && !memcmp(out, together + i * 3 * 24, sizeof out);
+            same += text_encode(t, &y, &x) && !memcmp(out, together + i * 3 * 24, sizeof out);
         }
         ok(encoded && same == 5, "five at once: %d have the bytes that they have alone", same);
     }
-    t5_close(t);
+    text_encoder_close(t);
     kern_close(k);
     model_close(m);
 }

@@ -52,7 +52,7 @@ static void free_example(struct example *e)
 static double worst_tensor(struct adapter *a, const struct tensor *flat, const char *prefix)
 {
     double worst = 0;
-    for (int i = 0; i < a->size / a->module_size * a->params; i++) {
+    for (int i = 0; i < a->modules * a->params; i++) {
         char name[160];
         adapter_param_name(a, i / a->params, i % a->params, name, sizeof name);
         struct tensor want = cases_tensor(&c, "%s.%s", prefix, name),
@@ -75,10 +75,10 @@ static void gradients(json_t *line)
     const char *name = text_of(line, "case");
     float *first = NULL;
     open_trainer(&t, text_of(line, "objective"), text_of(line, "init"));
-    struct adapter *a = t.dit->adapter[0];
+    struct adapter *a = t.adapter;
     struct example e = get_example(name, number_of(line, "s"));
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
-        t.recompute = (enum dit_recompute)r;
+        t.recompute = (enum recompute)r;
         double loss = trainer_loss(&t, &e, true, err, sizeof err), want = number_of(line, "loss");
         double slack = tolerance(k, 1e-4, 5e-2), worst = worst_tensor(a, &a->grads, name),
                norm = trainer_norm(&t), reference = number_of(line, "grad_norm");
@@ -131,7 +131,7 @@ static void steps(json_t *line)
         trainer_update(&t, i, norm);
         free_example(&e);
     }
-    struct adapter *a = t.dit->adapter[0];
+    struct adapter *a = t.adapter;
     double slack = tolerance(k, 1e-4, 5e-2), worst = worst_tensor(a, &a->values, name);
     ok(worst <= slack, "%s: after five steps the worst tensor is off by %.2g", name, worst);
     ok(worst_loss <= slack && worst_norm <= slack, "%s: losses off by %.1g, norms by %.1g", name, worst_loss,
@@ -140,22 +140,22 @@ static void steps(json_t *line)
     trainer_close(&t);
 }
 
-static struct tensor answer(struct dit *d, const struct tensor *latents, const struct tensor *text,
+static struct tensor answer(struct denoiser *d, const struct tensor *latents, const struct tensor *text,
                             double timestep)
 {
     struct tensor got = *latents;
     got.data = malloc(tensor_bytes(latents));
     for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
-        struct dit_grid g;
+        struct denoiser_grid g;
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
-        if (!dit_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
+        if (!denoiser_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
         struct tensor x = kern_tensor(k, DT_F32, 4, got.shape[0], got.shape[1], got.shape[2], got.shape[3]),
                       y = x;
         struct tensor e = kern_tensor(k, kern_compute(k), 2, text->shape[0], text->shape[1]);
         kern_upload(k, &x, latents);
         kern_upload(k, &e, text);
-        dit_forward(d, &g, &y, &x, &e, timestep, NULL);
+        denoiser_forward(d, &g, &y, &x, &e, timestep, NULL);
         kern_download(k, &got, &y);
         if (!pass)
             kern_reserve(k, kern_plan_end(k));
@@ -165,22 +165,24 @@ static struct tensor answer(struct dit *d, const struct tensor *latents, const s
     return got;
 }
 
-static struct dit *open_with(const char *model, const char *adapter)
+static struct adapter_set adapters;
+
+static struct denoiser *open_with(const char *model, const char *adapter)
 {
     struct model *m = model_open(model, err, sizeof err);
-    struct dit *d = m ? dit_open(k, m, false, err, sizeof err) : NULL;
-    struct adapter *a =
-        d && adapter ? adapter_open(k, adapter, dit_adapter_base(d, NULL), err, sizeof err) : NULL;
+    struct denoiser *d = m ? denoiser_open(k, m, false, err, sizeof err) : NULL;
+    struct adapter_base base = {.linears = d ? &d->linears : NULL};
+    struct adapter *a = d && adapter ? adapter_open(k, adapter, base, err, sizeof err) : NULL;
     if (!d || (adapter && !a)) printf("Bail out! %s\n", err), exit(1);
-    if (a) d->adapter[d->adapters++] = a;
+    if (a && adapter_set_add(&adapters, a)) d->hook = &adapters.hook;
     model_close(m);
     return d;
 }
 
-static void close_with(struct dit *d)
+static void close_with(struct denoiser *d)
 {
-    if (d->adapters) adapter_close(d->adapter[0]);
-    dit_close(d);
+    adapter_set_close(&adapters);
+    denoiser_close(d);
 }
 
 /* The model's answer with an adapter file, through the same forward pass that sampling uses. */
@@ -190,7 +192,7 @@ static void loaded(json_t *line)
     const char *name = text_of(line, "case"), *adapter = text_of(line, "adapter");
     if (adapter)
         snprintf(path, sizeof path, "%s:%g", data_file(file, "train", adapter), number_of(line, "weight"));
-    struct dit *d = open_with(data_file(folder, "dit/rope", ""), adapter ? path : NULL);
+    struct denoiser *d = open_with(data_file(folder, "dit/rope", ""), adapter ? path : NULL);
     struct tensor latents = cases_tensor(&c, "load.latents"), text = cases_tensor(&c, "load.text"),
                   t = cases_tensor(&c, "load.timestep");
     struct tensor want = cases_tensor(&c, "%s.out", name), got = answer(d, &latents, &text, *(float *)t.data);
@@ -205,13 +207,13 @@ static void loaded(json_t *line)
  * compare. */
 static int write_case(char **argv)
 {
-    struct dit *d = open_with(argv[2], argv[3]);
+    struct denoiser *d = open_with(argv[2], argv[3]);
     float timestep = 600, x[2 * 16 * 4 * 6], text[4096];
-    int64_t l = d->c.text_length, w = d->c.text_dim;
+    int64_t l = d->geometry.text_length, w = d->geometry.text_width;
     if (l * w > 4096) return 1;
     for (int i = 0; i < 2 * 16 * 4 * 6; i++) x[i] = sinf((float)(i * i % 977));
     for (int i = 0; i < l * w; i++) text[i] = cosf((float)(i * i % 983));
-    struct safetensors_item item[] = {{"latents", tensor_of(DT_F32, x, 4, 2, d->c.in_channels, 4, 6)},
+    struct safetensors_item item[] = {{"latents", tensor_of(DT_F32, x, 4, 2, d->geometry.channels, 4, 6)},
                                       {"text", tensor_of(DT_F32, text, 2, l, w)},
                                       {"timestep", tensor_of(DT_F32, &timestep, 1, 1)},
                                       {"out", {0}}};

@@ -6,22 +6,37 @@
 
 /* Latents that the steps add up, on the device. */
 struct state {
-    struct dit_grid grid;
+    struct denoiser_grid grid;
     struct tensor x, x0, last_x0, v, v_negative, noise, text, negative;
 };
+
+bool sampler_add(struct sampler *s, struct adapter *a)
+{
+    if (!adapter_set_add(&s->adapters, a)) return false;
+    s->denoiser->hook = &s->adapters.hook;
+    return true;
+}
+
+void sampler_close(struct sampler *s)
+{
+    adapter_set_close(&s->adapters);
+    denoiser_close(s->denoiser);
+}
 
 static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, bool guided, char *err,
                     size_t errlen)
 {
-    struct kern *k = s->dit->k;
-    const struct dit_config *c = &s->dit->c;
+    struct kern *k = s->denoiser->k;
+    const struct latent_geometry *g = &s->denoiser->geometry;
     struct tensor *latent[] = {&t->x, &t->x0, &t->last_x0, &t->v, &t->noise, &t->v_negative};
-    if (!dit_grid(s->dit, &t->grid, shape, err, errlen)) return false;
+    if (!denoiser_grid(s->denoiser, &t->grid, shape, err, errlen) ||
+        !adapter_set_fits(&s->adapters, &t->grid.rows, err, errlen))
+        return false;
     for (int i = 0; i < (guided ? 6 : 5); i++)
         *latent[i] =
             kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
-    t->text = kern_tensor(k, kern_compute(k), 2, c->text_length, c->text_dim);
-    if (guided) t->negative = kern_tensor(k, kern_compute(k), 2, c->text_length, c->text_dim);
+    t->text = kern_tensor(k, kern_compute(k), 2, g->text_length, g->text_width);
+    if (guided) t->negative = kern_tensor(k, kern_compute(k), 2, g->text_length, g->text_width);
     return true;
 }
 
@@ -32,7 +47,7 @@ static bool draw(struct sampler *s, struct noise_source *source, int64_t index, 
         tensor_of(source->dtype, malloc((size_t)tensor_count(to) * dtype_size(source->dtype)), 5, 1,
                   to->shape[0], to->shape[1], to->shape[2], to->shape[3]);
     bool good = host.data && noise_source_draw(source, index, &host);
-    if (good) kern_upload(s->dit->k, to, &host);
+    if (good) kern_upload(s->denoiser->k, to, &host);
     free(host.data);
     return good || fail(err, errlen, "no noise could be drawn");
 }
@@ -40,19 +55,19 @@ static bool draw(struct sampler *s, struct noise_source *source, int64_t index, 
 /* v = v_negative + g (v_positive - v_negative) */
 static void predict(struct sampler *s, struct state *t, int step, bool guided)
 {
-    struct kern *k = s->dit->k;
+    struct kern *k = s->denoiser->k;
     double timestep = scheduler_timestep(&s->scheduler, step), g = s->guidance;
-    dit_forward(s->dit, &t->grid, &t->v, &t->x, &t->text, timestep, NULL);
+    denoiser_forward(s->denoiser, &t->grid, &t->v, &t->x, &t->text, timestep, NULL);
     if (!guided) return;
     if (s->dynamic) g = scheduler_dynamic_guidance(&s->scheduler, step, s->guidance);
-    dit_forward(s->dit, &t->grid, &t->v_negative, &t->x, &t->negative, timestep, NULL);
+    denoiser_forward(s->denoiser, &t->grid, &t->v_negative, &t->x, &t->negative, timestep, NULL);
     axpby(k, &t->v, 1 - g, &t->v_negative, g);
 }
 
 static bool denoise(struct sampler *s, struct state *t, struct noise_source *source, bool guided, char *err,
                     size_t errlen)
 {
-    struct kern *k = s->dit->k;
+    struct kern *k = s->denoiser->k;
     int64_t drawn = 1;
     for (int i = 0; i < s->scheduler.steps; i++) {
         struct scheduler_step c = scheduler_step(&s->scheduler, i);
@@ -80,7 +95,7 @@ bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor 
                  const struct tensor *negative, const struct tensor *noise, struct noise_source *source,
                  char *err, size_t errlen)
 {
-    struct kern *k = s->dit->k;
+    struct kern *k = s->denoiser->k;
     struct state t = {0};
     bool guided = s->guidance > 1;
 

@@ -52,7 +52,53 @@ bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, si
 
 /* ---- sampling ------------------------------------------------------------------------------------ */
 
-enum { SCHEDULERS = 3, MAX_EULER_STEPS = 1000000 };
+#define ROW(name, about) extern const struct scheduler_kind scheduler_##name;
+SCHEDULERS(ROW)
+#undef ROW
+#define ROW(name, about) &scheduler_##name,
+static const struct scheduler_kind *const kinds[] = {SCHEDULERS(ROW)};
+#undef ROW
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+static const struct scheduler_kind *find_kind(const char *name, char *err, size_t errlen)
+{
+    char known[256] = "";
+    for (int i = 0; i < KINDS; i++) {
+        if (!strcmp(name, kinds[i]->name)) return kinds[i];
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", kinds[i]->name);
+    }
+    fail(err, errlen, "%s: no such scheduler; there are %s", name, known);
+    return NULL;
+}
+
+bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
+{
+    const struct scheduler_kind *kind = find_kind(name, err, errlen);
+    return kind && kind->takes(steps, err, errlen);
+}
+
+bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
+                    size_t errlen)
+{
+    if (!scheduler_takes(name, steps, err, errlen)) return false;
+    *s = (struct scheduler){.kind = find_kind(name, err, errlen), .steps = (int)steps};
+    return s->kind->flow || noise_schedule_read(&s->noise, config, err, errlen);
+}
+
+double scheduler_timestep(const struct scheduler *s, int k)
+{
+    return s->kind->timestep(s, k);
+}
+
+struct scheduler_step scheduler_step(const struct scheduler *s, int k)
+{
+    return s->kind->step(s, k);
+}
+
+double flow_timestep(double x)
+{
+    return fmin(TRAIN_TIMESTEPS * x, TRAIN_TIMESTEPS - 1);
+}
 
 /* The first divisor of 1000 from n on, up or down. 1 and 1000 end either search. */
 static int64_t divisor_from(int64_t n, int direction)
@@ -62,24 +108,8 @@ static int64_t divisor_from(int64_t n, int direction)
     return n;
 }
 
-/* SCHEDULERS: none of that name. */
-static int kind_of(const char *name)
+bool trailing_takes(const char *name, int64_t steps, char *err, size_t errlen)
 {
-    static const char *const names[SCHEDULERS] = {
-        [SCHEDULER_DPM] = "dpm", [SCHEDULER_DDIM] = "ddim", [SCHEDULER_EULER] = "euler"};
-    int kind = 0;
-    while (kind < SCHEDULERS && strcmp(name, names[kind])) kind++;
-    return kind;
-}
-
-bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
-{
-    int kind = kind_of(name);
-    if (kind == SCHEDULERS)
-        return fail(err, errlen, "%s: no such scheduler; there are dpm, ddim and euler", name);
-    if (kind == SCHEDULER_EULER)
-        return (steps >= 1 && steps <= MAX_EULER_STEPS) ||
-               fail(err, errlen, "euler takes 1 to %d steps, not %lld", MAX_EULER_STEPS, (long long)steps);
     int64_t below = divisor_from(steps, -1), above = divisor_from(steps, 1);
     if (below == steps) return true;
     char neighbours[64];
@@ -88,89 +118,14 @@ bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
                 TRAIN_TIMESTEPS, neighbours, (long long)steps);
 }
 
-bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
-                    size_t errlen)
-{
-    if (!scheduler_takes(name, steps, err, errlen)) return false;
-    *s = (struct scheduler){.kind = (enum scheduler_kind)kind_of(name), .steps = (int)steps};
-    return s->kind == SCHEDULER_EULER || noise_schedule_read(&s->noise, config, err, errlen);
-}
-
-/* Euler's position on the way from noise (1) to data (0). */
-static double flow_position(const struct scheduler *s, int k)
-{
-    return 1 - (double)k / s->steps;
-}
-
-static double flow_timestep(double s)
-{
-    return fmin(TRAIN_TIMESTEPS * s, TRAIN_TIMESTEPS - 1); /* the base model saw 0..999 */
-}
-
-/* "trailing": 999 and down in equal strides, the last one a stride above -1, where there is no noise. */
-static int trailing(const struct scheduler *s, int k)
+double trailing_timestep(const struct scheduler *s, int k)
 {
     return TRAIN_TIMESTEPS - k * (TRAIN_TIMESTEPS / s->steps) - 1;
 }
 
-static double alpha_bar(const struct scheduler *s, int k)
+double trailing_alpha_bar(const struct scheduler *s, int k)
 {
-    return k < s->steps ? s->noise.alpha_bar[trailing(s, k)] : 1;
-}
-
-double scheduler_timestep(const struct scheduler *s, int k)
-{
-    return s->kind == SCHEDULER_EULER ? flow_timestep(flow_position(s, k)) : trailing(s, k);
-}
-
-static struct scheduler_step euler(const struct scheduler *s, int k)
-{
-    double from = flow_position(s, k), to = flow_position(s, k + 1);
-    return (struct scheduler_step){.x0_x = 1, .x0_v = -from, .next_x = 1, .next_v = to - from};
-}
-
-/* x' = A x + B x0,  A = √((1-ᾱ')/(1-ᾱ)),  B = √ᾱ' - √ᾱ A */
-static struct scheduler_step ddim(double a, double a_next)
-{
-    double root = sqrt(a), A = sqrt((1 - a_next) / (1 - a)), B = sqrt(a_next) - root * A;
-    struct scheduler_step c = {.x0_x = root, .x0_v = -sqrt(1 - a)};
-    c.next_x = A + B * c.x0_x;
-    c.next_v = B * c.x0_v;
-    return c;
-}
-
-static double log_snr_half(double a)
-{
-    return log(a / (1 - a)) / 2;
-}
-
-/* Lu et al. 2022, SDE-DPM-Solver++ (2M), in the logarithm λ of the signal-to-noise ratio:
- *   x' = m1 x - m2 D + mn n,  D = x0 at first order, m3 x0 - m4 x0' at second.
- * At the ends ᾱ is 0 and 1, λ infinite, and the limits come out right by IEEE rules: e^-∞ = 0. */
-static struct scheduler_step dpm(double a_before, double a, double a_next, bool first_order)
-{
-    double h = log_snr_half(a_next) - log_snr_half(a);
-    double m1 = sqrt((1 - a_next) / (1 - a)) * exp(-h), m2 = expm1(-2 * h) * sqrt(a_next), m3 = 1, m4 = 0;
-    if (!first_order) {
-        /* infinite when the step before began at pure noise */
-        double r = (log_snr_half(a) - log_snr_half(a_before)) / h;
-        m3 = 1 + 1 / (2 * r);
-        m4 = 1 / (2 * r);
-    }
-    struct scheduler_step c = {.x0_x = sqrt(a), .x0_v = -sqrt(1 - a), .draws = first_order ? 1 : 2};
-    c.next_x = m1 - m2 * m3 * c.x0_x;
-    c.next_v = -m2 * m3 * c.x0_v;
-    c.next_x0 = m2 * m4;
-    c.next_n = sqrt(1 - a_next) * sqrt(-expm1(-2 * h));
-    return c;
-}
-
-struct scheduler_step scheduler_step(const struct scheduler *s, int k)
-{
-    if (s->kind == SCHEDULER_EULER) return euler(s, k);
-    double a = alpha_bar(s, k), a_next = alpha_bar(s, k + 1);
-    if (s->kind == SCHEDULER_DDIM) return ddim(a, a_next);
-    return dpm(k ? alpha_bar(s, k - 1) : NAN, a, a_next, k == 0 || k == s->steps - 1);
+    return k < s->steps ? s->noise.alpha_bar[(int)trailing_timestep(s, k)] : 1;
 }
 
 double scheduler_dynamic_guidance(const struct scheduler *s, int k, double guidance)
@@ -181,14 +136,11 @@ double scheduler_dynamic_guidance(const struct scheduler *s, int k, double guida
 
 /* ---- training ------------------------------------------------------------------------------------ */
 
-const char *const objective_names = "flow|flow-snr|v";
-
 bool objective_parse(enum objective *o, const char *name)
 {
-    static const char *const names[] = {
-        [OBJECTIVE_FLOW] = "flow", [OBJECTIVE_FLOW_SNR] = "flow-snr", [OBJECTIVE_V] = "v"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(name, names[i])) continue;
+    const char *at = OBJECTIVES;
+    for (int i = 0; *at; i++, at += strcspn(at, "|"), at += *at == '|') {
+        if (strlen(name) != strcspn(at, "|") || strncmp(at, name, strlen(name))) continue;
         *o = (enum objective)i;
         return true;
     }

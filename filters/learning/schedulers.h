@@ -29,25 +29,42 @@ bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, si
 
 /* ---- sampling ------------------------------------------------------------------------------------ */
 
+/* The schedulers: a name, and what --help says of it. A further one is its file below schedulers/, which defines
+ * scheduler_NAME, and a row here. */
+#define SCHEDULERS(ROW)                                                                                      \
+    ROW(dpm, "SDE-DPM-Solver++ (2M), stochastic")                                                            \
+    ROW(ddim, "DDIM with eta 0")                                                                             \
+    ROW(euler, "Euler's steps along the flow, for adapters of objective flow")
+
+#define SCHEDULER_CHOICE_(name, about) "|" #name
+#define SCHEDULER_HELP_(name, about)   "                         " #name ": " about "\n"
+#define SCHEDULER_CHOICES              (&(SCHEDULERS(SCHEDULER_CHOICE_))[1]) /* "dpm|ddim|.." */
+#define SCHEDULER_HELP                 SCHEDULERS(SCHEDULER_HELP_)           /* a line of --help for each */
+
 struct scheduler {
-    enum scheduler_kind {
-        SCHEDULER_DPM,   /* SDE-DPM-Solver++ (2M), as CogVideoXDPMScheduler: always stochastic */
-        SCHEDULER_DDIM,  /* Song et al. 2020 with eta 0, as CogVideoXDDIMScheduler */
-        SCHEDULER_EULER, /* dx/ds = u(x, s) from s = 1 to 0: for a network trained with objective "flow" */
-    } kind;
+    const struct scheduler_kind *kind;
     int steps;
     struct noise_schedule noise;
 };
 
-/* Whether there is a scheduler of that name, and it can take so many steps: of dpm and ddim, which step
- * through the training timesteps, only divisors of 1000, because with any other count the last step misses
- * the clean end; of euler any number. false with the reason in err. */
+struct scheduler_kind {
+    const char *name;
+    bool
+        flow; /* it follows the flow, for a network trained with objective "flow"; else the base model's own path,
+                  by its noise schedule */
+    /* Whether it can take so many steps; false: why not, in err. */
+    bool (*takes)(int64_t steps, char *err, size_t errlen);
+    double (*timestep)(const struct scheduler *s, int k);
+    struct scheduler_step (*step)(const struct scheduler *s, int k);
+};
+
+/* Whether there is a scheduler of that name, and it can take so many steps. false with the reason in err. */
 bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen);
-/* Euler reads no noise schedule: its config may be NULL. */
+/* config: scheduler_config.json; a scheduler that follows the flow reads none, and it may be NULL. */
 bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
                     size_t errlen);
 
-/* What the network is told at step k, 0 <= k < steps: 999 first; whole numbers but for euler. */
+/* The timestep that the network gets at step k, 0 <= k < steps: 999 first. */
 double scheduler_timestep(const struct scheduler *s, int k);
 
 /* Step k, from the sample x and the network's (guided) answer v:
@@ -66,6 +83,16 @@ struct scheduler_step {
 };
 struct scheduler_step scheduler_step(const struct scheduler *s, int k);
 
+/* For those that step through the training timesteps: "trailing" spacing, 999 and down in equal strides, the last
+ * one a stride above -1, where there is no noise. Only divisors of 1000 are taken as numbers of steps: with any
+ * other the last step misses the clean end. */
+bool trailing_takes(const char *name, int64_t steps, char *err, size_t errlen);
+double trailing_timestep(const struct scheduler *s, int k);
+double trailing_alpha_bar(const struct scheduler *s, int k); /* 1 for k = steps */
+
+/* The timestep of position x on the way from data (0) to noise (1); the base model saw 0..999. */
+double flow_timestep(double x);
+
 /* The guidance scale of step k under "dynamic" guidance, as CogVideoXPipeline computes it: from the training
  * timestep, so that it jumps about within [1, 1 + guidance]. */
 double scheduler_dynamic_guidance(const struct scheduler *s, int k, double guidance);
@@ -78,8 +105,8 @@ enum objective {
                            whose signal-to-noise ratio is that of s */
     OBJECTIVE_V,        /* the base model's own objective at the whole timestep ⌊1000 s⌋ */
 };
-bool objective_parse(enum objective *o, const char *name); /* "flow", "flow-snr", "v" */
-extern const char *const objective_names;                  /* "flow|flow-snr|v" */
+#define OBJECTIVES "flow|flow-snr|v"                       /* in their order */
+bool objective_parse(enum objective *o, const char *name); /* one of OBJECTIVES */
 
 /* One training example at noise level s in [0, 1]:
  *

@@ -17,7 +17,7 @@ bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool sha
     json_t *scheduler = m ? model_config(m, "scheduler", err, errlen) : NULL;
     t->shapes_only = shapes_only;
     bool good = scheduler && noise_schedule_read(&t->noise, scheduler, err, errlen) &&
-                (t->dit = dit_open(k, m, shapes_only, err, errlen));
+                (t->denoiser = denoiser_open(k, m, shapes_only, err, errlen));
     json_decref(scheduler);
     model_close(m);
     return good;
@@ -25,30 +25,32 @@ bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool sha
 
 bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen)
 {
-    struct dit *shapes = t->dit;
+    struct denoiser *shapes = t->denoiser;
     struct model *m = model_open(model, err, errlen);
     t->shapes_only = false;
-    t->dit = m ? dit_open(shapes->k, m, false, err, errlen) : NULL;
-    dit_close(shapes);
+    t->denoiser = m ? denoiser_open(shapes->k, m, false, err, errlen) : NULL;
+    denoiser_close(shapes);
     model_close(m);
-    return t->dit != NULL;
+    return t->denoiser != NULL;
 }
-
-static const char *const recompute_names[] = {"none", "ffn", "full"};
 
 void trainer_recompute(struct trainer *t, const char *how)
 {
     t->recompute_auto = !strcmp(how, "auto");
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++)
-        if (!strcmp(how, recompute_names[r])) t->recompute = (enum dit_recompute)r;
+        if (!strcmp(how, recompute_name[r])) t->recompute = (enum recompute)r;
+}
+
+static struct adapter_base base_for(const struct trainer *t, const struct tensor *latents)
+{
+    const int64_t patch = t->denoiser->geometry.patch;
+    return (struct adapter_base){&t->denoiser->linears, latents->shape[2] / patch, latents->shape[3] / patch};
 }
 
 bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen)
 {
-    const struct dit_config *c = &t->dit->c;
-    struct tensor latents = tensor_of(DT_F32, NULL, 4, 1, c->in_channels, c->sample_height, c->sample_width);
-    struct adapter *a =
-        adapter_make(start->adapter, start->targets, dit_adapter_base(t->dit, &latents), err, errlen);
+    struct tensor latents = geometry_latents(&t->denoiser->geometry, 0, 0, 0);
+    struct adapter *a = adapter_make(start->adapter, start->targets, base_for(t, &latents), err, errlen);
     adapter_close(a);
     return a != NULL;
 }
@@ -56,18 +58,19 @@ bool trainer_takes(const struct trainer *t, const struct trainer_start *start, c
 bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                    char *err, size_t errlen)
 {
-    struct kern *k = t->dit->k;
+    struct kern *k = t->denoiser->k;
     float *values = NULL;
-    struct adapter_base base = dit_adapter_base(t->dit, latents);
+    struct adapter_base base = base_for(t, latents);
     struct adapter *a = start->init ? adapter_read(start->init, base, &values, err, errlen)
                                     : adapter_make(start->adapter, start->targets, base, err, errlen);
     if (!a) return false;
     objective_parse(&t->objective, start->objective);
     json_object_clear(a->extra);
     json_object_set_new(a->extra, "objective", json_string(start->objective));
-    json_object_set_new(a->extra, "model", json_string(t->dit->id));
-    t->dit->adapter[0] = a;
-    t->dit->adapters = 1;
+    json_object_set_new(a->extra, "model", json_string(t->denoiser->id));
+    t->adapter = a;
+    adapter_set_add(&t->adapters, a);
+    t->denoiser->hook = &t->adapters.hook;
     if (t->shapes_only) {
         a->k = k;
         a->values = a->grads = tensor_of(DT_F32, NULL, 1, a->size);
@@ -84,15 +87,6 @@ bool trainer_start(struct trainer *t, const struct trainer_start *start, const s
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
 }
 
-static bool is_prompt(const struct trainer *t, const struct tensor *text, char *err, size_t errlen)
-{
-    const struct dit_config *c = &t->dit->c;
-    return (text->shape[0] == c->text_length && text->shape[1] == c->text_dim) ||
-           fail(err, errlen, "prompt_embeds are [%lld,%lld], the model wants [%lld,%lld]",
-                (long long)text->shape[0], (long long)text->shape[1], (long long)c->text_length,
-                (long long)c->text_dim);
-}
-
 bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t errlen)
 {
     struct record f = RECORD_INIT;
@@ -102,7 +96,7 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
     struct record_reader *r = record_reader_open(fd, path);
     enum record_got got = r ? record_read(r, &f) : RECORD_DAMAGED;
     const struct tensor *text = got == RECORD_GOT ? record_want(&f, "prompt_embeds", DT_COUNT, 2) : NULL;
-    bool good = text && is_prompt(t, text, why, sizeof why);
+    bool good = text && geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", why, sizeof why);
     if (good) {
         t->empty = tensor_of(DT_F32, malloc(sizeof(float) * (size_t)tensor_count(text)), 2, text->shape[0],
                              text->shape[1]);
@@ -121,8 +115,8 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
 void trainer_close(struct trainer *t)
 {
     free(t->empty.data);
-    if (t->dit && t->dit->adapters) adapter_close(t->dit->adapter[0]);
-    dit_close(t->dit);
+    adapter_set_close(&t->adapters);
+    denoiser_close(t->denoiser);
 }
 
 double trainer_rate(const struct trainer *t, int64_t step)
@@ -135,36 +129,37 @@ double trainer_rate(const struct trainer *t, int64_t step)
 
 static struct tensor like(struct trainer *t, const struct tensor *x)
 {
-    return kern_tensor(t->dit->k, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]);
+    return kern_tensor(t->denoiser->k, DT_F32, 4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]);
 }
 
 /* Noise the clip, ask the network, compare: x = a x0 + b eps, y likewise, loss = weight mean((v(x) - y)²). */
 static bool run(struct trainer *t, const struct example *e, bool backward, double *loss, char *err,
                 size_t errlen)
 {
-    struct dit *d = t->dit;
+    struct denoiser *d = t->denoiser;
     struct kern *k = d->k;
-    struct dit_saved saved = {.recompute = t->recompute};
     double share = backward ? 1 / (double)t->accumulate : 1;
-    struct dit_grid grid;
+    struct denoiser_grid grid;
     size_t mark = kern_mark(k);
-    if (!dit_grid(d, &grid, &e->x0, err, errlen)) return false;
+    if (!denoiser_grid(d, &grid, &e->x0, err, errlen) ||
+        !adapter_set_fits(&t->adapters, &grid.rows, err, errlen))
+        return false;
 
     struct training_point p = training_point(&t->noise, t->objective, e->s);
     struct tensor x = like(t, &e->x0), y = like(t, &e->x0), eps = like(t, &e->x0), answer = like(t, &e->x0);
-    struct tensor text = kern_tensor(k, kern_compute(k), 2, d->c.text_length, d->c.text_dim);
+    struct tensor text = kern_tensor(k, kern_compute(k), 2, d->geometry.text_length, d->geometry.text_width);
     kern_upload(k, &x, &e->x0);
     kern_upload(k, &eps, &e->eps);
     kern_upload(k, &text, &e->text);
     kern_copy(k, &y, &x);
     axpby(k, &y, p.y_n, &eps, p.y_x0);
     axpby(k, &x, p.x_n, &eps, p.x_x0);
-    dit_forward(d, &grid, &answer, &x, &text, p.timestep, backward ? &saved : NULL);
+    denoiser_forward(d, &grid, &answer, &x, &text, p.timestep, backward ? &t->recompute : NULL);
     mse_forward_backward(k, loss, &eps, &answer, &y,
                          share * p.weight); /* eps is done with: its place takes the gradient */
     if (backward) {
-        if (!t->pending) kern_zero(k, &d->adapter[0]->grads);
-        dit_backward(d, &grid, &eps, &saved);
+        if (!t->pending) kern_zero(k, &t->adapter->grads);
+        denoiser_backward(d, &grid, &eps);
     }
     kern_release(k, mark);
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
@@ -175,16 +170,16 @@ static bool run(struct trainer *t, const struct example *e, bool backward, doubl
 static size_t plan(struct trainer *t, const struct example *e, char *err, size_t errlen)
 {
     double loss;
-    kern_plan_begin(t->dit->k);
+    kern_plan_begin(t->denoiser->k);
     bool good = run(t, e, true, &loss, err, errlen);
-    size_t bytes = kern_plan_end(t->dit->k);
+    size_t bytes = kern_plan_end(t->denoiser->k);
     return good ? bytes : 0;
 }
 
 /* Scratch for this size of record, with as few activations computed again as there is room for. */
 static bool reserve(struct trainer *t, const struct example *e, char *err, size_t errlen)
 {
-    struct kern *k = t->dit->k;
+    struct kern *k = t->denoiser->k;
     if (t->recompute_auto) t->recompute = RECOMPUTE_NONE;
     for (;;) {
         size_t bytes = plan(t, e, err, errlen);
@@ -213,7 +208,7 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
     json_t *level = json_object_get(record_meta(f), "s");
     *e = (struct example){0};
     if (!x0 || !text) return fail(err, errlen, "%s", f->error);
-    if (!is_prompt(t, text, err, errlen)) return false;
+    if (!geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen)) return false;
     if (noise && (!dtype_is_float(noise->dtype) || !tensor_same_shape(noise, x0)))
         return fail(err, errlen, "its noise is not of the latents' shape");
     if (level) s = json_is_number(level) ? json_number_value(level) : NAN;
@@ -279,24 +274,24 @@ double trainer_evaluate(struct trainer *t, const struct store *store, int64_t cl
 double trainer_norm(struct trainer *t)
 {
     double sum = NAN;
-    sum_squares(t->dit->k, &sum, &t->dit->adapter[0]->grads);
+    sum_squares(t->denoiser->k, &sum, &t->adapter->grads);
     return sqrt(sum);
 }
 
 void trainer_update(struct trainer *t, int64_t step, double norm)
 {
-    struct adapter *a = t->dit->adapter[0];
+    struct adapter *a = t->adapter;
     struct adamw now = t->adamw;
     double shrink = t->clip > 0 ? t->clip / (norm + 1e-6) : 1; /* torch.nn.utils.clip_grad_norm_ */
     now.lr = trainer_rate(t, step);
-    adamw_step(t->dit->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
+    adamw_step(t->denoiser->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
     adapter_refresh(a);
     t->pending = 0;
 }
 
 bool trainer_write_gradients(struct trainer *t, const char *path, char *err, size_t errlen)
 {
-    struct adapter *a = t->dit->adapter[0];
+    struct adapter *a = t->adapter;
     struct tensor host = tensor_of(DT_F32, malloc((size_t)a->size * sizeof(float)), 1, a->size);
     if (!host.data) return fail(err, errlen, "out of memory");
     kern_download(a->k, &host, &a->grads);
@@ -322,16 +317,16 @@ bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *er
 
 json_t *trainer_configuration(const struct trainer *t)
 {
-    const struct adapter *a = t->dit->adapter[0];
+    const struct adapter *a = t->adapter;
     const struct adamw *o = &t->adamw;
     json_t *adapter = adapter_description(a), *objective = json_object_get(a->extra, "objective");
     json_object_del(adapter, "model"); /* these two stand by themselves, so that a message names them */
     json_object_del(adapter, "objective");
     json_t *c = json_pack("{s:o, s:O, s:s, s:s, s:f, s:I, s:I, s:f, s:f, s:I, s:I}", "adapter", adapter,
-                          "objective", objective, "model", t->dit->id, "device", kern_device(t->dit->k), "lr",
-                          o->lr, "warmup", (json_int_t)t->warmup, "max_steps", (json_int_t)t->max_steps,
-                          "weight_decay", o->weight_decay, "clip", t->clip, "seed", (json_int_t)t->seed,
-                          "init", (json_int_t)(a->hash >> 1));
+                          "objective", objective, "model", t->denoiser->id, "device",
+                          kern_device(t->denoiser->k), "lr", o->lr, "warmup", (json_int_t)t->warmup,
+                          "max_steps", (json_int_t)t->max_steps, "weight_decay", o->weight_decay, "clip",
+                          t->clip, "seed", (json_int_t)t->seed, "init", (json_int_t)(a->hash >> 1));
     if (t->logit_normal) json_object_set_new(c, "levels", json_string("logit-normal"));
     if (t->accumulate > 1) json_object_set_new(c, "accumulate", json_integer(t->accumulate));
     if (t->caption_dropout > 0) {
@@ -345,7 +340,7 @@ json_t *trainer_configuration(const struct trainer *t)
 
 void trainer_get(struct trainer *t, float *values, float *m, float *v)
 {
-    struct adapter *a = t->dit->adapter[0];
+    struct adapter *a = t->adapter;
     const struct tensor *from[] = {&a->values, &t->m, &t->v};
     float *to[] = {values, m, v};
     for (int i = 0; i < 3; i++) {
@@ -356,7 +351,7 @@ void trainer_get(struct trainer *t, float *values, float *m, float *v)
 
 void trainer_set(struct trainer *t, const float *values, const float *m, const float *v)
 {
-    struct adapter *a = t->dit->adapter[0];
+    struct adapter *a = t->adapter;
     struct tensor *to[] = {&a->values, &t->m, &t->v};
     const float *from[] = {values, m, v};
     for (int i = 0; i < 3; i++) {
@@ -369,27 +364,26 @@ void trainer_set(struct trainer *t, const float *values, const float *m, const f
 bool trainer_describe(struct trainer *t, const struct trainer_start *start, int64_t frames, int64_t width,
                       int64_t height, FILE *out, char *err, size_t errlen)
 {
-    const struct dit_config *c = &t->dit->c;
-    struct example e = {.x0 = dit_latents(t->dit, frames, width, height)};
+    const struct latent_geometry *g = &t->denoiser->geometry;
+    struct example e = {.x0 = geometry_latents(g, frames, width, height)};
     e.eps = e.x0;
-    e.text = tensor_of(DT_F32, NULL, 2, c->text_length, c->text_dim);
+    e.text = tensor_of(DT_F32, NULL, 2, g->text_length, g->text_width);
     if (!trainer_start(t, start, &e.x0, err, errlen)) return false;
-    const struct adapter *a = t->dit->adapter[0];
+    const struct adapter *a = t->adapter;
     fprintf(out, "adapter      %s, rank %lld, alpha %g: %lld modules, %lld trainable parameters\n",
-            a->kind->name, (long long)a->rank, a->alpha, (long long)(a->size / a->module_size),
-            (long long)a->size);
-    fprintf(out, "model        %lld parameters, %.3f GB\n", (long long)t->dit->parameters,
-            1e-9 * (double)dtype_size(kern_compute(t->dit->k)) * (double)t->dit->parameters);
+            a->kind->name, (long long)a->rank, a->alpha, (long long)a->modules, (long long)a->size);
+    fprintf(out, "model        %lld parameters, %.3f GB\n", (long long)t->denoiser->parameters,
+            1e-9 * (double)dtype_size(kern_compute(t->denoiser->k)) * (double)t->denoiser->parameters);
     fprintf(out, "training     %.3f GB for adapter, gradients and moments\n", 16e-9 * (double)a->size);
     fprintf(out, "activations  %lld frames of %lldx%lld, latents [%lld,%lld,%lld,%lld]\n",
-            (long long)(frames ? frames : c->sample_frames), (long long)e.x0.shape[3] * 8,
-            (long long)e.x0.shape[2] * 8, (long long)e.x0.shape[0], (long long)e.x0.shape[1],
+            (long long)(frames ? frames : g->frames), (long long)(e.x0.shape[3] * g->spatial),
+            (long long)(e.x0.shape[2] * g->spatial), (long long)e.x0.shape[0], (long long)e.x0.shape[1],
             (long long)e.x0.shape[2], (long long)e.x0.shape[3]);
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
-        t->recompute = (enum dit_recompute)r;
+        t->recompute = (enum recompute)r;
         size_t bytes = plan(t, &e, err, errlen);
         if (!bytes) return false;
-        fprintf(out, "             --recompute %-5s %.3f GB\n", recompute_names[r], 1e-9 * (double)bytes);
+        fprintf(out, "             --recompute %-5s %.3f GB\n", recompute_name[r], 1e-9 * (double)bytes);
     }
     return true;
 }

@@ -3,16 +3,19 @@
 #ifndef LEARNING_TRAINER_H
 #define LEARNING_TRAINER_H
 
-#include "filters/nets/dit.h"
+#include "filters/learning/adapter.h"
 #include "filters/learning/schedulers.h"
+#include "filters/nets/denoiser.h"
 #include "formats/record.h"
 #include "formats/store.h"
 
 struct trainer {
-    struct dit *dit; /* with the adapter as its first */
+    struct denoiser *denoiser;
+    struct adapter *adapter;     /* the one that is trained */
+    struct adapter_set adapters; /* it alone, hooked onto the denoiser */
     struct noise_schedule noise;
     enum objective objective;
-    enum dit_recompute recompute;
+    enum recompute recompute;
     bool recompute_auto; /* choose recompute by what memory there is, once for each size of record */
     uint64_t seed;
     struct adamw adamw; /* lr: the peak */

@@ -27,7 +27,7 @@ bool training_run_open(struct training_run *w, const struct trainer_start *start
 {
     struct run_folder *r = w->run;
     if (!trainer_start(w->t, start, latents, err, errlen)) return false;
-    const struct adapter *a = w->t->dit->adapter[0];
+    const struct adapter *a = w->t->adapter;
     if (!run_folder_open(r, folder, configuration(w, stream), a->size, warning, warninglen, err, errlen))
         return false;
     if (r->resumed)
@@ -88,14 +88,14 @@ bool training_run_evaluate(struct training_run *w, char *err, size_t errlen)
            json_pack("{s:I, s:f, s:o}", "step", (json_int_t)r->step, "val_loss", loss, "val_losses", each));
     if (!run_folder_judge(r, loss, w->min_delta, w->patience)) return true;
     trainer_get(w->t, r->values, NULL, NULL);
-    return run_folder_write_best(r, w->t->dit->adapter[0], err, errlen);
+    return run_folder_write_best(r, w->t->adapter, err, errlen);
 }
 
 bool training_run_save(struct training_run *w, char *err, size_t errlen)
 {
     struct run_folder *r = w->run;
-    struct dit *d = w->t->dit;
+    struct kern *k = w->t->denoiser->k;
     trainer_get(w->t, r->values, r->m, r->v);
-    if (!kern_ok(d->k)) return fail(err, errlen, "%s", kern_error(d->k));
-    return run_folder_write_last(r, d->adapter[0], err, errlen) && run_folder_save(r, err, errlen);
+    if (!kern_ok(k)) return fail(err, errlen, "%s", kern_error(k));
+    return run_folder_write_last(r, w->t->adapter, err, errlen) && run_folder_save(r, err, errlen);
 }

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filters/nets/families.h"
 #include "filters/nets/owl_net.h"
-#include "formats/error.h"
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
@@ -56,7 +56,8 @@ static bool open_model(struct owl *o, const struct model *m, bool exact_rope, co
 {
     struct params list = {0};
     json_t *config = model_config(m, "", err, errlen);
-    bool good = config && owl_config(&o->c, config, "config.json", err, errlen);
+    bool good = config && network_find(PART_GRADER, config, "config.json", err, errlen) &&
+                owl_config(&o->c, config, "config.json", err, errlen);
     json_decref(config);
     if (good) owl_params(&list, o);
     good = good && owl_load(o, &list, m, lora, err, errlen);

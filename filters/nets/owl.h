@@ -13,11 +13,7 @@ struct owl;
 /* What stands for the video in a prompt's ids (see owl_prompt.h). */
 enum { OWL_VIDEO = -2 };
 
-/* Every parameter, by name and shape, without allocating any. false with the reason in err. */
-bool owl_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen);
-
-/* Names of tensors that are no parameters and may be in its files all the same, as weights.h's alias. */
-extern const char *const owl_ignored[];
+extern const struct network owl_grader;
 
 /* exact_rope: rotary frequencies as they are; else rounded to BF16, as the published scores were made
  * (transformers 4.49 casts the buffer with the model). lora: a checkpoint to merge, or NULL: rank 32 and

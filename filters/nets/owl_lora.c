@@ -6,7 +6,6 @@
 
 #include "filters/nets/owl_net.h"
 #include "filters/lib/rng.h"
-#include "formats/error.h"
 
 enum { RANK = 32, ALPHA = 32 };
 #define PREFIX "base_model.model."
@@ -104,7 +103,7 @@ static bool load_checkpoint(struct owl *o, const struct params *base, const stru
     bool frozen, layered;
     find_form(w, &frozen, &layered);
     checkpoint_params(&list, base, frozen, layered);
-    bool good = (frozen || weights_load(o->k, base, m, "", owl_ignored, id, err, errlen)) &&
+    bool good = (frozen || weights_load(o->k, base, m, "", owl_grader.alias, id, err, errlen)) &&
                 weights_load_file(o->k, &list, m, "", path, ignored, own, err, errlen) &&
                 merge(o, base, w, err, errlen);
     params_free(&list);
@@ -116,7 +115,7 @@ static bool load_checkpoint(struct owl *o, const struct params *base, const stru
 bool owl_load(struct owl *o, const struct params *list, const struct model *m, const char *lora, char *err,
               size_t errlen)
 {
-    if (!lora) return weights_load(o->k, list, m, "", owl_ignored, o->id, err, errlen);
+    if (!lora) return weights_load(o->k, list, m, "", owl_grader.alias, o->id, err, errlen);
     struct model_weights *w = model_weights_open_file(lora, err, errlen);
     bool good = w && load_checkpoint(o, list, m, lora, w, err, errlen);
     model_weights_close(w);

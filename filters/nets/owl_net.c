@@ -3,10 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "formats/error.h"
-
-const char *const owl_ignored[] = {"language_model.model.layers.*.self_attn.rotary_emb.inv_freq", NULL};
-
 /* The statistics of CLIP's pictures, by channel. */
 static const float clip_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f},
                    clip_std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
@@ -123,11 +119,6 @@ static struct param *add_matrix(struct params *list, struct tensor *w, int64_t o
     return param_add(list, w, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name);
 }
 
-static void is_part(struct param *p, int64_t part, int64_t parts)
-{
-    p->part = part, p->parts = parts;
-}
-
 static void add_linear(struct params *list, struct affine *a, int64_t out, int64_t in, const char *name)
 {
     add_matrix(list, &a->w, out, in, name);
@@ -220,13 +211,13 @@ static void decoder_params(struct params *list, struct owl *o)
         struct owl_decoder_layer *l = &o->decoder.layer[i];
 #define NAME(rest) (snprintf(name, sizeof name, "language_model.model.layers.%d." rest, i), name)
         param_add(list, &l->norm1, norm, 1, 0, "%s", NAME("input_layernorm.weight"));
-        is_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.q_proj")), 0, 3);
-        is_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.k_proj")), 1, 3);
-        is_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.v_proj")), 2, 3);
+        param_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.q_proj")), 0, 3);
+        param_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.k_proj")), 1, 3);
+        param_part(add_matrix(list, &l->qkv, width, width, NAME("self_attn.v_proj")), 2, 3);
         add_matrix(list, &l->o, width, width, NAME("self_attn.o_proj"));
         param_add(list, &l->norm2, norm, 1, 0, "%s", NAME("post_attention_layernorm.weight"));
-        is_part(add_matrix(list, &l->gate_up, hidden, width, NAME("mlp.gate_proj")), 0, 2);
-        is_part(add_matrix(list, &l->gate_up, hidden, width, NAME("mlp.up_proj")), 1, 2);
+        param_part(add_matrix(list, &l->gate_up, hidden, width, NAME("mlp.gate_proj")), 0, 2);
+        param_part(add_matrix(list, &l->gate_up, hidden, width, NAME("mlp.up_proj")), 1, 2);
         add_matrix(list, &l->down, width, hidden, NAME("mlp.down_proj"));
 #undef NAME
     }
@@ -241,17 +232,25 @@ void owl_params(struct params *list, struct owl *o)
     decoder_params(list, o);
 }
 
-bool owl_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
+static bool configure(void *net, json_t *json, const char *file, char *err, size_t errlen)
 {
-    struct owl *slots = malloc(sizeof *slots); /* only its addresses are used */
-    bool good = slots || fail(err, errlen, "out of memory");
-    good = good && owl_config(&slots->c, config, file, err, errlen);
-    int from = list->count;
-    if (good) owl_params(list, slots);
-    for (int i = from; i < list->count; i++) list->param[i].slot = NULL;
-    free(slots);
-    return good;
+    return owl_config(&((struct owl *)net)->c, json, file, err, errlen);
 }
+
+static void add_params(struct params *list, void *net)
+{
+    owl_params(list, net);
+}
+
+static const char *const ignored[] = {"language_model.model.layers.*.self_attn.rotary_emb.inv_freq", NULL};
+
+const struct network owl_grader = {.class_name = "mplug-owl",
+                                   .file = "model",
+                                   .dtype = DT_BF16,
+                                   .alias = ignored,
+                                   .size = sizeof(struct owl),
+                                   .configure = configure,
+                                   .params = add_params};
 
 /* ---- the vision tower ---------------------------------------------------------------------------------- */
 

@@ -27,8 +27,9 @@ struct owl_config {
     } decoder;
 };
 
-struct affine { /* of a linear layer, or of a LayerNorm */
-    struct tensor w, b;
+struct affine {
+    struct tensor w; /* of a linear layer [out,in], of a LayerNorm [width] */
+    struct tensor b; /* [out] or [width] */
 };
 
 struct owl {

@@ -1,32 +1,77 @@
-#include "filters/nets/parts.h"
+#include <string.h>
 
-#include "filters/nets/dit.h"
-#include "filters/nets/owl.h"
-#include "filters/nets/t5.h"
-#include "filters/nets/vae.h"
+#include "filters/nets/families.h"
 
-static const struct part cogvideox[] = {{"transformer", "transformer", "diffusion_pytorch_model", DT_BF16,
-                                         dit_declare, NULL},
-                                        {"vae", "vae", "diffusion_pytorch_model", DT_F32, vae_declare, NULL},
-                                        {"text_encoder", "text_encoder", "model", DT_BF16, t5_declare,
-                                         t5_ignored}},
-                         grader = {"", "owl", "model", DT_BF16, owl_declare, owl_ignored};
+/* Where each part names its class, and how it is called when the folder is its own. */
+static const char *const field[] = {[PART_DENOISER] = "_class_name",
+                                    [PART_AUTOENCODER] = "_class_name",
+                                    [PART_TEXT_ENCODER] = "model_type",
+                                    [PART_GRADER] = "model_type"};
+
+static const struct network *network_of(const struct family *f, enum part_kind part)
+{
+    switch (part) {
+    case PART_DENOISER: return f->denoiser ? &f->denoiser->network : NULL;
+    case PART_AUTOENCODER: return f->autoencoder ? &f->autoencoder->network : NULL;
+    case PART_TEXT_ENCODER: return f->text_encoder ? &f->text_encoder->network : NULL;
+    case PART_GRADER: return f->grader;
+    }
+    return NULL;
+}
+
+const struct network *network_find(enum part_kind part, json_t *config, const char *file, char *err,
+                                   size_t errlen)
+{
+    struct config c = {.json = config, .file = file};
+    const char *name = config_text_or(&c, field[part], "");
+    char known[512] = "";
+    if (*c.error) return fail(err, errlen, "%s", c.error), NULL;
+    for (int i = 0; i < family_count; i++) {
+        const struct network *n = network_of(&families[i], part);
+        if (!n) continue;
+        if (!*name || !strcmp(name, n->class_name)) return n;
+        if (!strstr(known, n->class_name)) /* families share parts */
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "",
+                     n->class_name);
+    }
+    fail(err, errlen, "%s: %s is not known here; known: %s", file, name, known);
+    return NULL;
+}
+
+static bool has_grader(const struct model *m)
+{
+    static const char *const others[] = {"transformer", "vae", "text_encoder"};
+    char path[4096], err[512];
+    json_t *config = model_file(m, "config.json", path, sizeof path, err, sizeof err)
+                         ? model_config(m, "", err, sizeof err)
+                         : NULL;
+    bool named = json_is_string(json_object_get(config, field[PART_GRADER])) &&
+                 network_find(PART_GRADER, config, "", err, sizeof err);
+    bool alone = model_file(m, "config.json", path, sizeof path, err, sizeof err);
+    json_decref(config);
+    for (int i = 0; i < 3; i++) alone = alone && !model_has_part(m, others[i]);
+    return named || alone;
+}
 
 const struct part *model_parts(const struct model *m, int *count)
 {
-    char path[4096], err[512];
-    bool at_top = model_file(m, "config.json", path, sizeof path, err, sizeof err);
-    *count = at_top ? 1 : sizeof cogvideox / sizeof cogvideox[0];
-    return at_top ? &grader : cogvideox;
+    static const struct part video[] = {{PART_DENOISER, "transformer", "transformer"},
+                                        {PART_AUTOENCODER, "vae", "vae"},
+                                        {PART_TEXT_ENCODER, "text_encoder", "text_encoder"}},
+                             grader = {PART_GRADER, "", "owl"};
+    bool grades = has_grader(m);
+    *count = grades ? 1 : sizeof video / sizeof video[0];
+    return grades ? &grader : video;
 }
 
-bool part_declare(struct params *list, const struct model *m, const struct part *part, char *err,
-                  size_t errlen)
+const struct network *part_declare(struct params *list, const struct model *m, const struct part *part,
+                                   char *err, size_t errlen)
 {
     char file[256];
-    snprintf(file, sizeof file, "%s%sconfig.json", part->name, *part->name ? "/" : "");
-    json_t *config = model_config(m, part->name, err, errlen);
-    bool good = config && part->declare(list, config, file, err, errlen);
+    snprintf(file, sizeof file, "%s%sconfig.json", part->folder, *part->folder ? "/" : "");
+    json_t *config = model_config(m, part->folder, err, errlen);
+    const struct network *n = config ? network_find(part->kind, config, file, err, errlen) : NULL;
+    if (n && !network_declare(n, list, config, file, err, errlen)) n = NULL;
     json_decref(config);
-    return good;
+    return n;
 }

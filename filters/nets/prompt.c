@@ -3,31 +3,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/error.h"
+#include "filters/nets/denoiser.h"
 #include "formats/tokenizer.h"
 
 bool prompt_open(struct prompt_encoder *p, struct kern *k, const struct model *m, char *err, size_t errlen)
 {
     char path[4096];
-    struct config c = {.json = model_config(m, "transformer", err, errlen),
-                       .file = "transformer/config.json"};
+    struct latent_geometry g;
     *p = (struct prompt_encoder){.k = k};
-    if (!c.json) return false;
-    p->length = config_int_or(&c, "max_text_seq_length", 1, 4096, 226);
-    p->width = config_int_or(&c, "text_embed_dim", 1, 1 << 16, 4096);
-    json_decref(c.json);
-    if (c.error[0]) return fail(err, errlen, "%s", c.error);
+    if (!denoiser_geometry(m, true, &g, err, errlen)) return false;
+    p->length = g.text_length;
+    p->width = g.text_width;
 
     if (!model_file(m, "tokenizer/spiece.model", path, sizeof path, err, errlen) ||
         !(p->tokenizer = tokenizer_open(path, err, errlen)) ||
-        !(p->t5 = t5_open(k, m, p->length, err, errlen)))
+        !(p->encoder = text_encoder_open(k, m, p->length, err, errlen)))
         return false;
-    if (t5_width(p->t5) != p->width)
+    if (p->encoder->width != p->width)
         return fail(err, errlen, "the text encoder is %lld wide, the transformer reads %lld",
-                    (long long)t5_width(p->t5), (long long)p->width);
-    if (tokenizer_size(p->tokenizer) > t5_vocab(p->t5))
+                    (long long)p->encoder->width, (long long)p->width);
+    if (tokenizer_size(p->tokenizer) > p->encoder->vocab)
         return fail(err, errlen, "the tokenizer has %d pieces, the text encoder knows %lld",
-                    tokenizer_size(p->tokenizer), (long long)t5_vocab(p->t5));
+                    tokenizer_size(p->tokenizer), (long long)p->encoder->vocab);
     p->ids = tensor_of(DT_I32, calloc((size_t)p->length, sizeof(int32_t)), 1, p->length);
     return p->ids.data || fail(err, errlen, "out of memory");
 }
@@ -36,7 +33,7 @@ void prompt_close(struct prompt_encoder *p)
 {
     free(p->ids.data);
     tokenizer_close(p->tokenizer);
-    t5_close(p->t5);
+    text_encoder_close(p->encoder);
 }
 
 bool prompt_ids(struct prompt_encoder *p, int32_t *ids, const char *text, size_t bytes, int64_t *tokens,
@@ -50,7 +47,7 @@ bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *
                    int64_t *tokens, char *err, size_t errlen)
 {
     if (!prompt_ids(p, p->ids.data, text, bytes, tokens, err, errlen)) return false;
-    if (t5_encode(p->t5, embeds, &p->ids)) return true;
+    if (text_encode(p->encoder, embeds, &p->ids)) return true;
     fail(err, errlen, "%s", kern_error(p->k));
     kern_clear(p->k);
     return false;

@@ -2,13 +2,13 @@
 #ifndef NETS_PROMPT_H
 #define NETS_PROMPT_H
 
-#include "filters/nets/t5.h"
+#include "filters/nets/text_encoder.h"
 
 struct prompt_encoder {
     struct kern *k;
-    struct t5 *t5;
+    struct text_encoder *encoder;
     struct tokenizer *tokenizer;
-    int64_t length, width; /* of an embedding: the transformer's max_text_seq_length and text_embed_dim */
+    int64_t length, width; /* of an embedding: what the denoiser reads */
     struct tensor ids;     /* I32 [length], host */
 };
 
@@ -17,7 +17,7 @@ struct prompt_encoder {
 bool prompt_open(struct prompt_encoder *p, struct kern *k, const struct model *m, char *err, size_t errlen);
 void prompt_close(struct prompt_encoder *p);
 
-/* ids [length] of a text, for t5_encode(); *tokens as below. false: reason in err. */
+/* ids [length] of a text, for text_encode(); *tokens as below. false: reason in err. */
 bool prompt_ids(struct prompt_encoder *p, int32_t *ids, const char *text, size_t bytes, int64_t *tokens,
                 char *err, size_t errlen);
 

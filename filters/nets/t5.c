@@ -1,12 +1,12 @@
+/* t5 - the text encoder: T5 v1.1's encoder half (Raffel et al. 2020, with Shazeer's gated GELU), as CogVideoX
+ * reads it.
+ *
+ * Padding takes part: no mask hides it, neither here nor in the transformer that is fed with the result. */
 #include "filters/nets/t5.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "formats/error.h"
-
-const char *const t5_ignored[] = {"encoder.embed_tokens.weight", NULL}; /* shared.weight by another name */
 
 enum { MAX_LAYERS = 128 };
 
@@ -19,17 +19,24 @@ struct t5 {
     struct kern *k;
     struct t5_config c;
     int64_t length;
-    int64_t count; /* prompts at once that there is scratch memory for */
-    char id[17];
-    struct tensor shared, final_norm;
-    struct tensor buckets, bias; /* [buckets,heads], and [heads,length,length] made from it */
-    struct layer {
-        struct tensor norm1, qkv, o, norm2, gate_up, down; /* q, k, v; wi_0, wi_1; wo */
+    int64_t count;             /* prompts at once that there is scratch memory for */
+    struct tensor shared;      /* [vocab,width]: the embedding of each id */
+    struct tensor final_norm;  /* [width] */
+    struct tensor buckets;     /* [buckets,heads]: what attention adds to q kᵀ, by distance */
+    struct tensor bias;        /* [heads,length,length], F32, made from it */
+    struct layer {             /* inner = heads head */
+        struct tensor norm1;   /* [width] */
+        struct tensor qkv;     /* [3 inner,width] */
+        struct tensor o;       /* [width,inner] */
+        struct tensor norm2;   /* [width] */
+        struct tensor gate_up; /* [2 hidden,width]: wi_0, wi_1 */
+        struct tensor down;    /* [width,hidden]: wo */
     } layer[MAX_LAYERS];
 };
 
-static bool t5_config(struct t5_config *c, json_t *json, const char *file, char *err, size_t errlen)
+static bool configure(void *net, json_t *json, const char *file, char *err, size_t errlen)
 {
+    struct t5_config *c = &((struct t5 *)net)->c;
     struct config f = {.json = json, .file = file};
     *c = (struct t5_config){
         .width = config_int(&f, "d_model", 1, 1 << 16),
@@ -54,15 +61,12 @@ static bool t5_config(struct t5_config *c, json_t *json, const char *file, char 
     return true;
 }
 
-static void is_part(struct param *p, int64_t part, int64_t parts)
-{
-    p->part = part, p->parts = parts;
-}
-
 /* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d,
  * q is born small. */
-static void t5_params(struct params *list, const struct t5_config *c, struct t5 *t)
+static void add_params(struct params *list, void *net)
 {
+    struct t5 *t = net;
+    const struct t5_config *c = &t->c;
     const int64_t inner = c->heads * c->head;
     const double narrow = 1 / sqrt((double)c->width);
     const struct tensor norm = shape_of(1, c->width), into = shape_of(2, inner, c->width),
@@ -72,35 +76,25 @@ static void t5_params(struct params *list, const struct t5_config *c, struct t5 
     for (int i = 0; i < c->layers; i++) {
         struct layer *l = &t->layer[i];
 #define NAME(rest) "encoder.block.%d.layer." rest ".weight", i
-        is_part(param_add(list, &l->qkv, into, 0, narrow / sqrt((double)c->head), NAME("0.SelfAttention.q")),
-                0, 3);
-        is_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.k")), 1, 3);
-        is_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.v")), 2, 3);
+        param_part(
+            param_add(list, &l->qkv, into, 0, narrow / sqrt((double)c->head), NAME("0.SelfAttention.q")), 0,
+            3);
+        param_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.k")), 1, 3);
+        param_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.v")), 2, 3);
         param_add(list, &l->o, shape_of(2, c->width, inner), 0, 1 / sqrt((double)inner),
                   NAME("0.SelfAttention.o"));
         if (i == 0) /* one table for all layers, kept by the first */
             param_add(list, &t->buckets, shape_of(2, c->buckets, c->heads), 0, 1,
                       NAME("0.SelfAttention.relative_attention_bias"));
         param_add(list, &l->norm1, norm, 1, 0, NAME("0.layer_norm"));
-        is_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_0")), 0, 2);
-        is_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_1")), 1, 2);
+        param_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_0")), 0, 2);
+        param_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_1")), 1, 2);
         param_add(list, &l->down, shape_of(2, c->width, c->hidden), 0, 1 / sqrt((double)c->hidden),
                   NAME("1.DenseReluDense.wo"));
         param_add(list, &l->norm2, norm, 1, 0, NAME("1.layer_norm"));
 #undef NAME
     }
     param_add(list, &t->final_norm, norm, 1, 0, "encoder.final_layer_norm.weight");
-}
-
-bool t5_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
-{
-    struct t5_config c;
-    struct t5 slots; /* only its addresses are used */
-    if (!t5_config(&c, config, file, err, errlen)) return false;
-    int from = list->count;
-    t5_params(list, &c, &slots);
-    for (int i = from; i < list->count; i++) list->param[i].slot = NULL;
-    return true;
 }
 
 int t5_bucket(int64_t distance, int buckets, int64_t max_distance)
@@ -191,8 +185,9 @@ static bool room_for(struct t5 *t, int64_t count)
     return kern_ok(t->k);
 }
 
-bool t5_encode(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
+static bool encode(struct text_encoder *e, struct tensor *embeds, const struct tensor *ids)
 {
+    struct t5 *t = e->net;
     struct kern *k = t->k;
     char what[64];
     const int64_t count = tensor_count(ids) / t->length;
@@ -222,52 +217,28 @@ bool t5_encode(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
     return kern_ok(k);
 }
 
-static bool load(struct t5 *t, const struct model *m, json_t *config, char *err, size_t errlen)
+/* Every call needs the same: what there is no room for is refused here, before the first record. */
+static bool open_t5(struct text_encoder *e, int64_t length, char *err, size_t errlen)
 {
-    struct params list = {0};
-    if (!t5_config(&t->c, config, "text_encoder/config.json", err, errlen)) return false;
-    t5_params(&list, &t->c, t);
-    bool ok = weights_load(t->k, &list, m, "text_encoder", t5_ignored, t->id, err, errlen);
-    params_free(&list);
-    if (!ok) return false;
-
-    /* Every call needs the same: what there is no room for is refused here, before the first record. */
+    struct t5 *t = e->net;
+    t->k = e->k;
+    t->length = length;
+    e->width = t->c.width;
+    e->vocab = t->c.vocab;
     return (position_bias(t) && room_for(t, 1)) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
 }
 
-struct t5 *t5_open(struct kern *k, const struct model *m, int64_t length, char *err, size_t errlen)
-{
-    json_t *config = model_config(m, "text_encoder", err, errlen);
-    struct t5 *t = config ? calloc(1, sizeof *t) : NULL;
-    bool ok = false;
-    if (config && !t) fail(err, errlen, "out of memory");
-    if (t) {
-        t->k = k;
-        t->length = length;
-        ok = load(t, m, config, err, errlen);
-    }
-    json_decref(config);
-    if (ok) return t;
-    t5_close(t);
-    return NULL;
-}
+static const char *const ignored[] = {"encoder.embed_tokens.weight",
+                                      NULL}; /* shared.weight by another name */
 
-void t5_close(struct t5 *t)
-{
-    free(t);
-}
-
-int64_t t5_width(const struct t5 *t)
-{
-    return t->c.width;
-}
-
-int64_t t5_vocab(const struct t5 *t)
-{
-    return t->c.vocab;
-}
-
-const char *t5_id(const struct t5 *t)
-{
-    return t->id;
-}
+const struct text_encoder_kind t5_encoder = {
+    .network = {.class_name = "t5",
+                .file = "model",
+                .dtype = DT_BF16,
+                .alias = ignored,
+                .size = sizeof(struct t5),
+                .configure = configure,
+                .params = add_params},
+    .open = open_t5,
+    .encode = encode,
+};

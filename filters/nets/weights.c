@@ -8,7 +8,6 @@
 
 #include "filters/lib/rng.h"
 #include "formats/crc32c.h"
-#include "formats/error.h"
 
 struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean,
                         double std, const char *name_fmt, ...)
@@ -31,6 +30,12 @@ struct param *param_add(struct params *list, struct tensor *slot, struct tensor 
     return p;
 }
 
+void param_part(struct param *p, int64_t part, int64_t parts)
+{
+    p->part = part;
+    p->parts = parts;
+}
+
 void params_free(struct params *list)
 {
     free(list->param);
@@ -42,6 +47,49 @@ int64_t params_count(const struct params *list)
     int64_t n = 0;
     for (int i = 0; i < list->count; i++) n += tensor_count(&list->param[i].shape);
     return n;
+}
+
+void *network_new(const struct network *n, json_t *config, const char *file, char *err, size_t errlen)
+{
+    void *net = calloc(1, n->size);
+    if (!net) fail(err, errlen, "out of memory");
+    if (net && n->configure(net, config, file, err, errlen)) return net;
+    free(net);
+    return NULL;
+}
+
+bool network_declare(const struct network *n, struct params *list, json_t *config, const char *file,
+                     char *err, size_t errlen)
+{
+    void *net = network_new(n, config, file, err, errlen); /* the slots lie in it, and are not used */
+    int from = list->count;
+    if (net) n->params(list, net);
+    for (int i = from; i < list->count; i++) list->param[i].slot = NULL;
+    free(net);
+    return net != NULL;
+}
+
+bool network_load(const struct network *n, void *net, struct kern *k, const struct model *m, const char *part,
+                  int64_t *parameters, char id[17], char *err, size_t errlen)
+{
+    struct params list = {0};
+    n->params(&list, net);
+    if (parameters) *parameters = params_count(&list);
+    bool good = weights_load(k, &list, m, part, n->alias, id, err, errlen);
+    params_free(&list);
+    return good;
+}
+
+bool network_shapes(const struct network *n, void *net, int64_t *parameters, char *err, size_t errlen)
+{
+    struct params list = {0};
+    n->params(&list, net);
+    if (parameters) *parameters = params_count(&list);
+    bool good = !list.failed || fail(err, errlen, "out of memory");
+    for (int i = 0; good && i < list.count; i++)
+        if (list.param[i].slot) *list.param[i].slot = list.param[i].shape;
+    params_free(&list);
+    return good;
 }
 
 static struct random_normal draws_of(const struct param *p, uint64_t seed)

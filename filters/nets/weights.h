@@ -31,8 +31,35 @@ struct params {
 struct param *param_add(struct params *list, struct tensor *slot, struct tensor shape, double mean,
                         double std, const char *name_fmt, ...) __attribute__((format(printf, 6, 7)));
 #define shape_of(...) tensor_of(DT_F32, NULL, __VA_ARGS__)
+/* The part-th of so many that share p's slot, rows after rows. */
+void param_part(struct param *p, int64_t part, int64_t parts);
 void params_free(struct params *list);
 int64_t params_count(const struct params *list); /* elements of all of them */
+
+/* A class of network, as a part of a model folder holds it: what reads its config and lists its parameters, once
+ * for loading, random models, listings and counts. `net` is the network's own struct, zero before. */
+struct network {
+    const char *class_name;   /* as its config.json has it */
+    const char *file;         /* of its weights, without ending, when they are written */
+    enum dtype dtype;         /* that they are written in */
+    const char *const *alias; /* tensors that its files may hold besides; see weights_load(); may be NULL */
+    size_t size;              /* of net */
+    /* Fills in what config says; `file` is its name, for messages. What it cannot do: false, named in err. */
+    bool (*configure)(void *net, json_t *config, const char *file, char *err, size_t errlen);
+    /* Adds every parameter, with slots in net. */
+    void (*params)(struct params *list, void *net);
+};
+/* Adds every parameter that a config calls for, without slots: for listings and counts. false: reason in err. */
+bool network_declare(const struct network *n, struct params *list, json_t *config, const char *file,
+                     char *err, size_t errlen);
+/* A new net, configured, for the caller to free. NULL: reason in err. */
+void *network_new(const struct network *n, json_t *config, const char *file, char *err, size_t errlen);
+/* Loads a part of the model into it. parameters: how many numbers its weights are; may be NULL, as may id, for
+ * which see weights_load(). false: reason in err. */
+bool network_load(const struct network *n, void *net, struct kern *k, const struct model *m, const char *part,
+                  int64_t *parameters, char id[17], char *err, size_t errlen);
+/* Its shapes alone, with no data: enough to plan. */
+bool network_shapes(const struct network *n, void *net, int64_t *parameters, char *err, size_t errlen);
 
 /* Fill every slot with device memory in the device's compute dtype: from files, whose tensors may be F32, F16
  * or BF16, or made up when the model is random:. A tensor that is missing,

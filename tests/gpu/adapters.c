@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "filters/learning/adapter.h"
+#include "tests/linears.h"
 #include "tests/gpu/timing.h"
 
 enum { T = 13, H = 30, W = 45, R = 16, F = W / 2 + 1, TOKENS = T * H * W, TEXT = 226, WIDTH = 3072 };
@@ -135,29 +136,33 @@ static void operations(void)
 
 /* ---- whole adapters --------------------------------------------------------------------------------- */
 
+enum { PROJECTIONS = 4 };
+
 struct block {
-    struct adapter *a;
-    struct token_grid grid;
-    struct tensor x[2], y[ADAPTER_TARGETS]; /* q, k, v have one input, the output another */
+    struct adapter_set set; /* of one adapter */
+    struct token_rows rows;
+    struct tensor x[2], y[PROJECTIONS]; /* q, k, v have one input, the output another */
 };
 
 /* As in a block of the transformer: q, k and v together, then the output. */
 static void block(struct block *b, bool backward)
 {
+    const struct linear_hook *hook = &b->set.hook;
     size_t mark = kern_mark(k);
-    struct adapter_call call[ADAPTER_TARGETS];
-    struct tensor saved[ADAPTER_TARGETS];
-    for (int t = 0; t < ADAPTER_TARGETS; t++) {
-        saved[t] = kern_tensor(k, kern_compute(k), 1, b->a->kind->saved_count(b->a, &b->grid));
-        call[t] = (struct adapter_call){.module = t,
-                                        .x = &b->x[t == TO_OUT],
-                                        .y = &b->y[t],
-                                        .dy = &b->y[t],
-                                        .dx = &b->x[t != TO_OUT],
-                                        .saved = &saved[t]};
+    struct linear_call call[PROJECTIONS];
+    struct tensor saved[PROJECTIONS];
+    for (int t = 0; t < PROJECTIONS; t++) {
+        saved[t] = kern_tensor(k, kern_compute(k), 1, hook->saved_count(hook->context, t, &b->rows));
+        call[t] = (struct linear_call){.linear = t,
+                                       .rows = &b->rows,
+                                       .x = &b->x[t == 3],
+                                       .y = &b->y[t],
+                                       .dy = &b->y[t],
+                                       .dx = &b->x[t != 3],
+                                       .saved = &saved[t]};
     }
-    (backward ? adapter_backward : adapter_forward)(b->a, &b->grid, call, 3);
-    (backward ? adapter_backward : adapter_forward)(b->a, &b->grid, call + TO_OUT, 1);
+    (backward ? linears_backward : linears_forward)(hook, call, 3);
+    (backward ? linears_backward : linears_forward)(hook, call + 3, 1);
     kern_release(k, mark);
 }
 
@@ -176,19 +181,20 @@ static void block_backward(void *context, int set)
 static void blocks(void)
 {
     static const char *const kinds[] = {"standard", "transformer", "gdn_cssm"};
-    struct block b = {.grid = {TEXT, T, H, W}};
+    static struct block b = {.rows = {TEXT, T, H, W}};
     char name[64];
     for (int i = 0; i < 2; i++) b.x[i] = drawn(kern_compute(k), 2, TEXT + TOKENS, WIDTH);
-    for (int t = 0; t < ADAPTER_TARGETS; t++) b.y[t] = drawn(kern_compute(k), 2, TEXT + TOKENS, WIDTH);
+    for (int t = 0; t < PROJECTIONS; t++) b.y[t] = drawn(kern_compute(k), 2, TEXT + TOKENS, WIDTH);
     for (int i = 0; i < 3; i++) {
-        b.a = adapter_make(kinds[i], NULL, (struct adapter_base){1, WIDTH, H, W}, err, sizeof err);
-        if (!b.a || !adapter_attach(b.a, k, true)) stop(kinds[i], b.a ? kern_error(k) : err);
-        adapter_init(b.a, 1);
+        struct adapter *a = adapter_make(kinds[i], NULL, base_of(1, WIDTH, WIDTH, H, W), err, sizeof err);
+        if (!a || !adapter_attach(a, k, true)) stop(kinds[i], a ? kern_error(k) : err);
+        adapter_init(a, 1);
+        adapter_set_add(&b.set, a);
         snprintf(name, sizeof name, "%s_block_forward", kinds[i]);
         timed(name, block_forward, &b);
         snprintf(name, sizeof name, "%s_block_backward", kinds[i]);
         timed(name, block_backward, &b);
-        adapter_close(b.a);
+        adapter_set_close(&b.set);
     }
 }
 

@@ -10,22 +10,22 @@ static struct cases c;
 static char err[1024];
 
 /* From latents to the network's answer, the adapter in it. */
-static struct tensor answer(struct dit *d)
+static struct tensor answer(struct denoiser *d)
 {
     struct tensor latents = cases_tensor(&c, "x"), text = cases_tensor(&c, "text"),
                   t = cases_tensor(&c, "timestep");
     struct tensor out = latents;
     out.data = malloc(tensor_bytes(&out));
     for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
-        struct dit_grid g;
+        struct denoiser_grid g;
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
-        if (!dit_grid(d, &g, &latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
+        if (!denoiser_grid(d, &g, &latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
         struct tensor x = kern_tensor(k, DT_F32, 4, out.shape[0], out.shape[1], out.shape[2], out.shape[3]);
         struct tensor e = kern_tensor(k, kern_compute(k), 2, text.shape[0], text.shape[1]);
         kern_upload(k, &x, &latents);
         kern_upload(k, &e, &text);
-        dit_forward(d, &g, &x, &x, &e, *(float *)t.data, NULL);
+        denoiser_forward(d, &g, &x, &x, &e, *(float *)t.data, NULL);
         kern_download(k, &out, &x);
         if (!pass)
             kern_reserve(k, kern_plan_end(k));
@@ -57,14 +57,14 @@ static void compare(const char *what, const char *name, const struct tensor *got
 
 static void gradients(struct trainer *t)
 {
-    struct adapter *a = t->dit->adapter[0];
+    struct adapter *a = t->adapter;
     struct tensor s = cases_tensor(&c, "s"), loss = cases_tensor(&c, "f32.loss"),
                   half = cases_tensor(&c, "bf16.loss");
     struct example e = {cases_tensor(&c, "x0"), cases_tensor(&c, "eps"), cases_tensor(&c, "text"),
                         *(float *)s.data};
     struct tensor first = tensor_of(DT_F32, NULL, 1, a->size);
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
-        t->recompute = (enum dit_recompute)r;
+        t->recompute = (enum recompute)r;
         double got = trainer_loss(t, &e, true, err, sizeof err), want = *(float *)loss.data;
         struct tensor all = tensor_of(DT_F32, malloc((size_t)a->size * 4), 1, a->size);
         kern_download(k, &all, &a->grads);
@@ -80,7 +80,7 @@ static void gradients(struct trainer *t)
            *(float *)half.data, isfinite(got) ? "" : ": ", isfinite(got) ? "" : err);
         first = all;
         double worst[2] = {0, 1};
-        for (int i = 0; i < a->size / a->module_size * a->params; i++) {
+        for (int i = 0; i < a->modules * a->params; i++) {
             char name[160];
             adapter_param_name(a, i / a->params, i % a->params, name, sizeof name);
             struct tensor view = adapter_view(a, &all, i / a->params, i % a->params);
@@ -105,7 +105,7 @@ static void run(const char *folder, enum dtype d)
     if (!trainer_open(&t, k, folder, false, err, sizeof err) ||
         !trainer_start(&t, &start, &latents, err, sizeof err))
         printf("Bail out! %s\n", err), exit(1);
-    struct tensor out = answer(t.dit);
+    struct tensor out = answer(t.denoiser);
     compare("answer", "out", &out, 2e-5, NULL);
     gradients(&t);
     free(out.data), free(latents.data);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "filters/nets/dit.h"
+#include "filters/nets/families.h"
 #include "formats/clock.h"
 
 static double now(void)
@@ -20,7 +20,7 @@ static bool load(const char *name, const char *what)
     struct kern *k = kern_open("cuda", 0, err, sizeof err);
     double opened = now();
     struct model *m = k ? model_open(name, err, sizeof err) : NULL;
-    struct dit *d = m ? dit_open(k, m, false, err, sizeof err) : NULL;
+    struct denoiser *d = m ? denoiser_open(k, m, false, err, sizeof err) : NULL;
     if (k) kern_wait(k);
     double ms = now() - opened,
            gb = d ? 1e-9 * (double)d->parameters * (double)dtype_size(kern_compute(k)) : 0;
@@ -29,7 +29,7 @@ static bool load(const char *name, const char *what)
                name, what, ms, gb, 1e3 * gb / ms, opened - from);
     else
         fprintf(stderr, "loading: %s: %s\n", name, err);
-    dit_close(d);
+    denoiser_close(d);
     model_close(m);
     kern_close(k);
     return d;

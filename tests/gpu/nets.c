@@ -12,7 +12,7 @@
 #include "filters/learning/sampler.h"
 #include "filters/nets/t5.h"
 #include "filters/learning/trainer.h"
-#include "filters/nets/vae.h"
+#include "filters/nets/families.h"
 #include "kernels/backend.h"
 #include "tests/gpu/timing.h"
 
@@ -77,8 +77,8 @@ static struct model *model(const char *name)
 /* ---- the transformer ---- */
 
 struct forward {
-    struct dit *dit;
-    struct dit_grid grid;
+    struct denoiser *dit;
+    struct denoiser_grid grid;
     struct tensor x, text, out;
     int videos;
 };
@@ -86,13 +86,14 @@ struct forward {
 static bool run_forward(void *context)
 {
     struct forward *f = context;
-    for (int i = 0; i < f->videos; i++) dit_forward(f->dit, &f->grid, &f->out, &f->x, &f->text, 500, NULL);
+    for (int i = 0; i < f->videos; i++)
+        denoiser_forward(f->dit, &f->grid, &f->out, &f->x, &f->text, 500, NULL);
     return true;
 }
 
 static void forward_once(struct forward *f, const struct tensor *latents)
 {
-    if (!dit_grid(f->dit, &f->grid, latents, err, sizeof err)) stop("grid", err);
+    if (!denoiser_grid(f->dit, &f->grid, latents, err, sizeof err)) stop("grid", err);
     f->x = kern_tensor(k, DT_F32, 4, 13, 16, 60, 90);
     f->out = kern_tensor(k, DT_F32, 4, 13, 16, 60, 90);
     f->text = kern_tensor(k, kern_compute(k), 2, 226, 4096);
@@ -121,7 +122,7 @@ static void section_dit(void)
     open_device();
     struct model *m = model("random:cogvideox-5b");
     double from = now();
-    struct forward f = {.dit = dit_open(k, m, false, err, sizeof err), .videos = 1};
+    struct forward f = {.dit = denoiser_open(k, m, false, err, sizeof err), .videos = 1};
     if (!f.dit) stop("transformer", err);
     fprintf(stderr, "weights made in %.1f s\n", (now() - from) / 1e3);
     struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90);
@@ -137,7 +138,7 @@ static void section_dit(void)
     kern_profile_start(k);
     run_forward(&f);
     profile("forward");
-    dit_close(f.dit);
+    denoiser_close(f.dit);
     model_close(m);
     kern_close(k);
 }
@@ -163,7 +164,6 @@ static bool run_step(void *context)
 static void section_train(void)
 {
     static const char *const adapters[] = {"standard", "transformer", "gdn_cssm:k=1", "gdn_cssm:k=5,rope=1"};
-    static const char *const recompute[] = {"none", "ffn", "full"};
     struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90);
     open_device();
     struct step s = {.t = {.seed = 42,
@@ -182,16 +182,15 @@ static void section_train(void)
         if (!trainer_start(&s.t, &start, &latents, err, sizeof err)) stop(adapters[i], err);
         for (int r = 0; r < (i ? 1 : 3); r++) {
             char name[64];
-            trainer_recompute(&s.t, recompute[r]);
-            snprintf(name, sizeof name, "train %s, recompute %s", adapters[i], recompute[r]);
+            trainer_recompute(&s.t, recompute_name[r]);
+            snprintf(name, sizeof name, "train %s, recompute %s", adapters[i], recompute_name[r]);
             timed(name, 3, r == 2 ? 1241 : 909, run_step, &s);
         }
         trainer_recompute(&s.t, "none");
         kern_profile_start(k);
         run_step(&s);
         profile("step");
-        adapter_close(s.t.dit->adapter[0]);
-        s.t.dit->adapters = 0;
+        adapter_set_close(&s.t.adapters);
     }
     trainer_close(&s.t);
     kern_close(k);
@@ -200,7 +199,7 @@ static void section_train(void)
 /* ---- the VAE ---- */
 
 struct clip {
-    struct vae *vae;
+    struct autoencoder *vae;
     struct tensor video, latents;
     bool tiling;
 };
@@ -208,20 +207,20 @@ struct clip {
 static bool run_encode(void *context)
 {
     struct clip *c = context;
-    return vae_encode(c->vae, &c->latents, &c->video, NULL, c->tiling);
+    return encode_video(c->vae, &c->latents, &c->video, NULL, c->tiling);
 }
 
 static bool run_decode(void *context)
 {
     struct clip *c = context;
-    return vae_decode(c->vae, &c->video, &c->latents, c->tiling);
+    return decode_latents(c->vae, &c->video, &c->latents, c->tiling);
 }
 
 static void section_vae(void)
 {
     open_device();
     struct model *m = model("random:cogvideox-5b");
-    struct clip c = {.vae = vae_open(k, m, true, true, err, sizeof err),
+    struct clip c = {.vae = autoencoder_open(k, m, true, true, err, sizeof err),
                      .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
                      .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)};
     if (!c.vae) stop("vae", err);
@@ -237,7 +236,7 @@ static void section_vae(void)
     kern_profile_start(k);
     run_decode(&c);
     profile("decode");
-    vae_close(c.vae);
+    autoencoder_close(c.vae);
     model_close(m);
     kern_close(k);
 }
@@ -245,7 +244,7 @@ static void section_vae(void)
 /* ---- text ---- */
 
 struct prompts {
-    struct t5 *t5;
+    struct text_encoder *t5;
     struct tensor ids, embeds;
     int count;
 };
@@ -254,7 +253,7 @@ static bool run_prompts(void *context)
 {
     struct prompts *p = context;
     for (int i = 0; i < p->count; i += (int)p->ids.shape[0])
-        if (!t5_encode(p->t5, &p->embeds, &p->ids)) return false;
+        if (!text_encode(p->t5, &p->embeds, &p->ids)) return false;
     return true;
 }
 
@@ -265,7 +264,7 @@ static void compare_prompts(const struct prompts *p)
     int same = 0;
     for (int i = 0; i < p->ids.shape[0]; i++) {
         struct tensor ids = tensor_rows(&p->ids, i, 1), embeds = tensor_rows(&p->embeds, i, 1);
-        if (!t5_encode(p->t5, &alone, &ids)) stop("t5", kern_error(k));
+        if (!text_encode(p->t5, &alone, &ids)) stop("t5", kern_error(k));
         same += !memcmp(alone.data, embeds.data, tensor_bytes(&alone));
     }
     printf("{\"name\": \"t5, of %d prompts at once have their bytes alone\", \"count\": %d}\n",
@@ -278,7 +277,7 @@ static void section_t5(void)
     static const int at_once[] = {1, 8, 32};
     open_device();
     struct model *m = model("random:cogvideox-5b");
-    struct prompts p = {.t5 = t5_open(k, m, 226, err, sizeof err), .count = 1};
+    struct prompts p = {.t5 = text_encoder_open(k, m, 226, err, sizeof err), .count = 1};
     if (!p.t5) stop("t5", err);
     struct tensor ids = tensor_of(DT_I32, malloc(32 * 226 * 4), 2, (int64_t)32, (int64_t)226),
                   embeds = host(DT_BF16, "embeds", 3, 32, 226, 4096);
@@ -297,7 +296,7 @@ static void section_t5(void)
     kern_profile_start(k);
     run_prompts(&p);
     profile("t5");
-    t5_close(p.t5);
+    text_encoder_close(p.t5);
     model_close(m);
     kern_close(k);
 }
@@ -374,11 +373,11 @@ static bool run_clip(void *context)
 {
     struct whole *w = context;
     struct noise_source source = noise_source_make("keyed", DT_F32, 42, "clip");
-    return t5_encode(w->text.t5, &w->text.embeds, &w->text.ids) &&
-           t5_encode(w->text.t5, &w->negative, &w->text.ids) &&
+    return text_encode(w->text.t5, &w->text.embeds, &w->text.ids) &&
+           text_encode(w->text.t5, &w->negative, &w->text.ids) &&
            sampler_run(&w->sampler, &w->clip.latents, &w->text.embeds, &w->negative, NULL, &source, err,
                        sizeof err) &&
-           vae_decode(w->clip.vae, &w->clip.video, &w->clip.latents, false);
+           decode_latents(w->clip.vae, &w->clip.video, &w->clip.latents, false);
 }
 
 static void section_clip(void)
@@ -386,15 +385,15 @@ static void section_clip(void)
     open_device();
     struct model *m = model("random:cogvideox-5b");
     json_t *config = model_config(m, "scheduler", err, sizeof err);
-    struct whole w = {.text = {.t5 = t5_open(k, m, 226, err, sizeof err),
+    struct whole w = {.text = {.t5 = text_encoder_open(k, m, 226, err, sizeof err),
                                .ids = tensor_of(DT_I32, calloc(226, 4), 1, (int64_t)226),
                                .embeds = host(DT_BF16, "embeds", 2, 226, 4096)},
                       .negative = host(DT_BF16, "negative", 2, 226, 4096),
-                      .sampler = {.dit = dit_open(k, m, false, err, sizeof err), .guidance = 6},
-                      .clip = {.vae = vae_open(k, m, false, true, err, sizeof err),
+                      .sampler = {.denoiser = denoiser_open(k, m, false, err, sizeof err), .guidance = 6},
+                      .clip = {.vae = autoencoder_open(k, m, false, true, err, sizeof err),
                                .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
                                .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)}};
-    if (!w.text.t5 || !w.sampler.dit || !w.clip.vae || !config ||
+    if (!w.text.t5 || !w.sampler.denoiser || !w.clip.vae || !config ||
         !scheduler_init(&w.sampler.scheduler, "dpm", 50, config, err, sizeof err))
         stop("clip", err);
     run_clip(&w); /* once, in which libraries find their ways */
@@ -403,9 +402,9 @@ static void section_clip(void)
     printf("{\"name\": \"clip\", \"ms\": %.0f, \"gib\": %.1f, \"tflops\": %.0f}\n", now() - from,
            (double)(free_at_first - k->backend->available(k)) / (1 << 30), 33200e3 / (now() - from));
     json_decref(config);
-    vae_close(w.clip.vae);
-    dit_close(w.sampler.dit);
-    t5_close(w.text.t5);
+    autoencoder_close(w.clip.vae);
+    denoiser_close(w.sampler.denoiser);
+    text_encoder_close(w.text.t5);
     model_close(m);
     kern_close(k);
 }

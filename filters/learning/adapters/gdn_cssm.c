@@ -19,40 +19,27 @@
 
 enum { V, U, OWN, PARAMS = OWN + GDN_PARAMS };
 
-struct setting {
-    int64_t k, rope, dk;
-};
+enum { K, ROPE, DK };
+static const struct adapter_setting settings[] = {
+    [K] = {"k", 1, 65535, 1}, [ROPE] = {"rope", 0, 1, 0}, [DK] = {"dk", 1, 65535, 4}, {0}};
 
-static bool read_settings(struct adapter *a, struct setting *s, char *err, size_t errlen)
+static int declare(struct adapter *a, struct adapter_layout *l, char *err, size_t errlen)
 {
-    const struct adapter_setting list[] = {
-        {"k", 1, 65535, 1, &s->k}, {"rope", 0, 1, 0, &s->rope}, {"dk", 1, 65535, 4, &s->dk}};
-    return adapter_settings(a, list, 3, err, errlen);
-}
-
-static int64_t setting(const struct adapter *a, const char *name)
-{
-    return json_integer_value(json_object_get(a->settings, name));
-}
-
-static bool declare(struct adapter *a, char *err, size_t errlen)
-{
-    int64_t r = a->rank, H = a->base.rows, W = a->base.cols, F = W / 2 + 1, in = a->base.width;
-    struct setting s;
-    if (!read_settings(a, &s, err, errlen)) return false;
-    if (r % s.dk)
-        return fail(err, errlen, "adapter gdn_cssm: dk=%lld does not divide rank %lld", (long long)s.dk,
+    int64_t r = a->rank, H = a->base.rows, W = a->base.cols, F = W / 2 + 1;
+    int64_t k = a->set[K], dk = a->set[DK];
+    if (r % dk)
+        return fail(err, errlen, "adapter gdn_cssm: dk=%lld does not divide rank %lld", (long long)dk,
                     (long long)r);
-    if (s.rope && s.dk % 4)
-        return fail(err, errlen, "adapter gdn_cssm: rope needs dk divisible by 4, not %lld", (long long)s.dk);
-    if (s.k > H || s.k > W)
+    if (a->set[ROPE] && dk % 4)
+        return fail(err, errlen, "adapter gdn_cssm: rope needs dk divisible by 4, not %lld", (long long)dk);
+    if (k > H || k > W)
         snprintf(a->warning, sizeof a->warning,
                  "adapter gdn_cssm: a kernel of %lldx%lld is larger than the grid of %lldx%lld tokens: only "
                  "its middle is used",
-                 (long long)s.k, (long long)s.k, (long long)H, (long long)W);
+                 (long long)k, (long long)k, (long long)H, (long long)W);
     const struct adapter_param params[PARAMS] = {
-        [V] = {"lora_A.weight", 2, {r, in}, INIT_KAIMING_UNIFORM, 0},
-        [U] = {"lora_B.weight", 2, {in, r}, INIT_ZERO, 0},
+        [V] = {"lora_A.weight", 2, {r, l->in}, INIT_KAIMING_UNIFORM, 0},
+        [U] = {"lora_B.weight", 2, {l->out, r}, INIT_ZERO, 0},
         [OWN + GDN_QKV] = {"qkv.weight", 2, {3 * r, r}, INIT_XAVIER_UNIFORM, 0},
         [OWN + GDN_QKV_BIAS] = {"qkv.bias", 1, {3 * r}, INIT_ZERO, 0},
         [OWN + GDN_GATE] = {"gate.weight", 2, {r, r}, INIT_XAVIER_UNIFORM, 0},
@@ -66,11 +53,10 @@ static bool declare(struct adapter *a, char *err, size_t errlen)
         [OWN + GDN_BETA_W] = {"beta_w.weight", 2, {F, r}, INIT_XAVIER_UNIFORM, 0},
         [OWN + GDN_BETA_W_BIAS] = {"beta_w.bias", 1, {F}, INIT_ZERO, 0},
         [OWN + GDN_NORM] = {"norm.weight", 1, {r}, INIT_ONE, 0},
-        [OWN + GDN_KERNEL] = {"kernel", 4, {r / s.dk, H, F, 2}, INIT_OWN, 0},
+        [OWN + GDN_KERNEL] = {"kernel", 4, {r / dk, H, F, 2}, INIT_OWN, 0},
     };
-    memcpy(a->param, params, sizeof params);
-    a->params = PARAMS;
-    return true;
+    memcpy(l->param, params, sizeof params);
+    return PARAMS;
 }
 
 /* ---- the kernel's initial values ----------------------------------------------------------------------- */
@@ -96,7 +82,7 @@ static double truncated_normal(double u)
  * same authors. */
 static void fill(const struct adapter *a, const struct adapter_param *p, const struct rng *r, float *values)
 {
-    int64_t heads = p->shape[0], H = p->shape[1], F = p->shape[2], W = a->base.cols, k = setting(a, "k");
+    int64_t heads = p->shape[0], H = p->shape[1], F = p->shape[2], W = a->base.cols, k = a->set[K];
     int64_t top = (H - k) / 2, left = (W - k) / 2; /* negative where the kernel is cropped */
     double scale = 1 / sqrt((double)(heads * k));
     for (int64_t i = 0; i < heads * H * F * 2; i++) values[i] = 0;
@@ -127,15 +113,10 @@ static void fill(const struct adapter *a, const struct adapter_param *p, const s
 
 /* ---- forward and backward ------------------------------------------------------------------------------ */
 
-static int64_t video_tokens(const struct token_grid *g)
-{
-    return g->frames * g->rows * g->cols;
-}
-
 /* z and o of the video; all between them is computed again */
-static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_rows *r)
 {
-    return 2 * video_tokens(g) * a->rank;
+    return 2 * grid_tokens(r) * a->rank;
 }
 
 /* The operation's own parameters of a module, as the optimiser has them. */
@@ -144,88 +125,88 @@ static void view_own(const struct adapter *a, const struct tensor *flat, int mod
     for (int i = 0; i < GDN_PARAMS; i++) own[i] = adapter_view(a, flat, module, OWN + i);
 }
 
-static struct tensor frames(const struct tensor *flat, const struct adapter *a, const struct token_grid *g)
+static struct tensor frames(const struct tensor *flat, const struct adapter *a, const struct token_rows *r)
 {
-    return tensor_as(flat, 4, g->frames, g->rows, g->cols, a->rank);
+    return tensor_as(flat, 4, r->frames, r->rows, r->cols, a->rank);
 }
 
 /* The i-th half of saved. */
 static struct tensor half(const struct tensor *saved, int i, const struct adapter *a,
-                          const struct token_grid *g)
+                          const struct token_rows *r)
 {
-    struct tensor t = tensor_rows(saved, i * video_tokens(g) * a->rank, video_tokens(g) * a->rank);
-    return tensor_as(&t, 2, video_tokens(g), a->rank);
+    struct tensor t = tensor_rows(saved, i * grid_tokens(r) * a->rank, grid_tokens(r) * a->rank);
+    return tensor_as(&t, 2, grid_tokens(r), a->rank);
 }
 
-static struct tensor video_rows(const struct tensor *t, const struct token_grid *g)
+static struct tensor video_rows(const struct tensor *t, const struct token_rows *r)
 {
-    return tensor_rows(t, g->n_text, video_tokens(g));
+    return tensor_rows(t, r->text, grid_tokens(r));
 }
 
-static void forward_all(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+static void forward_all(struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct tensor z4[ADAPTER_TARGETS], o4[ADAPTER_TARGETS], own[ADAPTER_TARGETS * GDN_PARAMS];
+    const struct token_rows *r = c->rows;
+    struct tensor z4[LINEAR_CALLS] = {{0}}, o4[LINEAR_CALLS] = {{0}}, own[LINEAR_CALLS * GDN_PARAMS] = {{0}};
     for (int i = 0; i < n; i++) {
-        struct tensor v = adapter_view(a, &a->working, c[i].module, V), x = video_rows(c[i].x, g);
-        struct tensor z = half(c[i].saved, 0, a, g), o = half(c[i].saved, 1, a, g);
+        struct tensor v = adapter_view(a, &a->working, c[i].module, V), x = video_rows(c[i].x, r);
+        struct tensor z = half(c[i].saved, 0, a, r), o = half(c[i].saved, 1, a, r);
         matmul(a->k, &z, &x, false, &v, true, 1, 0);
         view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
-        z4[i] = frames(&z, a, g), o4[i] = frames(&o, a, g);
+        z4[i] = frames(&z, a, r), o4[i] = frames(&o, a, r);
     }
-    gdn_cssm_forward(a->k, o4, z4, own, n, setting(a, "dk"), setting(a, "rope"));
+    gdn_cssm_forward(a->k, o4, z4, own, n, a->set[DK], a->set[ROPE]);
     for (int i = 0; i < n; i++) {
-        struct tensor u = adapter_view(a, &a->working, c[i].module, U), y = video_rows(c[i].y, g);
-        struct tensor o = half(c[i].saved, 1, a, g);
+        struct tensor u = adapter_view(a, &a->working, c[i].module, U), y = video_rows(c[i].y, r);
+        struct tensor o = half(c[i].saved, 1, a, r);
         matmul(a->k, &y, &o, false, &u, true, adapter_scale(a), 1);
     }
 }
 
 /* dU = s dyᵀ o,  do = s dy U,  dz through the operation,  dV = dzᵀ x,  dx += dz V */
-static void backward_all(struct adapter *a, const struct token_grid *g, const struct adapter_call *c, int n)
+static void backward_all(struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct tensor z4[ADAPTER_TARGETS], do4[ADAPTER_TARGETS], dz[ADAPTER_TARGETS], dz4[ADAPTER_TARGETS];
-    struct tensor own[ADAPTER_TARGETS * GDN_PARAMS], d_own[ADAPTER_TARGETS * GDN_PARAMS];
+    const struct token_rows *r = c->rows;
+    struct tensor z4[LINEAR_CALLS], do4[LINEAR_CALLS], dz[LINEAR_CALLS], dz4[LINEAR_CALLS];
+    struct tensor own[LINEAR_CALLS * GDN_PARAMS], d_own[LINEAR_CALLS * GDN_PARAMS];
     size_t mark = kern_mark(a->k);
     for (int i = 0; i < n; i++) {
         struct tensor u = adapter_view(a, &a->working, c[i].module, U),
-                      du = adapter_view(a, &a->grads, c[i].module, U), dy = video_rows(c[i].dy, g);
-        struct tensor z = half(c[i].saved, 0, a, g), o = half(c[i].saved, 1, a, g);
-        struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank);
-        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, video_tokens(g), a->rank);
+                      du = adapter_view(a, &a->grads, c[i].module, U), dy = video_rows(c[i].dy, r);
+        struct tensor z = half(c[i].saved, 0, a, r), o = half(c[i].saved, 1, a, r);
+        struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, grid_tokens(r), a->rank);
+        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, grid_tokens(r), a->rank);
         matmul(a->k, &du, &dy, true, &o, false, adapter_scale(a), 1);
         matmul(a->k, &d_o, &dy, false, &u, false, adapter_scale(a), 0);
         view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
         view_own(a, &a->grads, c[i].module, d_own + i * GDN_PARAMS);
-        z4[i] = frames(&z, a, g), do4[i] = frames(&d_o, a, g), dz4[i] = frames(&dz[i], a, g);
+        z4[i] = frames(&z, a, r), do4[i] = frames(&d_o, a, r), dz4[i] = frames(&dz[i], a, r);
     }
-    gdn_cssm_backward(a->k, dz4, d_own, do4, z4, own, n, setting(a, "dk"), setting(a, "rope"));
+    gdn_cssm_backward(a->k, dz4, d_own, do4, z4, own, n, a->set[DK], a->set[ROPE]);
     for (int i = 0; i < n; i++) {
         struct tensor v = adapter_view(a, &a->working, c[i].module, V),
-                      dv = adapter_view(a, &a->grads, c[i].module, V), x = video_rows(c[i].x, g);
+                      dv = adapter_view(a, &a->grads, c[i].module, V), x = video_rows(c[i].x, r);
         matmul(a->k, &dv, &dz[i], true, &x, false, 1, 1);
         if (!c[i].dx) continue;
-        struct tensor dx = video_rows(c[i].dx, g);
+        struct tensor dx = video_rows(c[i].dx, r);
         matmul(a->k, &dx, &dz[i], false, &v, false, 1, 1);
     }
     kern_release(a->k, mark);
 }
 
-static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
-                    const struct tensor *x, struct tensor *saved)
+static void forward(struct adapter *a, const struct adapter_call *c)
 {
-    forward_all(a, g, &(struct adapter_call){.module = module, .x = x, .y = y, .saved = saved}, 1);
+    forward_all(a, c, 1);
 }
 
-static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
-                     const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
+static void backward(struct adapter *a, const struct adapter_call *c)
 {
-    struct tensor kept = *saved;
-    backward_all(a, g, &(struct adapter_call){.module = module, .x = x, .dy = dy, .dx = dx, .saved = &kept},
-                 1);
+    backward_all(a, c, 1);
 }
 
 const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
+                                              .grid = true,
                                               .bound = true,
+                                              .setting = settings,
                                               .declare = declare,
                                               .saved_count = saved_count,
                                               .forward = forward,

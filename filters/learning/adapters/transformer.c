@@ -12,32 +12,24 @@
 enum { V, U, QKV, PARAMS = QKV + 3 };
 enum { HEADS = 2 };
 
-static bool declare(struct adapter *a, char *err, size_t errlen)
+static int declare(struct adapter *a, struct adapter_layout *l, char *err, size_t errlen)
 {
     static const char *const names[] = {"q.weight", "k.weight", "v.weight"};
-    if (!adapter_settings(a, NULL, 0, err, errlen)) return false;
     if (a->rank % HEADS)
         return fail(err, errlen, "adapter transformer has two heads: rank %lld is odd", (long long)a->rank);
-    a->param[V] =
-        (struct adapter_param){"lora_A.weight", 2, {a->rank, a->base.width}, INIT_KAIMING_UNIFORM, 0};
-    a->param[U] = (struct adapter_param){"lora_B.weight", 2, {a->base.width, a->rank}, INIT_ZERO, 0};
+    l->param[V] = (struct adapter_param){"lora_A.weight", 2, {a->rank, l->in}, INIT_KAIMING_UNIFORM, 0};
+    l->param[U] = (struct adapter_param){"lora_B.weight", 2, {l->out, a->rank}, INIT_ZERO, 0};
     for (int i = 0; i < 3; i++) {
-        a->param[QKV + i] = (struct adapter_param){"", 2, {a->rank, a->rank}, INIT_XAVIER_UNIFORM, 0};
-        snprintf(a->param[QKV + i].name, sizeof a->param[i].name, "%s", names[i]);
+        l->param[QKV + i] = (struct adapter_param){"", 2, {a->rank, a->rank}, INIT_XAVIER_UNIFORM, 0};
+        snprintf(l->param[QKV + i].name, sizeof l->param[i].name, "%s", names[i]);
     }
-    a->params = PARAMS;
-    return true;
-}
-
-static int64_t video_tokens(const struct token_grid *g)
-{
-    return g->frames * g->rows * g->cols;
+    return PARAMS;
 }
 
 /* z' of all tokens, z of the video */
-static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_rows *r)
 {
-    return (g->n_text + 2 * video_tokens(g)) * a->rank;
+    return (token_count(r) + grid_tokens(r)) * a->rank;
 }
 
 struct views {
@@ -59,50 +51,50 @@ struct inner {
     struct tensor all, z, video;
 };
 
-static struct tensor video_of(const struct tensor *all, const struct token_grid *g)
+static struct tensor video_of(const struct tensor *all, const struct token_rows *r)
 {
-    struct tensor rows = tensor_rows(all, g->n_text, video_tokens(g));
-    return tensor_as(&rows, 3, g->frames, g->rows * g->cols, all->shape[1]);
+    struct tensor rows = tensor_rows(all, r->text, grid_tokens(r));
+    return tensor_as(&rows, 3, r->frames, r->rows * r->cols, all->shape[1]);
 }
 
-static struct inner parts(const struct adapter *a, const struct token_grid *g, const struct tensor *saved)
+static struct inner parts(const struct adapter *a, const struct token_rows *r, const struct tensor *saved)
 {
-    int64_t tokens = g->n_text + video_tokens(g);
+    int64_t tokens = token_count(r);
     struct tensor all = tensor_rows(saved, 0, tokens * a->rank),
-                  z = tensor_rows(saved, tokens * a->rank, video_tokens(g) * a->rank);
+                  z = tensor_rows(saved, tokens * a->rank, grid_tokens(r) * a->rank);
     all = tensor_as(&all, 2, tokens, a->rank);
-    return (struct inner){all, tensor_as(&z, 3, g->frames, g->rows * g->cols, a->rank), video_of(&all, g)};
+    return (struct inner){all, tensor_as(&z, 3, r->frames, r->rows * r->cols, a->rank), video_of(&all, r)};
 }
 
-static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y,
-                    const struct tensor *x, struct tensor *saved)
+static void forward(struct adapter *a, const struct adapter_call *c)
 {
-    struct views w = view(a, &a->working, &a->values, module);
-    struct inner s = parts(a, g, saved);
-    matmul(a->k, &s.all, x, false, &w.v, true, 1, 0);
+    struct views w = view(a, &a->working, &a->values, c->module);
+    struct inner s = parts(a, c->rows, c->saved);
+    matmul(a->k, &s.all, c->x, false, &w.v, true, 1, 0);
     kern_copy(a->k, &s.z, &s.video);
     temporal_attention_forward(a->k, &s.video, &s.z, w.qkv, HEADS);
-    matmul(a->k, y, &s.all, false, &w.u, true, adapter_scale(a), 1);
+    matmul(a->k, c->y, &s.all, false, &w.u, true, adapter_scale(a), 1);
 }
 
 /* dU = s dyᵀ z',  dz' = s dy U,  dz through the attention,  dV = dzᵀ x,  dx += dz V */
-static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx,
-                     const struct tensor *dy, const struct tensor *x, const struct tensor *saved)
+static void backward(struct adapter *a, const struct adapter_call *c)
 {
-    struct views w = view(a, &a->working, &a->values, module), dw = view(a, &a->grads, &a->grads, module);
-    struct inner s = parts(a, g, saved);
+    struct views w = view(a, &a->working, &a->values, c->module),
+                 dw = view(a, &a->grads, &a->grads, c->module);
+    struct inner s = parts(a, c->rows, c->saved);
     size_t mark = kern_mark(a->k);
-    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, x->shape[0], a->rank),
-                  video = video_of(&dz, g);
-    matmul(a->k, &dw.u, dy, true, &s.all, false, adapter_scale(a), 1);
-    matmul(a->k, &dz, dy, false, &w.u, false, adapter_scale(a), 0);
+    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, c->x->shape[0], a->rank),
+                  video = video_of(&dz, c->rows);
+    matmul(a->k, &dw.u, c->dy, true, &s.all, false, adapter_scale(a), 1);
+    matmul(a->k, &dz, c->dy, false, &w.u, false, adapter_scale(a), 0);
     temporal_attention_backward(a->k, &video, dw.qkv, &video, &s.z, w.qkv, HEADS);
-    matmul(a->k, &dw.v, &dz, true, x, false, 1, 1);
-    if (dx) matmul(a->k, dx, &dz, false, &w.v, false, 1, 1);
+    matmul(a->k, &dw.v, &dz, true, c->x, false, 1, 1);
+    if (c->dx) matmul(a->k, c->dx, &dz, false, &w.v, false, 1, 1);
     kern_release(a->k, mark);
 }
 
 const struct adapter_kind adapter_transformer = {.name = "transformer",
+                                                 .grid = true,
                                                  .declare = declare,
                                                  .saved_count = saved_count,
                                                  .forward = forward,

@@ -1,8 +1,8 @@
-/* vae_net - the VAE's network on one chunk of frames: what vae.c drives over videos and tiles. */
-#ifndef NETS_VAE_NET_H
-#define NETS_VAE_NET_H
+/* cogvideox_vae_net - the VAE's network on one chunk of frames: what cogvideox_vae.c drives over videos and tiles. */
+#ifndef NETS_COGVIDEOX_VAE_NET_H
+#define NETS_COGVIDEOX_VAE_NET_H
 
-#include "filters/nets/vae.h"
+#include "filters/nets/autoencoder.h"
 
 enum {
     MAX_LEVELS = 8,  /* resolutions, each half the one before */
@@ -21,34 +21,37 @@ struct vae_config {
 };
 
 struct conv {
-    struct tensor w, b;
+    struct tensor w; /* [out,taps..,in]: 3x3x3, 3x3 or 1x1x1 taps */
+    struct tensor b; /* [out] */
 };
 
-struct causal { /* 3x3x3, looking two frames back */
-    struct conv conv;
-    struct tensor history;
-    int64_t in;
-    int scale; /* how often space has been halved before it */
+struct causal {            /* 3x3x3, looking two frames back */
+    struct conv conv;      /* [out,3,3,3,in] */
+    struct tensor history; /* [2,H,W,in]: the last two frames of the chunk before */
+    int64_t in;            /* channels */
+    int scale;             /* how often space has been halved before it */
 };
 
 struct norm { /* GroupNorm; in the decoder SpatialNorm, scaled and shifted by what the latents give */
-    struct conv affine, mul, add;
+    struct conv affine;   /* w, b [channels] */
+    struct conv mul, add; /* [channels,1,1,1,latent], of the decoder */
 };
 
 struct resnet {
-    int64_t in, out;
-    struct norm norm1, norm2;
-    struct causal conv1, conv2;
-    struct conv shortcut; /* when in != out */
+    int64_t in, out;            /* channels */
+    struct norm norm1, norm2;   /* of in, of out */
+    struct causal conv1, conv2; /* in -> out, out -> out */
+    struct conv shortcut;       /* [out,1,1,1,in], when in != out */
 };
 
 struct level {
     int resnets;
     struct resnet resnet[MAX_LAYERS];
-    struct conv resample; /* at its end, except in the last level */
+    struct conv resample; /* [out,3,3,out] at its end, except in the last level */
 };
 
 struct coder {
+    bool unused;    /* its weights are checked, and not loaded */
     int64_t frames; /* of a chunk */
     int64_t latent; /* channels that its norms look at; 0 in the encoder, whose norms look at nothing */
     struct level mid, level[MAX_LEVELS];
@@ -62,14 +65,11 @@ struct vae {
     struct kern *k;
     struct vae_config c;
     struct coder encoder, decoder;
-    char id[17];
-    float *host; /* moments and noise of the last video */
-    size_t host_count;
 };
 
-/* Lists every parameter of both halves. A half that is not wanted gets no slots: checked, but not loaded. */
-bool vae_config(struct vae_config *c, json_t *json, const char *file, char *err, size_t errlen);
-void vae_params(struct params *list, struct vae *v, bool encoder, bool decoder);
+/* Of struct network, with net a struct vae. A half that is unused gets no slots: checked, but not loaded. */
+bool vae_configure(void *net, json_t *json, const char *file, char *err, size_t errlen);
+void vae_params(struct params *list, void *net);
 
 /* Activations are [T,H,W,C], taken from the scratch stack; the caller marks and releases. The histories of
  * the causal convolutions are set up by vae_histories(), for a window of [h,w] latents, before the first

@@ -1,9 +1,7 @@
-#include "filters/nets/vae_net.h"
+#include "filters/nets/cogvideox_vae_net.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-#include "formats/error.h"
 
 /* ---- configuration and parameters ---- */
 
@@ -14,8 +12,9 @@ static json_t *repeated(const char *text, int count)
     return list;
 }
 
-bool vae_config(struct vae_config *c, json_t *json, const char *file, char *err, size_t errlen)
+bool vae_configure(void *net, json_t *json, const char *file, char *err, size_t errlen)
 {
+    struct vae_config *c = &((struct vae *)net)->c;
     struct config f = {.json = json, .file = file};
     *c = (struct vae_config){
         .layers = (int)config_int(&f, "layers_per_block", 1, MAX_LAYERS - 1),
@@ -144,8 +143,9 @@ static void decoder_params(struct params *list, const struct vae_config *c, stru
     declare_causal(list, d, &d->conv_out, in, 3, 0, "decoder.conv_out");
 }
 
-void vae_params(struct params *list, struct vae *v, bool encoder, bool decoder)
+void vae_params(struct params *list, void *net)
 {
+    struct vae *v = net;
     const int from = list->count;
     v->encoder.frames = ENCODER_FRAMES;
     v->decoder.frames = DECODER_FRAMES;
@@ -154,17 +154,7 @@ void vae_params(struct params *list, struct vae *v, bool encoder, bool decoder)
     const int half = list->count;
     decoder_params(list, &v->c, &v->decoder);
     for (int i = from; i < list->count; i++) /* without a slot: checked, not loaded */
-        if (i < half ? !encoder : !decoder) list->param[i].slot = NULL;
-}
-
-bool vae_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
-{
-    struct vae *v = calloc(1, sizeof *v);
-    if (!v) return fail(err, errlen, "out of memory");
-    bool ok = vae_config(&v->c, config, file, err, errlen);
-    if (ok) vae_params(list, v, false, false);
-    free(v);
-    return ok;
+        if (i < half ? v->encoder.unused : v->decoder.unused) list->param[i].slot = NULL;
 }
 
 /* ---- layers ---- */

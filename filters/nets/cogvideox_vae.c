@@ -1,9 +1,13 @@
-#include "filters/nets/vae_net.h"
+/* cogvideox_vae - the 3-D causal video VAE of CogVideoX (Yang et al. 2024; diffusers' AutoencoderKLCogVideoX).
+ *
+ * A video goes through in chunks of frames, each convolution handing its last two frames on to the next
+ * chunk; group norms see one chunk (and one tile) at a time, so chunking and tiling are part of the
+ * definition, not a choice. Encoding takes 8 frames a chunk, the first chunk up to 7 more; decoding takes 2
+ * latent frames, the first chunk 3 when their number is odd. Memory is that of one chunk. */
+#include "filters/nets/cogvideox_vae_net.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-#include "formats/error.h"
 
 /* ---- a video: chunks, tiles ---- */
 
@@ -169,161 +173,73 @@ static bool run(struct vae *v, struct coder *c, struct tensor *out, const struct
     return kern_ok(k);
 }
 
-/* ---- the interface ---- */
+/* ---- the family's interface ---- */
 
-int64_t vae_latent_frames(const struct vae *v, int64_t frames)
+static int64_t latents_of(const struct autoencoder *a, int64_t frames)
 {
+    const struct vae *v = a->net;
     int64_t total = 0;
     for (int64_t from = 0, to; from < frames; from = to) {
-        to = chunk_end(from, frames, v->encoder.frames);
+        to = chunk_end(from, frames, ENCODER_FRAMES);
         total += vae_halved(v, to - from);
     }
     return total;
 }
 
-int64_t vae_video_frames(const struct vae *v, int64_t latent_frames)
+static int64_t frames_of(const struct autoencoder *a, int64_t latents)
 {
+    const struct vae *v = a->net;
     int64_t total = 0;
-    for (int64_t from = 0, to; from < latent_frames; from = to) {
-        to = chunk_end(from, latent_frames, v->decoder.frames);
+    for (int64_t from = 0, to; from < latents; from = to) {
+        to = chunk_end(from, latents, DECODER_FRAMES);
         total += vae_doubled(v, to - from);
     }
     return total;
 }
 
-/* A video the network can take, and as many frames and latents as it makes of it */
-static bool check_video(struct vae *v, const struct tensor *video, const struct tensor *result,
-                        int64_t channels)
+static bool moments(struct autoencoder *a, struct tensor *to, const struct tensor *video, bool tiling)
 {
-    const int64_t side = v->c.side;
-    char what[64];
-    if (!tensor_is(video, DT_U8, 4, -1, -1, -1, 3) || !tensor_count(video))
-        kern_fail(v->k, "video is %s, not U8 [F,H,W,3]", tensor_describe(what, sizeof what, video));
-    else if (video->shape[1] % side || video->shape[2] % side)
-        kern_fail(v->k, "video of %lldx%lld: width and height must be multiples of %lld",
-                  (long long)video->shape[2], (long long)video->shape[1], (long long)side);
-    else if (!dtype_is_float(result->dtype) ||
-             !tensor_is(result, result->dtype, 4, vae_latent_frames(v, video->shape[0]), channels,
-                        video->shape[1] / side, video->shape[2] / side))
-        kern_fail(v->k, "no room for %lld channels of latents in %s", (long long)channels,
-                  tensor_describe(what, sizeof what, result));
-    return kern_ok(v->k);
+    struct vae *v = a->net;
+    return run(v, &v->encoder, to, video, to->shape[2], to->shape[3], tiling);
 }
 
-bool vae_moments(struct vae *v, struct tensor *moments, const struct tensor *video, bool tiling)
+static bool decode(struct autoencoder *a, struct tensor *video, const struct tensor *latents, bool tiling)
 {
-    return check_video(v, video, moments, 2 * v->c.latent) &&
-           run(v, &v->encoder, moments, video, moments->shape[2], moments->shape[3], tiling);
+    struct vae *v = a->net;
+    return run(v, &v->decoder, video, latents, latents->shape[2], latents->shape[3], tiling);
 }
 
-bool vae_encode(struct vae *v, struct tensor *latents, const struct tensor *video, const struct rng *noise,
-                bool tiling)
+static void halves(void *net, bool encoder, bool decoder)
 {
-    if (!check_video(v, video, latents, v->c.latent)) return false;
-    const int64_t frames = latents->shape[0], channels = v->c.latent, h = latents->shape[2],
-                  w = latents->shape[3];
-    const size_t n = (size_t)(frames * channels * h * w), part = (size_t)(channels * h * w);
-    if (v->host_count < 3 * n) {
-        free(v->host);
-        v->host = malloc(3 * n * sizeof *v->host);
-        v->host_count = v->host ? 3 * n : 0;
-    }
-    if (!v->host) {
-        kern_fail(v->k, "out of memory for %zu moments", 3 * n);
-        return false;
-    }
-    float *latent = v->host + 2 * n;
-    struct tensor moments = tensor_of(DT_F32, v->host, 4, frames, 2 * channels, h, w);
-    if (!vae_moments(v, &moments, video, tiling)) return false;
-
-    if (noise) rng_normal(noise, latent, n);
-    bool finite = true;
-#pragma omp parallel for reduction(&& : finite)
-    for (int64_t t = 0; t < frames; t++) {
-        const float *mean = v->host + (size_t)t * 2 * part, *logvar = mean + part;
-        float *z = latent + (size_t)t * part;
-        for (size_t i = 0; i < part; i++) {
-            float deviation = noise ? expf(fminf(fmaxf(logvar[i], -30), 20) / 2) * z[i] : 0;
-            z[i] = (float)v->c.scaling * (mean[i] + deviation);
-            finite = finite && isfinite(z[i]);
-        }
-    }
-    if (!finite) kern_fail(v->k, "the encoder made values that are not finite");
-    struct tensor made = tensor_of(DT_F32, latent, 4, frames, channels, h, w);
-    tensor_convert(latents, &made);
-    return finite;
+    struct vae *v = net;
+    v->encoder.unused = !encoder;
+    v->decoder.unused = !decoder;
 }
 
-static bool all_finite(const struct tensor *t)
+static bool open_vae(struct autoencoder *a, char *err, size_t errlen)
 {
-    const int64_t n = tensor_count(t);
-    const float *f = t->dtype == DT_F32 ? t->data : NULL;
-    bool finite = true;
-#pragma omp parallel for reduction(&& : finite)
-    for (int64_t i = 0; i < n; i++) finite = finite && isfinite(f ? f[i] : (float)tensor_get(t, i));
-    return finite;
+    struct vae *v = a->net;
+    v->k = a->k;
+    a->spatial = v->c.side;
+    a->channels = v->c.latent;
+    a->mean = calloc((size_t)a->channels, sizeof *a->mean);
+    a->scale = calloc((size_t)a->channels, sizeof *a->scale);
+    if (!a->mean || !a->scale) return fail(err, errlen, "out of memory");
+    for (int64_t c = 0; c < a->channels; c++) a->scale[c] = v->c.scaling;
+    return true;
 }
 
-bool vae_decode(struct vae *v, struct tensor *video, const struct tensor *latents, bool tiling)
-{
-    const int64_t side = v->c.side;
-    char what[64];
-    if (!dtype_is_float(latents->dtype) || !tensor_is(latents, latents->dtype, 4, -1, v->c.latent, -1, -1) ||
-        !tensor_count(latents)) {
-        kern_fail(v->k, "latents are %s, not a float [T,%lld,h,w]",
-                  tensor_describe(what, sizeof what, latents), (long long)v->c.latent);
-        return false;
-    }
-    const int64_t h = latents->shape[2], w = latents->shape[3];
-    if (!(video->dtype == DT_U8 || dtype_is_float(video->dtype)) ||
-        !tensor_is(video, video->dtype, 4, vae_video_frames(v, latents->shape[0]), h * side, w * side, 3))
-        kern_fail(v->k, "no room for the video in %s", tensor_describe(what, sizeof what, video));
-    if (!all_finite(latents)) kern_fail(v->k, "latents hold values that are not finite");
-    return run(v, &v->decoder, video, latents, h, w, tiling);
-}
-
-struct vae *vae_open(struct kern *k, const struct model *m, bool encoder, bool decoder, char *err,
-                     size_t errlen)
-{
-    json_t *config = model_config(m, "vae", err, errlen);
-    struct vae *v = config ? calloc(1, sizeof *v) : NULL;
-    struct params list = {0};
-    bool ok = false;
-    if (config && !v) fail(err, errlen, "out of memory");
-    if (v && vae_config(&v->c, config, "vae/config.json", err, errlen)) {
-        v->k = k;
-        vae_params(&list, v, encoder, decoder);
-        ok = weights_load(k, &list, m, "vae", NULL, v->id, err, errlen);
-    }
-    params_free(&list);
-    json_decref(config);
-    if (ok) return v;
-    vae_close(v);
-    return NULL;
-}
-
-void vae_close(struct vae *v)
-{
-    if (v) free(v->host);
-    free(v);
-}
-
-const char *vae_id(const struct vae *v)
-{
-    return v->id;
-}
-
-int64_t vae_side(const struct vae *v)
-{
-    return v->c.side;
-}
-
-int64_t vae_channels(const struct vae *v)
-{
-    return v->c.latent;
-}
-
-double vae_scaling(const struct vae *v)
-{
-    return v->c.scaling;
-}
+const struct autoencoder_kind cogvideox_vae = {
+    .network = {.class_name = "AutoencoderKLCogVideoX",
+                .file = "diffusion_pytorch_model",
+                .dtype = DT_F32,
+                .size = sizeof(struct vae),
+                .configure = vae_configure,
+                .params = vae_params},
+    .halves = halves,
+    .open = open_vae,
+    .latent_frames = latents_of,
+    .video_frames = frames_of,
+    .moments = moments,
+    .decode = decode,
+};

@@ -1,20 +1,85 @@
-#include "filters/nets/dit.h"
+/* cogvideox_dit - the diffusion transformer of CogVideoX (CogVideoXTransformer3DModel, version 1.0): forward, and
+ * backward with respect to activations and to what hooks onto its attention projections.
+ *
+ * One video at a time. Token order: text first, then video, row-major over (frame, row, column) of 2x2
+ * patches. */
+#include "filters/nets/denoiser.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "filters/nets/positions.h"
-#include "formats/error.h"
+
+enum { MAX_LAYERS = 96 };
+
+/* The VAE's: pixels of a latent's side, and frames of a latent frame. */
+enum { SPATIAL = 8, TEMPORAL = 4 };
+
+struct dit_config {
+    int64_t layers, heads, head_dim, width; /* width = heads head_dim */
+    int64_t in_channels, out_channels, patch, time_dim, text_dim, text_length;
+    int64_t sample_width, sample_height; /* of the base grid, in latents */
+    int64_t sample_frames;               /* that the model makes by itself, in pixels' frames */
+    bool rotary;
+    double spatial_scale, temporal_scale;
+    double norm_eps;
+};
+
+struct dit_linear {
+    struct tensor weight; /* [out,in] */
+    struct tensor bias;   /* [out] */
+};
+struct dit_norm {
+    struct tensor weight, bias; /* [width] of what is normalised */
+};
+
+enum { TO_Q, TO_K, TO_V, TO_OUT, PROJECTIONS };
+
+struct dit_block {
+    struct dit_linear modulation1, modulation2; /* [6 width,time_dim] */
+    struct dit_linear to[PROJECTIONS];          /* [width,width] */
+    struct dit_linear ff_in, ff_out;            /* [4 width,width], [width,4 width] */
+    struct dit_norm norm1, norm2;               /* of width */
+    struct dit_norm norm_q, norm_k;             /* of head_dim */
+};
+
+/* What forward leaves of a block for backward; all [tokens,width] but lse F32 [heads,tokens] and pre
+ * [tokens,4 width]. */
+struct block_saved {
+    struct tensor in, q, k, v, o, lse, mid,
+        pre; /* q, k before their norm; mid between attention and feed-forward */
+    struct tensor hook[PROJECTIONS];
+};
+
+struct dit {
+    struct kern *k;
+    const struct denoiser *denoiser;
+    struct dit_config c;
+    struct dit_linear patch;               /* [width,in_channels patch patch] */
+    struct dit_linear text;                /* [width,text_dim] */
+    struct dit_linear time1, time2;        /* [time_dim,width], [time_dim,time_dim] */
+    struct dit_linear norm_out_modulation; /* [2 width,time_dim] */
+    struct dit_linear out;                 /* [out_channels patch patch,width] */
+    struct dit_norm norm_final, norm_out;  /* of width */
+    struct dit_block block[MAX_LAYERS];
+    struct { /* by the last forward that kept */
+        enum recompute recompute;
+        struct tensor modulation; /* silu of the time embedding [1,time_dim] */
+        struct block_saved block[MAX_LAYERS];
+        struct tensor last; /* the last block's output [tokens,width] */
+    } saved;
+};
 
 static const float qk_eps = 1e-6f; /* of the per-head norms; the blocks' norms take the config's norm_eps */
 
 /* ---- configuration and parameters ---------------------------------------------------------------------- */
 
-static bool read_config(struct dit_config *d, json_t *json, const char *file, char *err, size_t errlen)
+static bool configure(void *net, json_t *json, const char *file, char *err, size_t errlen)
 {
+    struct dit_config *d = &((struct dit *)net)->c;
     struct config c = {.json = json, .file = file};
-    d->layers = config_int(&c, "num_layers", 1, DIT_MAX_LAYERS);
+    d->layers = config_int(&c, "num_layers", 1, MAX_LAYERS);
     d->heads = config_int(&c, "num_attention_heads", 1, 1024);
     d->head_dim = config_int(&c, "attention_head_dim", 8, 1024);
     d->in_channels = config_int(&c, "in_channels", 1, 1024);
@@ -34,6 +99,7 @@ static bool read_config(struct dit_config *d, json_t *json, const char *file, ch
     /* Options of other versions: computing without them would be silently wrong. */
     config_expect(&c, "patch_size_t", json_null());
     config_expect(&c, "ofs_embed_dim", json_null());
+    config_expect(&c, "temporal_compression_ratio", json_integer(TEMPORAL));
     config_expect(&c, "patch_bias", json_true());
     config_expect(&c, "use_learned_positional_embeddings", json_false());
     config_expect(&c, "attention_bias", json_true());
@@ -68,8 +134,9 @@ static void declare_norm(struct params *list, struct dit_norm *n, int64_t width,
     param_add(list, &n->bias, shape_of(1, width), 0, 0, "%s.bias", name);
 }
 
-static void declare(struct params *list, struct dit *d)
+static void add_params(struct params *list, void *net)
 {
+    struct dit *d = net;
     const struct dit_config *c = &d->c;
     int64_t w = c->width;
     param_add(list, &d->patch.weight, shape_of(4, w, c->in_channels, c->patch, c->patch), 0,
@@ -102,87 +169,64 @@ static void declare(struct params *list, struct dit *d)
     declare_linear(list, &d->out, c->out_channels * c->patch * c->patch, w, "proj_out");
 }
 
-bool dit_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
+/* ---- opening ------------------------------------------------------------------------------------------- */
+
+static const char *const projection[PROJECTIONS] = {"to_q", "to_k", "to_v", "to_out.0"};
+
+static bool offer_linears(struct denoiser *d, struct dit *net, char *err, size_t errlen)
 {
-    struct dit *d = calloc(1, sizeof *d);
-    bool good = d && read_config(&d->c, config, file, err, errlen);
-    if (good) declare(list, d);
-    for (int i = 0; good && i < list->count; i++) list->param[i].slot = NULL; /* they pointed into d */
-    free(d);
-    return good;
+    const int64_t w = net->c.width;
+    d->linears = (struct linears){.blocks = net->c.layers, .width = w};
+    d->linears.linear = calloc((size_t)net->c.layers * PROJECTIONS, sizeof *d->linears.linear);
+    if (!d->linears.linear) return fail(err, errlen, "out of memory");
+    for (int64_t i = 0; i < net->c.layers; i++)
+        for (int t = 0; t < PROJECTIONS; t++) {
+            struct linear *l = &d->linears.linear[d->linears.count++];
+            *l = (struct linear){.block = i, .in = w, .out = w, .weight = &net->block[i].to[t].weight};
+            snprintf(l->target, sizeof l->target, "%s", projection[t]);
+            snprintf(l->name, sizeof l->name, "transformer_blocks.%d.attn1.%s", (int)i, projection[t]);
+        }
+    return true;
 }
 
-struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, char *err, size_t errlen)
+static void geometry(struct latent_geometry *g, const void *net)
 {
-    struct dit *d = calloc(1, sizeof *d);
-    struct params list = {0};
-    json_t *json = model_config(m, "transformer", err, errlen);
-    bool good = d && json && read_config(&d->c, json, "transformer/config.json", err, errlen);
-    if (good) {
-        d->k = k;
-        declare(&list, d);
-        if (shapes_only)
-            for (int i = 0; i < list.count; i++) *list.param[i].slot = list.param[i].shape;
-        else
-            good = weights_load(k, &list, m, "transformer", NULL, d->id, err, errlen);
-    }
-    if (good) d->parameters = params_count(&list);
-    if (good)
-        d->patch.weight =
-            tensor_as(&d->patch.weight, 2, d->c.width, tensor_count(&d->patch.weight) / d->c.width);
-    params_free(&list);
-    json_decref(json);
-    if (good) return d;
-    free(d);
-    return NULL;
+    const struct dit_config *c = &((const struct dit *)net)->c;
+    *g = (struct latent_geometry){.channels = c->in_channels,
+                                  .temporal = TEMPORAL,
+                                  .spatial = SPATIAL,
+                                  .patch = c->patch,
+                                  .frames = c->sample_frames,
+                                  .width = c->sample_width * SPATIAL,
+                                  .height = c->sample_height * SPATIAL,
+                                  .text_length = c->text_length,
+                                  .text_width = c->text_dim};
 }
 
-void dit_close(struct dit *d)
+static bool text_shape(struct latent_geometry *g, json_t *config, const char *file, char *err, size_t errlen)
 {
-    free(d);
+    struct config c = {.json = config, .file = file};
+    g->text_length = config_int_or(&c, "max_text_seq_length", 1, 4096, 226);
+    g->text_width = config_int_or(&c, "text_embed_dim", 1, 1 << 16, 4096);
+    return !c.error[0] || fail(err, errlen, "%s", c.error);
 }
 
-static void merge(struct dit *d, struct tensor *weight, int64_t layer, enum adapter_target target,
-                  struct tensor *host)
+static bool open_dit(struct denoiser *d, char *err, size_t errlen)
 {
-    size_t mark = kern_mark(d->k);
-    struct tensor sum = kern_tensor(d->k, DT_F32, 2, d->c.width, d->c.width);
-    kern_download(d->k, host, weight);
-    kern_upload(d->k, &sum, host);
-    for (int i = 0; i < d->adapters; i++) {
-        int module = adapter_module(d->adapter[i], layer, target);
-        if (module >= 0) d->adapter[i]->kind->merge(d->adapter[i], module, &sum);
-    }
-    kern_download(d->k, host, &sum);
-    kern_upload(d->k, weight, host);
-    kern_release(d->k, mark);
-}
-
-bool dit_merge(struct dit *d, char *err, size_t errlen)
-{
-    struct kern *k = d->k;
-    for (int i = 0; i < d->adapters; i++)
-        if (!d->adapter[i]->kind->merge)
-            return fail(err, errlen, "adapter %s is no matrix that could be merged into a weight",
-                        d->adapter[i]->kind->name);
-    struct tensor host = tensor_of(DT_F32, malloc((size_t)(d->c.width * d->c.width) * sizeof(float)), 2,
-                                   d->c.width, d->c.width);
-    if (!host.data) return fail(err, errlen, "no memory for merging adapters");
-    kern_plan_begin(k);
-    merge(d, &d->block[0].to[0].weight, 0, 0, &host);
-    size_t bytes = kern_plan_end(k);
-    if (kern_reserve(k, bytes))
-        for (int64_t l = 0; l < d->c.layers; l++)
-            for (int t = 0; t < ADAPTER_TARGETS; t++)
-                merge(d, &d->block[l].to[t].weight, l, (enum adapter_target)t, &host);
-    free(host.data);
-    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+    struct dit *net = d->net;
+    net->k = d->k;
+    net->denoiser = d;
+    net->patch.weight =
+        tensor_as(&net->patch.weight, 2, net->c.width, tensor_count(&net->patch.weight) / net->c.width);
+    return offer_linears(d, net, err, errlen);
 }
 
 /* ---- sizes --------------------------------------------------------------------------------------------- */
 
-bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, char *err, size_t errlen)
+static bool make_grid(struct denoiser *denoiser, struct denoiser_grid *g, const struct tensor *latents,
+                      char *err, size_t errlen)
 {
+    struct dit *d = denoiser->net;
     const struct dit_config *c = &d->c;
     char is[160];
     if (latents->rank != 4 || latents->shape[0] < 1 || latents->shape[1] != c->in_channels ||
@@ -194,21 +238,12 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
     const int64_t frames = latents->shape[0], rows = latents->shape[2] / c->patch,
                   cols = latents->shape[3] / c->patch;
     const int64_t video = frames * rows * cols, wide = c->rotary ? c->head_dim : c->width;
-    *g = (struct dit_grid){.token = {c->text_length, frames, rows, cols}, .tokens = c->text_length + video};
-    for (int i = 0; i < d->adapters; i++) {
-        const struct adapter *a = d->adapter[i];
-        if (a->kind->bound && (a->base.rows != rows || a->base.cols != cols))
-            return fail(err, errlen, "adapter %s was made for frames of %lldx%lld tokens, this has %lldx%lld",
-                        a->kind->name, (long long)a->base.rows, (long long)a->base.cols, (long long)rows,
-                        (long long)cols);
-    }
+    *g = (struct denoiser_grid){.rows = {c->text_length, frames, rows, cols}};
 
     struct tensor one = kern_tensor(d->k, c->rotary ? DT_F32 : kern_compute(d->k), 2, video, wide);
     struct tensor two = c->rotary ? kern_tensor(d->k, DT_F32, 2, video, wide) : one;
-    if (c->rotary)
-        g->cos = one, g->sin = two;
-    else
-        g->table = one;
+    g->table[0] = one; /* the cosines, or the sine-cosine table [video tokens,width] */
+    g->table[1] = two; /* the sines [video tokens,head_dim] */
     if (!kern_ok(d->k)) return fail(err, errlen, "%s", kern_error(d->k));
     if (kern_planning(d->k)) return true;
 
@@ -225,20 +260,6 @@ bool dit_grid(struct dit *d, struct dit_grid *g, const struct tensor *latents, c
     if (c->rotary) kern_upload(d->k, &two, &host);
     free(a);
     return true;
-}
-
-struct tensor dit_latents(const struct dit *d, int64_t frames, int64_t width, int64_t height)
-{
-    const struct dit_config *c = &d->c;
-    return tensor_of(DT_F32, NULL, 4, ((frames ? frames : c->sample_frames) - 1) / 4 + 1, c->in_channels,
-                     height ? height / 8 : c->sample_height, width ? width / 8 : c->sample_width);
-}
-
-struct adapter_base dit_adapter_base(const struct dit *d, const struct tensor *latents)
-{
-    struct adapter_base base = {.layers = d->c.layers, .width = d->c.width};
-    if (latents) base.rows = latents->shape[2] / d->c.patch, base.cols = latents->shape[3] / d->c.patch;
-    return base;
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------- */
@@ -263,10 +284,10 @@ struct stream { /* the two kinds of rows of the joint sequence, and which modula
     int shift;
 };
 
-static void streams(const struct dit *d, const struct dit_grid *g, struct stream s[2])
+static void streams(const struct denoiser_grid *g, struct stream s[2])
 {
-    s[0] = (struct stream){0, d->c.text_length, SHIFT_T};
-    s[1] = (struct stream){d->c.text_length, g->tokens - d->c.text_length, SHIFT_V};
+    s[0] = (struct stream){0, g->rows.text, SHIFT_T};
+    s[1] = (struct stream){g->rows.text, grid_tokens(&g->rows), SHIFT_V};
 }
 
 static struct tensor modulation(struct dit *d, const struct dit_linear *l, const struct tensor *silu_time)
@@ -277,11 +298,11 @@ static struct tensor modulation(struct dit *d, const struct dit_linear *l, const
 }
 
 /* z = (LN(x) w + b)(1 + scale) + shift, each stream by its own modulation; the norm's weights serve both. */
-static void modulate(struct dit *d, const struct dit_grid *g, struct tensor *z, const struct tensor *x,
+static void modulate(struct dit *d, const struct denoiser_grid *g, struct tensor *z, const struct tensor *x,
                      const struct dit_norm *n, const struct tensor *m)
 {
     struct stream s[2];
-    streams(d, g, s);
+    streams(g, s);
     for (int i = 0; i < 2; i++) {
         struct tensor zs = tensor_rows(z, s[i].from, s[i].rows), xs = tensor_rows(x, s[i].from, s[i].rows);
         struct tensor shift = part(m, s[i].shift, d->c.width), scale = part(m, s[i].shift + 1, d->c.width);
@@ -290,11 +311,11 @@ static void modulate(struct dit *d, const struct dit_grid *g, struct tensor *z, 
 }
 
 /* x += gate ⊙ y, each stream by its own gate. */
-static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *y,
+static void gated_add(struct dit *d, const struct denoiser_grid *g, struct tensor *x, const struct tensor *y,
                       const struct tensor *m)
 {
     struct stream s[2];
-    streams(d, g, s);
+    streams(g, s);
     for (int i = 0; i < 2; i++) {
         struct tensor xs = tensor_rows(x, s[i].from, s[i].rows), ys = tensor_rows(y, s[i].from, s[i].rows);
         struct tensor gate = part(m, s[i].shift + 2, d->c.width);
@@ -302,48 +323,45 @@ static void gated_add(struct dit *d, const struct dit_grid *g, struct tensor *x,
     }
 }
 
-/* n attention projections of x, from target `first` on, with their adapters. */
-static void project(struct dit *d, const struct dit_grid *g, int64_t layer, int first, int n,
-                    struct tensor *const *y, const struct tensor *x, struct dit_block_saved *s)
+/* n attention projections of x, from `first` on, with what hooks onto them. */
+static void project(struct dit *d, const struct denoiser_grid *g, int64_t layer, int first, int n,
+                    struct tensor *const *y, const struct tensor *x, struct block_saved *s)
 {
+    struct linear_call call[PROJECTIONS];
     for (int t = 0; t < n; t++) {
         const struct dit_linear *l = &d->block[layer].to[first + t];
         linear_forward(d->k, y[t], x, &l->weight, &l->bias);
+        call[t] = (struct linear_call){.linear = (int)layer * PROJECTIONS + first + t,
+                                       .rows = &g->rows,
+                                       .x = x,
+                                       .y = y[t],
+                                       .saved = &s->hook[first + t]};
     }
-    for (int i = 0; i < d->adapters; i++) {
-        struct adapter_call call[ADAPTER_TARGETS];
-        int calls = 0;
-        for (int t = 0; t < n; t++) {
-            int module = adapter_module(d->adapter[i], layer, (enum adapter_target)(first + t));
-            if (module >= 0)
-                call[calls++] = (struct adapter_call){
-                    .module = module, .x = x, .y = y[t], .saved = &s->adapter[first + t][i]};
-        }
-        adapter_forward(d->adapter[i], &g->token, call, calls);
-    }
+    linears_forward(d->denoiser->hook, call, n);
 }
 
-static void normed_rope(struct dit *d, const struct dit_grid *g, struct tensor *y, const struct tensor *x,
-                        const struct dit_norm *n)
+static void normed_rope(struct dit *d, const struct denoiser_grid *g, struct tensor *y,
+                        const struct tensor *x, const struct dit_norm *n)
 {
     bool rope = d->c.rotary;
-    qk_norm_rope_forward(d->k, y, x, &n->weight, &n->bias, rope ? &g->cos : NULL, rope ? &g->sin : NULL,
-                         d->c.text_length, qk_eps);
+    qk_norm_rope_forward(d->k, y, x, &n->weight, &n->bias, rope ? &g->table[0] : NULL,
+                         rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
 }
 
 /* Everything a block keeps lies in s. When sampling, in, mid and out are one tensor and nothing is kept. */
-static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *out,
-                          struct dit_block_saved *s, const struct tensor *silu_time)
+static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t i, struct tensor *out,
+                          struct block_saved *s, const struct tensor *silu_time)
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
     size_t mark = kern_mark(k);
-    struct tensor z = scratch(d, g->tokens, d->c.width);
+    struct tensor z = scratch(d, token_count(&g->rows), d->c.width);
 
     struct tensor m = modulation(d, &b->modulation1, silu_time);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     project(d, g, i, TO_Q, 3, (struct tensor *[]){&s->q, &s->k, &s->v}, &z, s);
-    struct tensor qn = scratch(d, g->tokens, d->c.width), kn = scratch(d, g->tokens, d->c.width);
+    struct tensor qn = scratch(d, token_count(&g->rows), d->c.width),
+                  kn = scratch(d, token_count(&g->rows), d->c.width);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
     attention_forward(
@@ -354,10 +372,10 @@ static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, st
     gated_add(d, g, &s->mid, &z, &m);
     kern_release(k, mark);
 
-    z = scratch(d, g->tokens, d->c.width);
+    z = scratch(d, token_count(&g->rows), d->c.width);
     m = modulation(d, &b->modulation2, silu_time);
     modulate(d, g, &z, &s->mid, &b->norm2, &m);
-    struct tensor hidden = scratch(d, g->tokens, 4 * d->c.width);
+    struct tensor hidden = scratch(d, token_count(&g->rows), 4 * d->c.width);
     linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
     linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
     if (out->data != s->mid.data) kern_copy(k, out, &s->mid);
@@ -366,20 +384,20 @@ static void block_forward(struct dit *d, const struct dit_grid *g, int64_t i, st
 }
 
 /* What block_forward fills, beside its input, middle and output. */
-static void block_scratch(struct dit *d, const struct dit_grid *g, int64_t i, struct dit_block_saved *s,
+static void block_scratch(struct dit *d, const struct denoiser_grid *g, int64_t i, struct block_saved *s,
                           bool training, bool pre)
 {
-    s->q = scratch(d, g->tokens, d->c.width);
-    s->k = scratch(d, g->tokens, d->c.width);
-    s->v = scratch(d, g->tokens, d->c.width);
-    s->o = scratch(d, g->tokens, d->c.width);
-    s->lse = training ? kern_tensor(d->k, DT_F32, 2, d->c.heads, g->tokens) : (struct tensor){0};
-    s->pre = pre ? scratch(d, g->tokens, 4 * d->c.width) : (struct tensor){0};
-    for (int t = 0; t < ADAPTER_TARGETS; t++)
-        for (int n = 0; n < d->adapters; n++)
-            if (adapter_module(d->adapter[n], i, (enum adapter_target)t) >= 0)
-                s->adapter[t][n] = kern_tensor(d->k, kern_compute(d->k), 1,
-                                               d->adapter[n]->kind->saved_count(d->adapter[n], &g->token));
+    s->q = scratch(d, token_count(&g->rows), d->c.width);
+    s->k = scratch(d, token_count(&g->rows), d->c.width);
+    s->v = scratch(d, token_count(&g->rows), d->c.width);
+    s->o = scratch(d, token_count(&g->rows), d->c.width);
+    s->lse = training ? kern_tensor(d->k, DT_F32, 2, d->c.heads, token_count(&g->rows)) : (struct tensor){0};
+    s->pre = pre ? scratch(d, token_count(&g->rows), 4 * d->c.width) : (struct tensor){0};
+    const struct linear_hook *hook = d->denoiser->hook;
+    for (int t = 0; hook && t < PROJECTIONS; t++) {
+        int64_t n = hook->saved_count(hook->context, (int)i * PROJECTIONS + t, &g->rows);
+        if (n) s->hook[t] = kern_tensor(d->k, kern_compute(d->k), 1, n);
+    }
 }
 
 /* silu(linear_2(silu(linear_1(embedding)))): what every modulation starts from. */
@@ -402,31 +420,34 @@ static struct tensor time_embedding(struct dit *d, double timestep)
     return e;
 }
 
-static void embed(struct dit *d, const struct dit_grid *g, struct tensor *x, const struct tensor *latents,
-                  const struct tensor *text)
+static void embed(struct dit *d, const struct denoiser_grid *g, struct tensor *x,
+                  const struct tensor *latents, const struct tensor *text)
 {
     size_t mark = kern_mark(d->k);
     struct tensor text_rows = tensor_rows(x, 0, d->c.text_length);
-    struct tensor video = tensor_rows(x, d->c.text_length, g->tokens - d->c.text_length);
+    struct tensor video = tensor_rows(x, d->c.text_length, token_count(&g->rows) - d->c.text_length);
     struct tensor patches = scratch(d, video.shape[0], d->patch.weight.shape[1]);
     linear_forward(d->k, &text_rows, text, &d->text.weight, &d->text.bias);
     patchify(d->k, &patches, latents, (int)d->c.patch);
     linear_forward(d->k, &video, &patches, &d->patch.weight, &d->patch.bias);
-    if (!d->c.rotary) add(d->k, &video, &g->table);
+    if (!d->c.rotary) add(d->k, &video, &g->table[0]);
     kern_release(d->k, mark);
 }
 
-void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, const struct tensor *latents,
-                 const struct tensor *text, double timestep, struct dit_saved *saved)
+static void forward(struct denoiser *denoiser, const struct denoiser_grid *g, struct tensor *out,
+                    const struct tensor *latents, const struct tensor *text, double timestep,
+                    const enum recompute *keep)
 {
+    struct dit *d = denoiser->net;
     struct kern *k = d->k;
-    int64_t w = d->c.width, n_text = d->c.text_length;
+    const int64_t tokens = token_count(&g->rows);
+    int64_t w = d->c.width, n_text = g->rows.text;
     size_t start = kern_mark(k);
-    struct tensor silu_time = time_embedding(d, timestep), x = scratch(d, g->tokens, w);
+    struct tensor silu_time = time_embedding(d, timestep), x = scratch(d, tokens, w);
     embed(d, g, &x, latents, text);
 
-    if (!saved) {
-        struct dit_block_saved s = {.in = x, .mid = x};
+    if (!keep) {
+        struct block_saved s = {.in = x, .mid = x};
         size_t mark = kern_mark(k);
         for (int64_t i = 0; i < d->c.layers; i++) {
             block_scratch(d, g, i, &s, false, false);
@@ -434,24 +455,25 @@ void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, co
             kern_release(k, mark);
         }
     } else {
-        saved->modulation = silu_time;
+        d->saved.recompute = *keep;
+        d->saved.modulation = silu_time;
         for (int64_t i = 0; i < d->c.layers; i++) {
-            struct dit_block_saved *s = &saved->block[i];
-            bool full = saved->recompute == RECOMPUTE_FULL;
-            struct tensor next = scratch(d, g->tokens, w);
+            struct block_saved *s = &d->saved.block[i];
+            bool full = *keep == RECOMPUTE_FULL;
+            struct tensor next = scratch(d, tokens, w);
             size_t mark = kern_mark(k);
-            *s = (struct dit_block_saved){.in = x};
-            s->mid = full ? next : scratch(d, g->tokens, w);
-            block_scratch(d, g, i, s, !full, saved->recompute == RECOMPUTE_NONE);
+            *s = (struct block_saved){.in = x};
+            s->mid = full ? next : scratch(d, tokens, w);
+            block_scratch(d, g, i, s, !full, *keep == RECOMPUTE_NONE);
             block_forward(d, g, i, &next, s, &silu_time);
             if (full) kern_release(k, mark);
             x = next;
         }
-        saved->last = x;
+        d->saved.last = x;
     }
 
     size_t mark = kern_mark(k);
-    struct tensor video = tensor_rows(&x, n_text, g->tokens - n_text), y = scratch(d, video.shape[0], w);
+    struct tensor video = tensor_rows(&x, n_text, tokens - n_text), y = scratch(d, video.shape[0], w);
     struct tensor m = modulation(d, &d->norm_out_modulation, &silu_time);
     struct tensor shift = part(&m, 0, w), scale = part(&m, 1, w); /* shift first, here, too */
     struct tensor patches = scratch(d, video.shape[0], d->out.bias.shape[0]);
@@ -461,17 +483,17 @@ void dit_forward(struct dit *d, const struct dit_grid *g, struct tensor *out, co
                        (float)d->c.norm_eps);
     linear_forward(k, &patches, &y, &d->out.weight, &d->out.bias);
     unpatchify(k, out, &patches, (int)d->c.patch);
-    kern_release(k, saved ? mark : start);
+    kern_release(k, keep ? mark : start);
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------ */
 
 /* dy = gate ⊙ dx per stream */
-static void gated_add_back(struct dit *d, const struct dit_grid *g, struct tensor *dy,
+static void gated_add_back(struct dit *d, const struct denoiser_grid *g, struct tensor *dy,
                            const struct tensor *dx, const struct tensor *m)
 {
     struct stream s[2];
-    streams(d, g, s);
+    streams(g, s);
     for (int i = 0; i < 2; i++) {
         struct tensor ys = tensor_rows(dy, s[i].from, s[i].rows), xs = tensor_rows(dx, s[i].from, s[i].rows);
         struct tensor gate = part(m, s[i].shift + 2, d->c.width);
@@ -480,11 +502,12 @@ static void gated_add_back(struct dit *d, const struct dit_grid *g, struct tenso
 }
 
 /* dx += the modulated norm's backward pass, per stream */
-static void modulate_back(struct dit *d, const struct dit_grid *g, struct tensor *dx, const struct tensor *dz,
-                          const struct tensor *x, const struct dit_norm *n, const struct tensor *m)
+static void modulate_back(struct dit *d, const struct denoiser_grid *g, struct tensor *dx,
+                          const struct tensor *dz, const struct tensor *x, const struct dit_norm *n,
+                          const struct tensor *m)
 {
     struct stream s[2];
-    streams(d, g, s);
+    streams(g, s);
     for (int i = 0; i < 2; i++) {
         struct tensor ds = tensor_rows(dx, s[i].from, s[i].rows), zs = tensor_rows(dz, s[i].from, s[i].rows);
         struct tensor xs = tensor_rows(x, s[i].from, s[i].rows), scale = part(m, s[i].shift + 1, d->c.width);
@@ -492,28 +515,30 @@ static void modulate_back(struct dit *d, const struct dit_grid *g, struct tensor
     }
 }
 
-/* dx = the sum of dy W and the adapter's share over n projections; NULL when nothing below is trained. */
-static void project_back(struct dit *d, const struct dit_grid *g, int64_t layer, int first, int n,
+/* dx = the sum of dy W and the hook's share over n projections; NULL when nothing below is trained. */
+static void project_back(struct dit *d, const struct denoiser_grid *g, int64_t layer, int first, int n,
                          struct tensor *dx, const struct tensor *const *dy, const struct tensor *x,
-                         struct dit_block_saved *s)
+                         struct block_saved *s)
 {
-    struct adapter *a = d->adapter[0];
-    struct adapter_call call[ADAPTER_TARGETS];
+    const struct linear_hook *hook = d->denoiser->hook;
+    struct linear_call call[PROJECTIONS];
     for (int t = 0, calls = 0; t < n; t++) {
         if (dx) linear_backward(d->k, dx, dy[t], &d->block[layer].to[first + t].weight, t > 0);
-        int module = adapter_module(a, layer, (enum adapter_target)(first + t));
-        if (module >= 0)
-            call[calls++] = (struct adapter_call){
-                .module = module, .x = x, .dy = dy[t], .dx = dx, .saved = &s->adapter[first + t][0]};
-        if (a->kind->backward_all && t < n - 1) continue;
-        adapter_backward(a, &g->token, call, calls);
+        call[calls++] = (struct linear_call){.linear = (int)layer * PROJECTIONS + first + t,
+                                             .rows = &g->rows,
+                                             .x = x,
+                                             .dy = dy[t],
+                                             .dx = dx,
+                                             .saved = &s->hook[first + t]};
+        if (hook && hook->together && t < n - 1) continue;
+        linears_backward(hook, call, calls);
         calls = 0;
     }
 }
 
 /* dx: the gradient of the block's output on entry, of its input on return (not for the first block). */
-static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, struct tensor *dx,
-                           struct dit_block_saved *s, const struct tensor *silu_time)
+static void block_backward(struct dit *d, const struct denoiser_grid *g, int64_t i, struct tensor *dx,
+                           struct block_saved *s, const struct tensor *silu_time)
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
@@ -521,15 +546,16 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     float scale = 1 / sqrtf((float)d->c.head_dim);
     bool rope = d->c.rotary;
     size_t mark = kern_mark(k);
-    struct tensor z = scratch(d, g->tokens, w);
+    struct tensor z = scratch(d, token_count(&g->rows), w);
 
     /* x_out = x_mid + gate2 ⊙ ff(z2) */
     struct tensor m = modulation(d, &b->modulation2, silu_time);
     {
         size_t inner = kern_mark(k);
-        struct tensor dff = scratch(d, g->tokens, w), dpre = scratch(d, g->tokens, 4 * w), pre = s->pre;
+        struct tensor dff = scratch(d, token_count(&g->rows), w),
+                      dpre = scratch(d, token_count(&g->rows), 4 * w), pre = s->pre;
         if (!pre.rank) { /* not kept: the feed-forward's first half again */
-            pre = scratch(d, g->tokens, 4 * w);
+            pre = scratch(d, token_count(&g->rows), 4 * w);
             modulate(d, g, &z, &s->mid, &b->norm2, &m);
             linear_forward(k, &pre, &z, &b->ff_in.weight, &b->ff_in.bias);
         }
@@ -542,18 +568,19 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
 
     /* x_mid = x_in + gate1 ⊙ to_out(attention(z1)) */
     m = modulation(d, &b->modulation1, silu_time);
-    struct tensor dz = scratch(d, g->tokens, w), d_o = scratch(d, g->tokens, w);
+    struct tensor dz = scratch(d, token_count(&g->rows), w), d_o = scratch(d, token_count(&g->rows), w);
     gated_add_back(d, g, &dz, dx, &m);
     project_back(d, g, i, TO_OUT, 1, &d_o, (const struct tensor *[]){&dz}, &s->o, s);
-    struct tensor qn = scratch(d, g->tokens, w), kn = scratch(d, g->tokens, w);
-    struct tensor dq = scratch(d, g->tokens, w), dk = scratch(d, g->tokens, w), dv = scratch(d, g->tokens, w);
+    struct tensor qn = scratch(d, token_count(&g->rows), w), kn = scratch(d, token_count(&g->rows), w);
+    struct tensor dq = scratch(d, token_count(&g->rows), w), dk = scratch(d, token_count(&g->rows), w),
+                  dv = scratch(d, token_count(&g->rows), w);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
     attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v, (int)d->c.heads, scale);
-    qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL,
-                          d->c.text_length, qk_eps);
-    qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->cos : NULL, rope ? &g->sin : NULL,
-                          d->c.text_length, qk_eps);
+    qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->table[0] : NULL,
+                          rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
+    qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->table[0] : NULL,
+                          rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     struct tensor *below = i > 0 ? &dz : NULL; /* nothing is trained below the first block */
     project_back(d, g, i, TO_Q, 3, below, (const struct tensor *[]){&qn, &kn, &dv}, &z, s);
@@ -561,20 +588,22 @@ static void block_backward(struct dit *d, const struct dit_grid *g, int64_t i, s
     kern_release(k, mark);
 }
 
-void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *dout,
-                  const struct dit_saved *saved)
+static void backward(struct denoiser *denoiser, const struct denoiser_grid *g, const struct tensor *dout)
 {
+    struct dit *d = denoiser->net;
     struct kern *k = d->k;
-    int64_t w = d->c.width, n_text = d->c.text_length, n_video = g->tokens - n_text;
+    const int64_t w = d->c.width, n_text = g->rows.text, n_video = grid_tokens(&g->rows),
+                  tokens = n_text + n_video;
     size_t start = kern_mark(k);
-    struct tensor dx = scratch(d, g->tokens, w), dtext = tensor_rows(&dx, 0, n_text),
+    struct tensor dx = scratch(d, tokens, w), dtext = tensor_rows(&dx, 0, n_text),
                   dvideo = tensor_rows(&dx, n_text, n_video);
     kern_zero(k, &dtext); /* the text rows end with the last block */
     {
         size_t mark = kern_mark(k);
-        struct tensor video = tensor_rows(&saved->last, n_text, n_video), y = scratch(d, n_video, w),
+        struct tensor video = tensor_rows(&d->saved.last, n_text, n_video), y = scratch(d, n_video, w),
                       dy = scratch(d, n_video, w);
-        struct tensor m = modulation(d, &d->norm_out_modulation, &saved->modulation), scale = part(&m, 1, w);
+        struct tensor m = modulation(d, &d->norm_out_modulation, &d->saved.modulation),
+                      scale = part(&m, 1, w);
         struct tensor dpatches = scratch(d, n_video, d->out.bias.shape[0]);
         layer_norm_forward(k, &y, &video, &d->norm_final.weight, &d->norm_final.bias, NULL, NULL,
                            (float)d->c.norm_eps);
@@ -588,15 +617,30 @@ void dit_backward(struct dit *d, const struct dit_grid *g, const struct tensor *
     }
     for (int64_t i = d->c.layers - 1; i >= 0; i--) {
         size_t mark = kern_mark(k);
-        struct dit_block_saved s = saved->block[i];
-        if (saved->recompute == RECOMPUTE_FULL) {
-            struct tensor out = scratch(d, g->tokens, w);
-            s.mid = scratch(d, g->tokens, w);
+        struct block_saved s = d->saved.block[i];
+        if (d->saved.recompute == RECOMPUTE_FULL) {
+            struct tensor out = scratch(d, tokens, w);
+            s.mid = scratch(d, tokens, w);
             block_scratch(d, g, i, &s, true, true);
-            block_forward(d, g, i, &out, &s, &saved->modulation);
+            block_forward(d, g, i, &out, &s, &d->saved.modulation);
         }
-        block_backward(d, g, i, &dx, &s, &saved->modulation);
+        block_backward(d, g, i, &dx, &s, &d->saved.modulation);
         kern_release(k, mark);
     }
     kern_release(k, start);
 }
+
+const struct denoiser_kind cogvideox_dit = {
+    .network = {.class_name = "CogVideoXTransformer3DModel",
+                .file = "diffusion_pytorch_model",
+                .dtype = DT_BF16,
+                .size = sizeof(struct dit),
+                .configure = configure,
+                .params = add_params},
+    .geometry = geometry,
+    .text_shape = text_shape,
+    .open = open_dit,
+    .grid = make_grid,
+    .forward = forward,
+    .backward = backward,
+};

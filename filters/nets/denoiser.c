@@ -1,0 +1,102 @@
+#include "filters/nets/denoiser.h"
+
+#include <stdlib.h>
+
+#include "filters/nets/families.h"
+
+static const char file[] = "transformer/config.json";
+
+const char *const recompute_name[RECOMPUTES] = {"none", "ffn", "full"};
+
+/* ---- opening ------------------------------------------------------------------------------------------- */
+
+struct denoiser *denoiser_open(struct kern *k, const struct model *m, bool shapes_only, char *err,
+                               size_t errlen)
+{
+    json_t *config = model_config(m, "transformer", err, errlen);
+    const struct network *n = config ? network_find(PART_DENOISER, config, file, err, errlen) : NULL;
+    struct denoiser *d = n ? calloc(1, sizeof *d) : NULL;
+    bool good = d || (n && fail(err, errlen, "out of memory"));
+    if (good) {
+        d->k = k;
+        d->kind = (const struct denoiser_kind *)n;
+        d->net = network_new(n, config, file, err, errlen);
+        good = d->net && (shapes_only ? network_shapes(n, d->net, &d->parameters, err, errlen)
+                                      : network_load(n, d->net, k, m, "transformer", &d->parameters, d->id,
+                                                     err, errlen));
+        if (good) d->kind->geometry(&d->geometry, d->net);
+        good = good && d->kind->open(d, err, errlen);
+    }
+    json_decref(config);
+    if (good) return d;
+    denoiser_close(d);
+    return NULL;
+}
+
+void denoiser_close(struct denoiser *d)
+{
+    if (!d) return;
+    free(d->linears.linear);
+    free(d->net);
+    free(d);
+}
+
+bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,
+                       size_t errlen)
+{
+    json_t *config = model_config(m, "transformer", err, errlen);
+    const struct network *n = config ? network_find(PART_DENOISER, config, file, err, errlen) : NULL;
+    const struct denoiser_kind *kind = (const struct denoiser_kind *)n;
+    *g = (struct latent_geometry){0};
+    bool good = kind && text_only && kind->text_shape(g, config, file, err, errlen);
+    void *net = kind && !text_only ? network_new(n, config, file, err, errlen) : NULL;
+    if (net) kind->geometry(g, net);
+    json_decref(config);
+    free(net);
+    return good || net;
+}
+
+/* ---- sizes --------------------------------------------------------------------------------------------- */
+
+bool geometry_fits(const struct latent_geometry *g, int64_t frames, int64_t width, int64_t height, char *err,
+                   size_t errlen)
+{
+    const int64_t side = g->spatial * g->patch;
+    if (width % side || height % side) return fail(err, errlen, "--size: multiples of %lld", (long long)side);
+    return !frames || frames % g->temporal == 1 % g->temporal ||
+           fail(err, errlen, "--frames: one more than a multiple of %lld", (long long)g->temporal);
+}
+
+struct tensor geometry_latents(const struct latent_geometry *g, int64_t frames, int64_t width, int64_t height)
+{
+    return tensor_of(DT_F32, NULL, 4, ((frames ? frames : g->frames) - 1) / g->temporal + 1, g->channels,
+                     (height ? height : g->height) / g->spatial, (width ? width : g->width) / g->spatial);
+}
+
+bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds, const char *name, char *err,
+                    size_t errlen)
+{
+    return (embeds->shape[0] == g->text_length && embeds->shape[1] == g->text_width) ||
+           fail(err, errlen, "%s [%lld,%lld], the model wants [%lld,%lld]", name, (long long)embeds->shape[0],
+                (long long)embeds->shape[1], (long long)g->text_length, (long long)g->text_width);
+}
+
+/* ---- the network --------------------------------------------------------------------------------------- */
+
+bool denoiser_grid(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,
+                   size_t errlen)
+{
+    return d->kind->grid(d, g, latents, err, errlen);
+}
+
+void denoiser_forward(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,
+                      const struct tensor *latents, const struct tensor *text, double timestep,
+                      const enum recompute *keep)
+{
+    d->kind->forward(d, g, out, latents, text, timestep, keep);
+}
+
+void denoiser_backward(struct denoiser *d, const struct denoiser_grid *g, const struct tensor *dout)
+{
+    d->kind->backward(d, g, dout);
+}

@@ -1,0 +1,92 @@
+/* denoiser - the network that a video is generated with, whatever its family: sampler, trainer and programs know
+ * only this. A family (cogvideox_dit.c) defines one `struct denoiser_kind` and stands in families.c.
+ *
+ * The base weights are frozen: backward gives gradients of activations, and no weight has one. What is trained
+ * hooks onto the linear layers that the network offers (linears.h). */
+#ifndef NETS_DENOISER_H
+#define NETS_DENOISER_H
+
+#include "filters/nets/linears.h"
+#include "filters/nets/weights.h"
+
+/* What a family's latents and texts look like. Frames, width and height are in pixels' terms. */
+struct latent_geometry {
+    int64_t channels;              /* C of latents [T,C,h,w] */
+    int64_t temporal, spatial;     /* frames of a latent frame, after the first; pixels of a latent's side */
+    int64_t patch;                 /* latents of a token's side */
+    int64_t frames, width, height; /* of the videos that the model makes by itself */
+    int64_t text_length, text_width; /* [L,D] of prompt_embeds */
+};
+
+/* Whether the family can make so many frames of width x height pixels; 0 stands for the model's own. false: why
+ * not, in err, beginning with "--frames" or "--size". */
+bool geometry_fits(const struct latent_geometry *g, int64_t frames, int64_t width, int64_t height, char *err,
+                   size_t errlen);
+/* The shape [T,C,h,w] of the latents of such a video; no data. */
+struct tensor geometry_latents(const struct latent_geometry *g, int64_t frames, int64_t width,
+                               int64_t height);
+/* Whether these are embeddings [L,D] that the network reads; false: `name` and both shapes in err. */
+bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds, const char *name, char *err,
+                    size_t errlen);
+
+/* How much of a forward pass is kept for backward, and so how much is computed again. NONE computes nothing
+ * again; FFN the feed-forward's first half; FULL keeps each block's input and computes the block again. The
+ * bytes of the gradients are the same. */
+enum recompute { RECOMPUTE_NONE, RECOMPUTE_FFN, RECOMPUTE_FULL, RECOMPUTES };
+extern const char *const recompute_name[RECOMPUTES]; /* "none", "ffn", "full" */
+
+/* What belongs to one size of video. Its tables lie in scratch: the caller's mark decides how long they live. */
+struct denoiser_grid {
+    struct token_rows rows; /* of the joint sequence */
+    struct tensor table[2]; /* where each token is, in the family's own form */
+};
+
+struct denoiser {
+    const struct denoiser_kind *kind;
+    struct kern *k;
+    struct latent_geometry geometry;
+    struct linears linears;         /* what can be hooked onto */
+    const struct linear_hook *hook; /* called beside these; NULL: nothing; borrowed */
+    int64_t parameters;             /* how many numbers the weights are */
+    char id[17];                    /* 16 hex digits of configuration and weights */
+    void *net;                      /* the family's own */
+};
+
+/* The contract. */
+struct denoiser_kind {
+    struct network network;
+    /* Of a net that is configured. */
+    void (*geometry)(struct latent_geometry *g, const void *net);
+    /* text_length and text_width alone, from a config that need not say more: for a text encoder. */
+    bool (*text_shape)(struct latent_geometry *g, json_t *config, const char *file, char *err, size_t errlen);
+    /* With net loaded, or its shapes known, fills in linears. */
+    bool (*open)(struct denoiser *d, char *err, size_t errlen);
+    /* Of latents [T,C,h,w]; only the shape matters. A size that the model cannot take: reason in err. */
+    bool (*grid)(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,
+                 size_t errlen);
+    /* out F32 [T,C,h,w] = the answer to latents F32 [T,C,h,w] at `timestep`, with text [L,D] in the compute
+     * dtype. keep: NULL to sample; else scratch tensors stay for backward, until the caller releases its mark. */
+    void (*forward)(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,
+                    const struct tensor *latents, const struct tensor *text, double timestep,
+                    const enum recompute *keep);
+    /* Of the last forward that kept; dout F32 [T,C,h,w]. The hook's backward gets what it adds up. */
+    void (*backward)(struct denoiser *d, const struct denoiser_grid *g, const struct tensor *dout);
+};
+
+/* transformer/ of a model, by its class. shapes_only: nothing is read or allocated on the device, and the network
+ * can only be planned. NULL: reason in err. */
+struct denoiser *denoiser_open(struct kern *k, const struct model *m, bool shapes_only, char *err,
+                               size_t errlen);
+void denoiser_close(struct denoiser *d); /* NULL is fine; the weights go with the device */
+/* From its config alone. text_only: just text_length and text_width. false: reason in err. */
+bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,
+                       size_t errlen);
+
+bool denoiser_grid(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,
+                   size_t errlen);
+void denoiser_forward(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,
+                      const struct tensor *latents, const struct tensor *text, double timestep,
+                      const enum recompute *keep);
+void denoiser_backward(struct denoiser *d, const struct denoiser_grid *g, const struct tensor *dout);
+
+#endif

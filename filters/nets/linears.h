@@ -1,0 +1,62 @@
+/* linears - the linear layers y = W x + b that a network offers, and the place to hook onto them.
+ *
+ * A network knows nothing of what hooks on: it says which linears there are, and calls the hook beside each of
+ * them with the same x, the y to add to, and room for what backward needs. */
+#ifndef NETS_LINEARS_H
+#define NETS_LINEARS_H
+
+#include "kernels/kernels.h"
+
+/* What the rows of an activation [rows,width] are: text tokens first, then frames x rows x cols of the grid,
+ * row-major. Either part may be empty. */
+struct token_rows {
+    int64_t text, frames, rows, cols;
+};
+int64_t token_count(const struct token_rows *r);
+int64_t grid_tokens(const struct token_rows *r);
+
+struct linear {
+    char name[96];         /* below the network's part: "transformer_blocks.0.attn1.to_q" */
+    char target[32];       /* what it is called within its block: "to_q" */
+    int64_t block;         /* counted from 0 */
+    int64_t in, out;       /* y [rows,out] = W [out,in] x [rows,in] + b [out] */
+    bool text_only;        /* its rows are text tokens alone, so that nothing of a grid can work there */
+    struct tensor *weight; /* W on the device, borrowed: what a merge changes */
+};
+
+/* Block by block, in each block in the order in which the network computes them. */
+struct linears {
+    struct linear *linear;
+    int count;
+    int64_t blocks, width; /* of the network, as adapter files state them */
+};
+
+/* One linear at work. saved: room of the hook's saved_count elements of the compute dtype, written by forward,
+ * read by backward. */
+struct linear_call {
+    int linear;
+    const struct token_rows *rows; /* of x and y */
+    const struct tensor *x, *dy;   /* x [rows,in]; dy [rows,out] in backward */
+    struct tensor *y, *dx, *saved; /* y in forward; dx in backward, NULL: not wanted */
+};
+
+enum { LINEAR_CALLS = 8 }; /* at most so many linears of one input are called together */
+
+struct linear_hook {
+    void *context;
+    bool
+        together; /* backward is called once for all linears of one input, after their own dx is complete; else
+                      after each, in turn. It is the order of the sums in dx, and so part of the result. */
+    /* How many elements forward leaves for backward; 0: it does not take part in this linear. */
+    int64_t (*saved_count)(const void *context, int linear, const struct token_rows *rows);
+    /* y += what the hook adds, of n linears of one input x. */
+    void (*forward)(void *context, const struct linear_call *c, int n);
+    /* dx += its share, and its own gradients. NULL for a hook that is not trained. */
+    void (*backward)(void *context, const struct linear_call *c, int n);
+};
+
+/* Calls the hook (NULL: none) for those of n linears that it takes part in. */
+void linears_forward(const struct linear_hook *h, const struct linear_call *c, int n);
+void linears_backward(const struct linear_hook *h, const struct linear_call *c, int n);
+
+#endif

@@ -1,0 +1,33 @@
+/* text_encoder - the network that turns a text's ids into the embeddings that a denoiser reads, whatever its
+ * family (t5.c). */
+#ifndef NETS_TEXT_ENCODER_H
+#define NETS_TEXT_ENCODER_H
+
+#include "filters/nets/weights.h"
+
+struct text_encoder {
+    const struct text_encoder_kind *kind;
+    struct kern *k;
+    int64_t width; /* D, of an embedding */
+    int64_t vocab; /* every id is below this */
+    char id[17];   /* 16 hex digits of configuration and weights */
+    void *net;     /* the family's own */
+};
+
+struct text_encoder_kind {
+    struct network network;
+    /* With net loaded, fills in width and vocab. `length` is the number of ids of every later call. */
+    bool (*open)(struct text_encoder *t, int64_t length, char *err, size_t errlen);
+    /* embeds = encoder(ids)   ids I32 [length] or, of several texts, [count,length]; embeds [length,D] or
+     * [count,length,D] of any float dtype, both on the host. A text's bits do not depend on those beside it.
+     * false: kern_error() of the device says why. */
+    bool (*encode)(struct text_encoder *t, struct tensor *embeds, const struct tensor *ids);
+};
+
+/* text_encoder/ of a model, by its class. NULL with the reason in err. */
+struct text_encoder *text_encoder_open(struct kern *k, const struct model *m, int64_t length, char *err,
+                                       size_t errlen);
+void text_encoder_close(struct text_encoder *t); /* NULL is fine; device memory goes with the device */
+bool text_encode(struct text_encoder *t, struct tensor *embeds, const struct tensor *ids);
+
+#endif
