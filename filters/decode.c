@@ -11,7 +11,7 @@ static const char help[] =
     "decode - video files to frames\n"
     "usage: decode [options] <clips.jsonl >clips\n"
     "      --frames N       evenly spread over the clip, first and last included  [49]\n"
-    "      --size WxH       stretched to, whatever the aspect         [720x480]\n"
+    "      --size WxH       resized to, whatever the aspect           [720x480]\n"
     "      --threads N      of decoder and scaler; changes no bit     [all]\n"
     "COMMON\n"
     "stdin   JSON lines or records with `path`, relative to the working folder\n"

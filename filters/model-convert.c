@@ -16,12 +16,12 @@
 
 static const char help[] =
     "model-convert - PyTorch's weight files to safetensors\n"
-    "usage: model-convert [options] DIR OUT     a published folder to another, which must not hold anything yet\n"
+    "usage: model-convert [options] DIR OUT     a published folder to another, which is new or empty\n"
     "       model-convert [options] FILE OUT    one .bin or .pt file to one .safetensors file\n"
     "COMMON\n"
     "Of a folder: pytorch_model.bin (it becomes model.safetensors) or diffusion_pytorch_model.bin, or what its\n"
     ".index.json names; other files are copied, subfolders and other weights are not. Only files that are plain\n"
-    "tensors by name are read. What else a pickle asks for is refused by its name, and never executed.\n"
+    "tensors by name are read. Anything else in a pickle is refused by its name, and never executed.\n"
     "exit    0 written, 1 something failed, 2 wrong usage\n"
     "e.g.    model-convert videophy_2_auto owl && grade -m owl <videos.jsonl >scores.jsonl\n"
     "see also: show, model-init\n";

@@ -14,10 +14,10 @@
 static const char help[] =
     "prompts - VideoPhy-2's prompts as JSON lines\n"
     "usage: prompts [options] [TEST.csv] >prompts.jsonl\n"
-    "      --model-name NAME  of rows whose model_name (or model) is this; they make the numbers  [all rows]\n"
+    "      --model-name NAME  take rows with this model_name (or model); they are numbered  [all rows]\n"
     "      --upsampled FILE   CSV of caption,upsampled_caption: the texts to generate from\n"
     "                         [the rows' own upsampled_caption, else their captions]\n"
-    "      --only COLUMN=VALUE  of these, the prompts with that; numbers stay. Several times: all must hold  [all]\n"
+    "      --only COLUMN=VALUE  of these, keep prompts with that value; numbers stay. Repeated: all must hold  [all]\n"
     "COMMON\n"
     "stdin   the test CSV, unless a file is named: caption, upsampled_caption, action, category, is_hard, ..\n"
     "stdout  JSON lines: key (the prompt's number, from 0), caption (the short one, to grade against), prompt (the\n"

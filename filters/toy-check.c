@@ -10,7 +10,7 @@
 static const char help[] =
     "toy-check - does a toy clip show the colour and the movement that its caption names?\n"
     "usage: toy-check [options] <videos >found.jsonl\n"
-    "      --least P        exit 1 unless at least this share of them does  [0]\n"
+    "      --least P        exit 1 unless at least this share shows both  [0]\n"
     "COMMON\n"
     "stdin   video U8 [F,H,W,3]; meta colour, direction and kind, as toy-world gives them\n"
     "stdout  JSON lines: key, meta, and share (of the pixels with a colour, those of the one named), dx and drop (how far\n"

@@ -1,4 +1,4 @@
-/* toy-world - clips of a toy world's physics, lawful or not, with captions and what they are worth.
+/* toy-world - clips of a toy world's physics, lawful or not, with captions and true scores.
  *
  *   stdin   nothing
  *   stdout  records with video U8 [F,H,W,3], or with --captions JSON lines */
@@ -9,7 +9,7 @@
 #include "filters/toy/world.h"
 
 static const char help[] =
-    "toy-world - clips of a toy world's physics, with captions and what they are worth\n"
+    "toy-world - clips of a toy world's physics, with captions and true scores\n"
     "usage: toy-world [options] >clips\n"
     "       toy-world --captions [options] >prompts.jsonl\n"
     "      --count N        how many                                  [100]\n"
@@ -17,8 +17,8 @@ static const char help[] =
     "      --kinds LIST     of fall,bounce,roll,slide,throw,hit       [all of them]\n"
     "      --split NAME     all | train | test: no caption is in both of the latter two  [all]\n"
     "      --unlawful P     the share in which a law of physics is broken  [0]\n"
-    "      --mismatch P     the share whose caption tells of something else  [0]\n"
-    "      --frames N       of each clip, which all show the same time  [17]\n"
+    "      --mismatch P     the share whose caption describes another scene  [0]\n"
+    "      --frames N       of each clip; all clips last equally long   [17]\n"
     "      --size WxH                                                 [96x64]\n"
     "      --captions       the captions alone, as JSON lines         [off]\n"
     "COMMON\n"

@@ -1,4 +1,4 @@
-/* error - how library code says no: the reason into err, false to the caller. */
+/* error - how library code reports a failure: the reason into err, false to the caller. */
 #ifndef FORMATS_ERROR_H
 #define FORMATS_ERROR_H
 

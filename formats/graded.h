@@ -1,8 +1,8 @@
-/* graded - what grade leaves: JSON lines that a later run takes up, and the CSV of VideoPhy-2's own driver.
+/* graded - grade's output: JSON lines that a later run continues, and the CSV of VideoPhy-2's own driver.
  *
  * A line is an object with `key`, `grade` (an object: how it was made), a score from 0 to 5 under the name of
- * each task, and what its record said. Tasks are "sa", "pc" and "rule"; the rule whose place its score takes
- * is called `rule_asked`. */
+ * each task, and the fields of its record. Tasks are "sa", "pc" and "rule". As the score takes the field
+ * `rule`, the rule's text is in `rule_asked`. */
 #ifndef FORMATS_GRADED_H
 #define FORMATS_GRADED_H
 
@@ -13,9 +13,9 @@
 #include <stdio.h>
 
 /* The lines of the file at path by their keys, a new object; none when there is no such file. Each must have
- * been made as `how` says and have a score for each of the tasks (ending with a NULL). What stands behind the
- * last line end, if it begins as one, is a line that was not finished: *whole is how many bytes come before
- * it, *half how many it has. NULL with the reason, which starts with the path, in err. */
+ * been made as `how` says and have a score for each of the tasks (ending with a NULL). Bytes behind the last
+ * newline that begin like a line are an unfinished line: *whole is how many bytes come before it, *half how
+ * many it has. NULL with the reason, which starts with the path, in err. */
 json_t *graded_read(const char *path, const json_t *how, const char *const *tasks, int64_t *whole,
                     int64_t *half, char *err, size_t errlen);
 
@@ -26,7 +26,7 @@ json_t *graded_read(const char *path, const json_t *how, const char *const *task
  *   0,"A pot, a lid.",pot.mp4,4.0
  *   ,videopath,rule,score                           rule
  *
- * videopath is a line's `path`, or its key when it has none; a text that it does not have is empty. */
+ * videopath is a line's `path`, or its key when it has none; an absent text is empty. */
 struct graded_csv {
     char path[4096];
     const char *task;
@@ -36,8 +36,8 @@ struct graded_csv {
     int64_t rows;
 };
 
-/* several: of FILE.csv, FILE.TASK.csv is written. That this can be done is tried here; nothing is there
- * before the commit. false: reason in err. */
+/* several: writes FILE.TASK.csv for FILE.csv. Fails here if that cannot be written; the file appears at the
+ * commit. false: reason in err. */
 bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, bool several, char *err,
                      size_t errlen);
 void graded_csv_add(struct graded_csv *c, const json_t *line);

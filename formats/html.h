@@ -1,5 +1,5 @@
 /* html - pieces of a page that stands alone: no network, no scripts, every text escaped. It is XML, too, so
- * that a page can be checked. A write that fails sticks to the stream. */
+ * that a page can be checked. The caller checks the stream for failed writes. */
 #ifndef FORMATS_HTML_H
 #define FORMATS_HTML_H
 
@@ -12,7 +12,7 @@
 void html_open(FILE *f, const char *title);
 void html_close(FILE *f);
 
-/* Text, for between tags or within quotes; what no browser should see is a question mark. */
+/* Text between tags or within quotes, escaped; control characters become question marks. */
 void html_text(FILE *f, const char *text);
 
 /* <TAG CLASS>text</TAG>; class may be NULL. */
@@ -22,8 +22,7 @@ void html_element(FILE *f, const char *tag, const char *class, const char *text)
  * numbers; of class "settings", they are texts. */
 void html_table(FILE *f, const char *class, const char *caption, const json_t *rows);
 
-/* A picture of n bytes, within the page: type is its media type. It scrolls rather than shrink to what nobody
- * could read. */
+/* A picture of n bytes, within the page: type is its media type. Wide pictures scroll, not shrink. */
 void html_picture(FILE *f, const char *type, const void *bytes, size_t n, const char *alt);
 
 #endif

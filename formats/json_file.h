@@ -1,4 +1,4 @@
-/* json_file - whole JSON files (configs, indices): read with a bound, written whole or not at all. */
+/* json_file - whole JSON files (configs, indices): read up to a bound, written whole or not at all. */
 #ifndef FORMATS_JSON_FILE_H
 #define FORMATS_JSON_FILE_H
 

@@ -1,4 +1,4 @@
-/* model - a model folder as published on Hugging Face, or the idea of one.
+/* model - a model folder as published on Hugging Face, or a preset with made-up weights.
  *
  *   DIR                   DIR/PART/config.json and weights: one NAME.safetensors, or NAME.safetensors.index.json
  *                         and its shards; NAME is `diffusion_pytorch_model` or `model`

@@ -1,5 +1,4 @@
-/* msgpack_json - msgpack objects as JSON values, for the wire's headers: what JSON has no word for is
- * refused.
+/* msgpack_json - msgpack objects as JSON values, for the wire's headers; what JSON cannot express is refused.
  *
  * The bytes may come from anywhere. Their cost is bounded before anything is allocated: nesting, the number
  * of objects, and every length by the bytes that are there. */

@@ -1,4 +1,4 @@
-/* openvid - a CSV of clips with what OpenVid-1M says of each.
+/* openvid - a CSV of clips with the columns of OpenVid-1M.
  *
  * Columns go by name (formats/csv.h): video and caption, which must be there, and any of the numbers below
  * and camera motion. */

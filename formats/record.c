@@ -311,7 +311,7 @@ static bool need(struct record_reader *r, struct record *f, void *dst, size_t n,
     return false;
 }
 
-/* Neither frames nor JSON lines: text is told by its first words, in whatever pieces it comes. */
+/* Neither the wire nor JSON lines: the message shows the first words, in whatever pieces they arrive. */
 static enum record_got no_stream(struct record_reader *r, struct record *f)
 {
     char start[40];

@@ -1,4 +1,4 @@
-/* frame - the wire: a stream of msgpack-framed records of named tensors.
+/* record - the wire: a stream of msgpack-framed records of named tensors.
  *
  * A stream is a sequence of msgpack objects. A header is an ext object of type 83 ('S') whose payload is a
  * u32 little-endian CRC-32C of the map's bytes, then those bytes, one msgpack map:
@@ -39,7 +39,7 @@ struct record {
         bool crc_known;  /* false after record_add(): computed when written */
         json_t *entry;   /* what its header entry said, unknown fields included */
     } * tensor;          /* RECORD_MAX_TENSORS slots, allocated with the first record */
-    char error[512];     /* why the last call on this frame failed */
+    char error[512];     /* why the last call on this record failed */
 };
 #define RECORD_INIT                                                                                          \
     {                                                                                                        \
@@ -57,12 +57,13 @@ void record_new(struct record *f, const char *key);
 
 /* The tensor called name, or NULL. */
 struct tensor *record_find(struct record *f, const char *name);
-/* The same, but missing, or of another rank or dtype, is an error told in f->error. DT_COUNT: any float. */
+/* The same, but missing, or of another rank or dtype, is an error, with the reason in f->error. DT_COUNT: any
+ * float. */
 struct tensor *record_want(struct record *f, const char *name, enum dtype d, int rank);
-/* A new tensor, its memory owned by the frame and not yet set: record_add(&f, "latents", DT_BF16, 4, t, c, h,
- * w). One of that name is replaced. NULL with f->error: no good name (1 to 63 bytes of UTF-8), out of memory
- * or too many tensors. The returned pointer is good until the next record_add or record_drop. Writing into a
- * tensor that was read needs record_add of the same name first. */
+/* A new tensor, its memory owned by the record and not yet set: record_add(&f, "latents", DT_BF16, 4, t, c,
+ * h, w). One of that name is replaced. NULL with f->error: no good name (1 to 63 bytes of UTF-8), out of
+ * memory or too many tensors. The returned pointer is good until the next record_add or record_drop. Writing
+ * into a tensor that was read needs record_add of the same name first. */
 #define record_add(f, name, dtype, ...) record_add_shape(f, name, dtype, (const int64_t[]){__VA_ARGS__})
 struct tensor *record_add_shape(struct record *f, const char *name, enum dtype d,
                                 const int64_t *rank_then_shape);
@@ -70,7 +71,7 @@ void record_drop(struct record *f, const char *name); /* nothing happens when th
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
-struct record_reader; /* of frames, or of JSON lines: told apart by the first byte */
+struct record_reader; /* of records on the wire, or of JSON lines: the first byte decides */
 struct record_reader *record_reader_open(int fd, const char *name); /* name is for messages: "stdin" */
 void record_reader_close(struct record_reader *r);                  /* does not close fd */
 
@@ -87,9 +88,9 @@ int64_t record_reader_failed(const struct record_reader *r); /* sum of the ends'
 json_t *record_reader_begin(const struct record_reader *r);  /* the latest begin header, borrowed, or NULL */
 int64_t record_reader_bytes(const struct record_reader *r);  /* position in the input */
 
-/* For an index over files of frames: where the header of the record just read begins, and its checksum; and a
- * reader that starts at such a place, in the middle of a stream. It reads records; an end, whose checksum is
- * of the whole stream, is damage to it. NULL: out of memory, or errno of lseek. */
+/* For an index over files of records: where the header of the record just read begins, and its checksum; and
+ * a reader that starts at such a place, in the middle of a stream. It reads records; an end, whose checksum
+ * is of the whole stream, is damage to it. NULL: out of memory, or errno of lseek. */
 int64_t record_reader_last_at(const struct record_reader *r, uint32_t *header_crc);
 struct record_reader *record_reader_open_at(int fd, const char *name, int64_t offset);
 

@@ -29,7 +29,7 @@ struct safetensors {
     } * entry;
 };
 
-/* Whether a file looks like one: a small header length, then `{`, which no stream of frames starts with. */
+/* Whether a file looks like one: a small header length, then `{`, which no stream of records starts with. */
 bool safetensors_is(int fd);
 
 /* NULL with the reason in err, which names the file and, where there is one, the tensor. Dtypes other than
@@ -52,8 +52,8 @@ struct safetensors_item {
 };
 bool safetensors_write(const char *path, const struct safetensors_item *items, int count, json_t *metadata,
                        char *err, size_t errlen);
-/* The same of tensors that need not be in memory together: load() brings item i's bytes when it is its turn,
- * or says why it cannot, which is then the reason in err. The items' own data are not looked at. */
+/* The same of tensors that need not be in memory together: load() fills in item i's bytes when they are
+ * needed, or returns false with the reason in err. The items' own data are not used. */
 typedef bool safetensors_load(void *context, int i, void *data, char *err, size_t errlen);
 bool safetensors_write_each(const char *path, const struct safetensors_item *items, int count,
                             json_t *metadata, safetensors_load *load, void *context, char *err,

@@ -1,4 +1,4 @@
-/* scores - what videos were given by a grader, run by run, in the forms in which that is found:
+/* scores - a grader's scores of videos, run by run, in the forms in which they come:
  *
  *   FILE                 JSON lines of `grade`: key, sa and pc from 0 to 5; where they are, sa_expected,
  *                        pc_expected, prompt_id, seed, path, caption, action, sample. The run is called by
@@ -10,9 +10,10 @@
  *                        that file's name without folder and ending, or the path where these are not unique
  *   FILE                 published results: one JSON object with `prompts`, and in `variants`, by name, the
  *                        lists sa_per_prompt and pc_per_prompt. joint_per_prompt must agree with them where
- *                        it is; stored percentages and means are not looked at.
+ *                        it is; stored percentages and means are ignored.
  *
- * What a file is shows in its first bytes. A bare NaN, which Python writes and JSON does not know, is null.
+ * The first bytes of a file decide its form. A bare NaN, which Python writes and JSON does not allow, is
+ * null.
  *
  * A score belongs to a prompt: its prompt_id, or its key when it has none. Several scores of one prompt are
  * repeats; they differ in key, or in `seed` (or sample.seed). The same key and seed again is an error. */
@@ -35,24 +36,24 @@ struct variant {
     struct score *score;
     size_t count;
     json_t *about; /* an object: label, params_M, step_s of published results; else as the first of ways */
-    json_t *ways;  /* how its videos were made and graded, as JSON lines tell it: a list of
-                      {"settings": an object, "outputs": how many of the lines say so} */
+    json_t *ways;  /* how its videos were made and graded, from JSON lines: a list of
+                      {"settings": an object, "outputs": how many lines have these settings} */
     json_t *seen;  /* keys and seeds */
 };
 struct scores {
     struct variant *variant;
     int count;
-    json_t *prompts; /* by prompt: caption and action, as far as any input knows them */
+    json_t *prompts; /* by prompt: caption and action, where any input has them */
     json_t *about;   /* other fields of published results, as they were; else NULL */
 };
 
-/* Adds what the operand names to s, which starts as {0}. A name that is a file's as a whole is that file;
+/* Adds the operand's scores to s, which starts as {0}. An operand that is the name of a file is that file;
  * otherwise the first = ends NAME, and the first comma after it SA.csv. false with the reason, which names
  * file and line, in err: s is then only to be freed. */
 bool scores_read(struct scores *s, const char *operand, char *err, size_t errlen);
-/* NAME=LIST.jsonl: the videos of a run that has been read, in lines with key and path, as
- * encode-mp4 lists them. Scores get their keys' paths; the run gets to know how they were made.
- * false with the reason in err. */
+/* NAME=LIST.jsonl: the videos of a run that has been read, in lines with key and path, as encode-mp4 lists
+ * them. Scores get the paths of their keys; the run gets the settings of its videos. false with the reason in
+ * err. */
 bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t errlen);
 
 void scores_free(struct scores *s);

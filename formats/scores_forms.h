@@ -5,7 +5,7 @@
 
 #include "formats/scores.h"
 
-/* One row of any form: texts that are not there are NULL, scores NaN. */
+/* One row of any form. An absent text is NULL, an absent score NaN. */
 struct scores_row {
     const char *prompt, *key, *seed, *path, *caption, *action;
     double sa, pc, sa_expected, pc_expected;
@@ -14,12 +14,11 @@ struct scores_row {
 /* The variant that rows of this operand go to; made when there is none. NULL: it is another operand's. */
 struct variant *scores_variant(struct scores *s, const char *name, const char *source, char *err,
                                size_t errlen);
-/* Adds the row, which must have a key and whole scores; `why` not comes without its place in the file. */
+/* Adds the row, which must have a key and whole scores; the reason in `why` does not name the file. */
 bool scores_add(struct scores *s, struct variant *v, const struct scores_row *r, char *why, size_t size);
 bool scores_is_score(double v); /* a whole number from 0 to 5 */
 
-/* A descriptor at the file's start, to be closed; what cannot be read twice, a pipe, comes as a copy. -1:
- * failed. */
+/* A descriptor at the file's start, which the caller closes; for a pipe, that of a copy. -1: failed. */
 int scores_open(const char *path, char *err, size_t errlen);
 /* The file's name without folder and ending: what videos/base/12.mp4 and videos/k1/12.mp4 have in common. */
 void scores_stem(char *stem, size_t size, const char *path);

@@ -1,7 +1,7 @@
 /* tensor - a typed, shaped piece of memory: what formats read and write and what kernels compute on.
  *
- * Row-major, little-endian, no strides. A tensor does not own its memory; whoever made it does (a frame,
- * a kernel arena, a weight store). Dtypes go by safetensors' names. */
+ * Row-major, little-endian, no strides. A tensor does not own its memory; whoever made it does (a record, a
+ * kernel arena, a weight store). Dtypes go by safetensors' names. */
 #ifndef FORMATS_TENSOR_H
 #define FORMATS_TENSOR_H
 

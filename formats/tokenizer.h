@@ -6,9 +6,9 @@
  * pieces, as sentencepiece itself does. (Hugging Face's tokenizer classes turn such strings into the special
  * ids.)
  *
- * LLaMA (the grader's tokenizer.model): ids = sentencepiece(text) and nothing added. Here the grader's own
- * habits count, so "<unk>", "<s>" and "</s>" in the text are ids 0, 1 and 2, and each part between them is a
- * text of its own, with the space in front that the model puts before every text (Hugging Face's slow
+ * LLaMA (the grader's tokenizer.model): ids = sentencepiece(text) and nothing added. This follows the
+ * grader's own code: "<unk>", "<s>" and "</s>" in the text are ids 0, 1 and 2, and each part between them is
+ * a text of its own, with the space in front that the model puts before every text (Hugging Face's slow
  * LlamaTokenizer in its legacy mode). */
 #ifndef FORMATS_TOKENIZER_H
 #define FORMATS_TOKENIZER_H

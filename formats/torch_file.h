@@ -3,7 +3,7 @@
  *   NAME/data.pkl    a dict of tensors (torch_pickle.h), and nothing else
  *   NAME/data/KEY    each storage's numbers, little-endian, stored and not compressed
  *
- * and what does not matter here (NAME/version, ..). Nothing in it is executed. */
+ * and members that are ignored (NAME/version, ..). Nothing in it is executed. */
 #ifndef FORMATS_TORCH_FILE_H
 #define FORMATS_TORCH_FILE_H
 
@@ -26,8 +26,8 @@ struct torch_file {
 struct torch_file *torch_file_open(const char *path, char *err, size_t errlen);
 void torch_file_close(struct torch_file *f); /* NULL is fine */
 
-/* The tensor's elements in row-major order into data (tensor_bytes(&t->shape) of them), which a view of a
- * storage may not be in the file. false: reason in err; a storage that does not match its checksum is one. */
+/* The tensor's elements into data (tensor_bytes(&t->shape) bytes), in row-major order, whatever its strides
+ * in the file. false: reason in err, such as a storage that does not match its checksum. */
 bool torch_file_read(struct torch_file *f, const struct torch_tensor *t, void *data, char *err,
                      size_t errlen);
 

@@ -2,8 +2,8 @@
  *
  * A pickle is a program for a stack machine that may call anything. This machine knows the few instructions
  * that a dict of names to tensors needs, and three things to call: torch._utils._rebuild_tensor_v2,
- * collections.OrderedDict, and the torch.*Storage types. Whatever else is asked for is refused by its name;
- * nothing is ever executed. Only protocol 2, which is what torch.save() writes. */
+ * collections.OrderedDict, and the torch.*Storage types. Any other call is refused by its name; nothing is
+ * ever executed. Only protocol 2, which is what torch.save() writes. */
 #ifndef FORMATS_TORCH_PICKLE_H
 #define FORMATS_TORCH_PICKLE_H
 

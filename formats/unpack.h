@@ -1,4 +1,4 @@
-/* unpack - the files that are wanted, out of a data set's archives (zip_parts.h). */
+/* unpack - extracts the wanted files from a data set's archives (zip_parts.h). */
 #ifndef FORMATS_UNPACK_H
 #define FORMATS_UNPACK_H
 
@@ -6,12 +6,12 @@
 
 enum unpack_event {
     UNPACK_BEGUN,  /* a file is being unpacked; text: the archive's name */
-    UNPACK_AGAIN,  /* there is another of that name, which is left out; text says where */
+    UNPACK_AGAIN,  /* another file of that name is left out; text: where it is */
     UNPACK_FAILED, /* a file, or with name NULL an archive; text: the reason */
 };
 
 struct unpack {
-    const char *from, *to;      /* folders: of the archives, and for the files, where it must be there */
+    const char *from, *to;      /* folders: of the archives, and for the files; both must exist */
     const struct names *wanted; /* file names, in whatever folder of an archive they are */
     bool *there;                /* [wanted->count], all false: set for what is in place in the end */
     void (*tell)(enum unpack_event event, const char *name, const char *text);
@@ -19,8 +19,8 @@ struct unpack {
     int64_t unpacked, present, again; /* present: was there already, as long as its member */
 };
 
-/* Goes through the archives one by one; each file appears whole or not at all. What fails is told, and the
- * others come through. false with the reason in err: the archives cannot be listed, or there are none. */
+/* Goes through the archives one by one; each file appears whole or not at all. What fails is reported, and
+ * the others are unpacked. false with the reason in err: the archives cannot be listed, or there are none. */
 bool unpack_wanted(struct unpack *u, char *err, size_t errlen);
 
 #endif

@@ -13,8 +13,8 @@ struct cases {
     json_t *list;
 };
 
-/* folder: below tests/data, which $TESTS_DATA may move. Dies when it is not there: the data are part of the
- * tests. */
+/* folder: below tests/data, which $TESTS_DATA may move. Ends the test when it is missing: the data are part
+ * of the tests. */
 __attribute__((unused)) static char *data_file(char path[4096], const char *folder, const char *name)
 {
     const char *root = getenv("TESTS_DATA");

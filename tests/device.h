@@ -18,8 +18,8 @@ __attribute__((unused)) static struct kern *test_device(int threads)
     return k;
 }
 
-/* How far off a network may be: by F32's rounding, or by BF16's, whose step is 2^-8 and which also rounds the
- * weights that the reference has in F32. */
+/* The largest error that a network may have: F32's rounding, or BF16's, whose step is 2^-8 and which also
+ * rounds the weights that the reference has in F32. */
 __attribute__((unused)) static double tolerance(const struct kern *k, double f32, double bf16)
 {
     return kern_compute(k) == DT_BF16 ? bf16 : f32;

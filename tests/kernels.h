@@ -75,7 +75,7 @@ static void bail(const char *why)
     exit(1);
 }
 
-/* What the CUDA backend has for tests alone. */
+/* What the CUDA backend offers to tests alone. */
 static void *cuda_symbol(const char *name)
 {
     Dl_info where;
@@ -88,12 +88,12 @@ static void *cuda_symbol(const char *name)
 static void share_arena(void)
 {
     static bool (*take)(void *memory, size_t bytes);
-    if (take) return; /* for every later mode, too */
+    if (take) return; /* it is set for every later mode */
     *(void **)&take = cuda_symbol("cuda_test_register");
     if (!take || !take(arena, ARENA)) bail("the device cannot use the host's memory");
 }
 
-/* False, with the reason in err, where there is no such device. */
+/* false, with the reason in err: there is no such device. */
 static bool open_mode(const struct mode *m, char *err, size_t errlen)
 {
     for (int i = 0; i < 2; i++) {
@@ -140,7 +140,7 @@ static bool next_mode(void)
     const struct mode *next = mode ? mode + 1 : on && !strcmp(on, "cuda") ? modes + 1 : modes;
     if (mode) close_mode();
     if (next == modes + MODES) return false;
-    setvbuf(stdout, NULL, _IOLBF, 0); /* what was said before a crash is not lost */
+    setvbuf(stdout, NULL, _IOLBF, 0); /* output from before a crash is not lost */
     if (open_mode(next, err, sizeof err)) return true;
     if (next == modes || (need && !strcmp(need, "1")))
         ok(false, "%s: %s", next->device, err);
@@ -281,9 +281,9 @@ static double *wide(const struct tensor *t)
     return w;
 }
 
-/* What a result may be off by. `tolerance` is for the CPU, which sums in double. A GPU sums in F32, and what
- * then goes on in F32 takes a few roundings more: sixteen of 2^-24. A result in BF16 is rounded once more, to
- * 8 bits: half a unit is up to 2^-8 of it. What is to be exact (0) is exact everywhere. */
+/* The largest error that a result may have. `tolerance` is for the CPU, which sums in double. A GPU sums in
+ * F32, and later steps in F32 add a few roundings: sixteen of 2^-24. A result in BF16 is rounded once more,
+ * to 8 bits: half a unit is up to 2^-8 of it. A tolerance of 0 asks for equality everywhere. */
 static double allowed(const struct tensor *t, double tolerance)
 {
     if (tolerance == 0 || mode == modes) return tolerance;

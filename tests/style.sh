@@ -1,5 +1,6 @@
 #!/bin/sh
-# What is promised of the code: every program has a test and says all it can do, scripts are clean, files are short.
+# What is promised of the code: every program has a test and says all it can do, scripts are clean, files are short, rooms include only
+# what the law allows, and the texts that explain the house are there.
 . "${0%/*}/lib.sh"
 pipelines=$(sed -n 's/^PIPELINES := //p' "$top/Makefile")
 programs=$(sed -n '/^FILTERS :=/,/[^\\]$/p' "$top/Makefile" | sed 's/FILTERS :=//; s/\\$//')
@@ -27,7 +28,7 @@ ok "so have the pipelines" '
         grep -q "^usage: $p" help && grep -q "^exit " help && grep -q "^e.g. " help || { echo "$p: no usage, exit or e.g."; exit 1; }
         "$top/pipelines/$p" --version | grep -q "^$p (sluice) [0-9]" || { echo "$p: --version"; exit 1; }
     done
-    (cd "$top/pipelines"; ls) | grep -v "\.conf\$\|^stages\.sh\$" >have
+    (cd "$top/pipelines"; ls) | grep -v "\.conf\$\|\.sh\$\|^README\.md\$" >have
     printf "%s\n" $pipelines | sort | diff have -'
 ok "shellcheck" '
     need shellcheck
@@ -38,9 +39,69 @@ ok "no file is past a thousand lines, and no folder is called utils" '
     find filters kernels formats tests examples -name "*.[ch]" -o -name "*.cc" -o -name "*.sh" | xargs wc -l |
         awk "\$2 != \"total\" && \$1 > 1000 { print; bad = 1 } END { exit bad }"
     [ -z "$(find . -type d -name utils)" ]'
-ok "an arrow only points down: kernels and formats know no network, kernels no file format" '
-    fails 1 grep -rn "include \"filters/" "$top/kernels" "$top/formats"
-    fails 1 grep -rnE "include \"formats/(record|safetensors|model|store|video)" "$top/kernels"
-    fails 1 grep -rn "include \"kernels/" "$top/formats"'
+
+# ---- who may include whom ----------------------------------------------------------------------------------------------
+only() { # FOLDER PATTERN...: of the project's own files, those in FOLDER include only such as match one of the patterns
+    folder=$1; shift
+    [ -d "$top/$folder" ] || { echo "there is no $folder"; return 1; }
+    allowed=$(printf "|%s" "$@")
+    ! (cd "$top" && grep -rn "^#include \"" --include="*.c" --include="*.h" --include="*.cc" --include="*.cu" "$folder") |
+        grep -vE "#include \"(${allowed#|})" || { echo "$folder may include $* alone"; return 1; }
+}
+ok "formats know no network and no device, kernels no file format" '
+    only formats formats/
+    only kernels kernels/ formats/tensor.h formats/clock.h'
+ok "what programs share knows none of them, and no network" 'only filters/lib filters/lib/ formats/ kernels/'
+ok "a network knows no adapter, and of formats model, safetensors and tokenizer alone" '
+    only filters/nets filters/nets/ filters/lib/rng.h kernels/ formats/model.h formats/safetensors.h formats/tokenizer.h
+    fails 1 grep -nE "struct adapter|adapter\.h|ADAPTER_" "$top"/filters/nets/*'
+ok "adapters, trainer and sampler know no program, no grader and no report" 'only filters/learning filters/learning/ filters/nets/ filters/lib/ formats/ kernels/'
+ok "an adapter attaches to linear layers and knows no network" '
+    only filters/learning/adapters filters/learning/adapter filters/nets/linears.h filters/lib/ kernels/ formats/error.h
+    ! grep -n "include \"filters/nets/" "$top"/filters/learning/adapter*.[ch] | grep -v "filters/nets/linears.h"
+    [ ! -d "$top/filters/learning/schedulers" ] || only filters/learning/schedulers filters/learning/schedulers.h formats/error.h'
+ok "a grader knows no adapter and no report" 'only filters/grading filters/grading/ filters/nets/ filters/lib/ formats/ kernels/'
+ok "a report, the choice of clips and the toy world know no network" '
+    only filters/reporting filters/reporting/ filters/lib/ formats/
+    only filters/clips filters/clips/ filters/lib/ formats/
+    only filters/toy filters/toy/ filters/lib/ formats/'
+ok "filters/ holds programs and nothing else at its top, and every room is in the law above" '
+    cd "$top/filters"
+    for file in *; do
+        case $file in
+        README.md | lib | nets | learning | grading | reporting | clips | toy) continue ;;
+        *.c) case " $(echo $programs) " in *" ${file%.c} "*) continue ;; esac ;;
+        esac
+        echo "filters/$file is no program and no known room"; failed=1
+    done
+    [ -z "${failed:-}" ]'
+
+# ---- texts -------------------------------------------------------------------------------------------------------------
+ok "the README is a front page: 200 lines of 140 columns, 1600 words" '
+    [ "$(wc -l <"$top/README.md")" -le 200 ]
+    [ "$(wc -w <"$top/README.md")" -le 1600 ]
+    awk "length > 140 { print FILENAME \": line \" FNR \" has \" length \" columns\"; bad = 1 } END { exit bad }" "$top/README.md"'
+ok "CONTRIBUTING.md is a page or two, and says how a commit is described" '
+    [ "$(wc -l <"$top/CONTRIBUTING.md")" -le 140 ]
+    grep -v "^|" "$top/CONTRIBUTING.md" | awk "length > 140 { print; bad = 1 } END { exit bad }"
+    grep -q "72 columns" "$top/CONTRIBUTING.md"
+    grep -q "The body says why" "$top/CONTRIBUTING.md"'
+ok "what CONTRIBUTING.md says must be touched is there" '
+    cd "$top"
+    for path in $(sed -n "/^## What to touch/,/^## Rules/p" CONTRIBUTING.md | grep -oE "(filters|kernels|tests|examples)/[A-Za-z0-9_./*-]+" | sort -u); do
+        case $path in *NAME*) path=${path%/*} ;; esac
+        ls -d $path >/dev/null || { echo "$path is not there"; failed=1; }
+    done
+    [ -z "${failed:-}" ]'
+ok "every folder has its README.md" '
+    cd "$top"
+    for folder in filters kernels kernels/cuda formats pipelines tests examples; do
+        [ -s $folder/README.md ] || { echo "$folder has none"; failed=1; }
+    done
+    [ -z "${failed:-}" ]'
+ok "no end of a comment stands alone on a line, and clang-format breaks none" '
+    cd "$top"
+    grep -qx "ReflowComments: false" .clang-format
+    fails 1 grep -rnE --include="*.[ch]" --include="*.cc" --include="*.cu" "^[ *]*\*/$" filters formats kernels tests examples'
 ok "tests/data stays small" '[ "$(du -sk "$tests/data" | cut -f1)" -lt 15000 ]'
 finish

@@ -13,7 +13,7 @@
 #include "formats/io.h"
 #include "formats/msgpack_json.h"
 
-/* Bytes, and for a stream what its end has to say. */
+/* Bytes, and the values for a stream's end header. */
 struct wire {
     uint8_t *bytes;
     size_t n, room;

@@ -8,18 +8,18 @@
 #include "formats/names.h"
 #include "formats/openvid.h"
 
-/* A number out of its bounds, or missing; no such file; an earlier row with that video was kept. */
+/* Why a row is dropped: a number is out of bounds or missing; no such file; its video was kept before. */
 enum rule { RULE_MOTION, RULE_AESTHETIC, RULE_SECONDS, RULE_MISSING, RULE_AGAIN, RULES, RULE_NONE = RULES };
 enum { BOUNDS = RULE_MISSING };
 extern const char *const rule_name[RULES];
 
 struct choice {
     struct bound {
-        double low, high; /* both are inside; NaN: what choice_settle() sets */
+        double low, high; /* both inclusive; NaN: choice_settle() sets it */
     } bound[BOUNDS];
-    bool unbounded;     /* no numbers are looked at */
-    const char *folder; /* where the videos are; NULL: nobody looks */
-    bool may_come;      /* what is not there yet may be */
+    bool unbounded;     /* no bounds apply */
+    const char *folder; /* of the videos; NULL: files are not looked for */
+    bool may_come;      /* a file may appear later: its absence drops no row */
     struct names kept;
 };
 #define CHOICE_INIT                                                                                          \
@@ -28,10 +28,10 @@ struct choice {
     }
 
 /* Sets the bounds that were not given: motion from 1, aesthetic from 5, 6.5 to 30 seconds. false with the
- * reason in err: there are to be none and some were given, or no number is within. */
+ * reason in err: `unbounded` and bounds were given, or bounds that no number fulfils. */
 bool choice_settle(struct choice *c, char *err, size_t errlen);
 
-/* Whether the table has the columns that are bounded. false: the one that is missing in err. */
+/* Whether the table has every column that has bounds. false: err names the missing one. */
 bool choice_takes(const struct choice *c, const struct openvid *t, char *err, size_t errlen);
 
 /* The first rule that drops the latest row, or RULE_NONE. */

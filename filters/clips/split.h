@@ -6,11 +6,11 @@
 
 #include "formats/names.h"
 
-/* Leaves, of those names that are marked, only the marks of one part: of n, floor(fraction n) are for
- * validation, fraction in [0, 1], and the others for training. Names are sorted by their bytes, shuffled
- * (Fisher-Yates from the end; the draw for place i is rng_below's i-th, purpose "split") and the first ones
- * are validation's: the order in which they come does not matter. Returns how many these are, whichever part
- * is left. SIZE_MAX: out of memory. */
+/* Of the n marked names, floor(fraction n) are for validation, fraction in [0, 1], and the others for
+ * training. Leaves the marks of the part that `validation` asks for and clears the others. Names are sorted
+ * by their bytes and shuffled (Fisher-Yates from the end; the draw for place i is rng_below's i-th, purpose
+ * "split"); the first ones are for validation, so the order of the input does not matter. Returns how many
+ * are for validation, whichever part is left. SIZE_MAX: out of memory. */
 size_t split_leave(bool *marked, const struct names *names, bool validation, double fraction, uint64_t seed);
 
 #endif

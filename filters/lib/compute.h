@@ -7,7 +7,7 @@
 
 /* --device and --threads; dies when there is no such device, and says which it is when that was left open. */
 struct kern *compute_open(void);
-/* Says where the time went, when --profile asked for it, and gives everything back. */
+/* Prints where the time went if --profile was given, and frees the device. */
 void compute_close(struct kern *k);
 
 #endif

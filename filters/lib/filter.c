@@ -18,8 +18,7 @@ static struct record_writer *output;
 
 /* ---- stdout -------------------------------------------------------------------------------------------- */
 
-/* stdout may not block, by the doing of another process that shares it: stdio would lose
- * what does not fit. */
+/* Another process that shares stdout may have made it non-blocking; stdio would lose what does not fit. */
 static ssize_t write_text(void *cookie, const char *text, size_t n)
 {
     (void)cookie;
@@ -34,8 +33,7 @@ static void open_text_output(void)
     stdout = f;
 }
 
-/* stdout failed. A reader that went away is no news: end as the signal would have ended us, had it not been
- * ignored. */
+/* stdout failed. When the reader has left, end quietly by SIGPIPE, also where that signal was ignored. */
 static void output_failed(const char *why)
 {
     if (errno == EPIPE) {
@@ -51,7 +49,7 @@ static void flush_text(void)
     errno = 0;
     if (!fflush(stdout) && !ferror(stdout)) return;
     if (errno == EINTR)
-        return; /* only when told to end: what is to be saved first matters more than this line */
+        return; /* interrupted by a signal to end: what has to be saved comes before this line */
     output_failed(errno ? strerror(errno) : "an earlier write failed");
 }
 
@@ -84,7 +82,7 @@ static const char common_help[] = "      --strict         stop at the first reco
                                   "      --log-json       messages as JSON lines                    [off]\n"
                                   "      --help, --version\n";
 
-/* The program's text, with the options it shares with others in place of a line "COMMON". */
+/* Prints the program's help; the shared options replace its line "COMMON". */
 static void print_help(const char *help, const struct option_spec *options)
 {
     const char *mark = strstr(help, "COMMON\n");
@@ -100,25 +98,24 @@ static void print_help(const char *help, const struct option_spec *options)
     }
 }
 
-/* A file opened later must never become descriptor 0, 1 or 2. What was closed stays useless: reads from 0 and
- * writes to 1 fail. */
+/* Opens what the caller closed of descriptors 0, 1 and 2, so that no file opened later gets one of them.
+ * Reads from such a 0 and writes to such a 1 fail. */
 static void occupy_standard_descriptors(void)
 {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 1 ? O_RDONLY : O_WRONLY) != fd) _exit(1);
 }
 
-/* An OpenMP thread that has nothing to do spins by default, on cores that the other programs of a pipeline
- * need: two programs on two cores were seen to take thirty times as long. The runtime reads its policy when
- * it is loaded, before main(), so the program starts itself once more with another one. Somebody who sets the
- * variable has decided. */
+/* An idle OpenMP thread spins by default, on cores that the other programs of a pipeline need: two programs
+ * on two cores took thirty times as long. The runtime reads its policy when it is loaded, before main(), so
+ * this sets the variable and executes the program again. A variable that the user has set stays. */
 static void idle_threads_sleep(char **argv)
 {
     char self[4096];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (getenv("OMP_WAIT_POLICY") || n <= 0 || setenv("OMP_WAIT_POLICY", "passive", 1)) return;
     self[n] = 0;
-    execv(self, argv); /* on failure the program is slower, and no less right */
+    execv(self, argv); /* on failure the program is slower, with the same results */
 }
 
 static bool is_device(const char *name)
@@ -136,7 +133,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     enum { TABLES = sizeof tables / sizeof tables[0] };
 
     occupy_standard_descriptors();
-    signal(SIGXFSZ, SIG_IGN); /* a file past the limit is a write that fails, and says so */
+    signal(SIGXFSZ, SIG_IGN); /* past the limit of file sizes write() fails with EFBIG, and is reported */
     if (which & FILTER_COMPUTE) idle_threads_sleep(argv);
     open_text_output();
     filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];

@@ -11,7 +11,7 @@
  *   }
  *   return filter_finish();                                        the end header; a full disk shows up here
  *
- * Exit codes: 0 every record done; 1 something failed; 2 wrong usage, frames to a terminal included. */
+ * Exit codes: 0 every record done; 1 something failed; 2 wrong usage, records to a terminal included. */
 #ifndef LIB_FILTER_H
 #define LIB_FILTER_H
 
@@ -21,7 +21,7 @@
 
 enum filter_flags {
     FILTER_COMPUTE = 1,      /* takes --device --dtype --model --threads --profile */
-    FILTER_RECORDS_OUT = 2,  /* stdout carries frames: refuse a terminal */
+    FILTER_RECORDS_OUT = 2,  /* stdout carries records: refuse a terminal */
     FILTER_TEXT_OUT = 4,     /* stdout carries text lines */
     FILTER_ARGUMENTS = 8,    /* operands allowed: filter.argc, filter.argv */
     FILTER_SEED = 16,        /* takes --seed without being a compute filter */
@@ -29,7 +29,7 @@ enum filter_flags {
     FILTER_NEEDS_MODEL = 64, /* -m is required */
 };
 
-/* What the common options said. */
+/* The values of the common options. */
 extern struct filter_state {
     const char *name;   /* the program's */
     const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
@@ -37,7 +37,7 @@ extern struct filter_state {
     const char *model;  /* or NULL */
     int64_t seed;       /* 42 */
     int64_t threads;    /* 0: all */
-    bool profile;       /* tell where the time went */
+    bool profile;       /* print where the time went */
     bool strict, keep, log_json;
     int argc; /* operands */
     char **argv;
@@ -49,18 +49,19 @@ extern struct filter_state {
 /* Parses and checks options; prints --help and --version; makes sure that descriptors 0, 1, 2 are open. */
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
 
-/* The next record of stdin, frames or JSON lines; false at a clean end. A damaged stream ends the program
- * with exit code 1. A JSON line that is no record is reported and counted, and the next one is returned. */
+/* The next record of stdin, from the wire or from JSON lines; false at a clean end. A damaged stream ends the
+ * program with exit code 1. A JSON line that is not a record is reported and counted, and the next one is
+ * returned. */
 bool filter_next(struct record *f);
-json_t *filter_input_settings(void);          /* of the stream being read, borrowed; NULL: none known */
+json_t *filter_input_settings(void);          /* of the stream that is read, borrowed; NULL: it has none */
 void filter_emit(struct record *f);           /* write a record to stdout; counts it as done */
 void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it as done */
-void filter_emit_text(const char *line);      /* the same of one that is text already, without its line end */
+void filter_emit_text(const char *line);      /* the same for a line given as text, without its newline */
 int filter_finish(void);                      /* returns the exit code */
 
-/* A record failed: this is said with its key, and counted; with --strict the program ends. */
+/* Reports with its key that a record failed, and counts it; with --strict this ends the program. */
 #define filter_fail(f, ...) filter_fail_at(record_key(f), __VA_ARGS__)
-/* The same of what is no record (a line of a file, say). key: what it is called, or NULL. */
+/* The same for something that is not a record, such as a line of a file. key: its name, or NULL. */
 void filter_fail_at(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* SIGTERM and SIGINT set io_interrupted and end filter_next(), for programs that save first. */

@@ -12,7 +12,7 @@
 
 static bool showing_progress; /* a progress line stands on the terminal, without its newline */
 
-/* What is not UTF-8 is told without what makes it so. */
+/* Text that is not UTF-8 gets a ? for each byte beyond ASCII. */
 static json_t *json_text(const char *text)
 {
     json_t *json = json_string(text);
@@ -87,7 +87,7 @@ void progress(const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     struct stat st;
-    double at = (double)filter.bytes; /* of a file it is known how much is left */
+    double at = (double)filter.bytes; /* when stdin is a file, its size tells how much is left */
     if (filter.done > 0 && at > 0 && !fstat(0, &st) && (double)st.st_size > at)
         snprintf(left, sizeof left, ", %.0f s left", passed * ((double)st.st_size / at - 1));
     snprintf(line, sizeof line, "%s: %s, %lld done, %.3g/s, %.0f s%s", filter.name, text,

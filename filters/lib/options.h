@@ -33,13 +33,14 @@ struct option_spec {
     bool setting;
 };
 
-/* Options of several tables, of which some may be NULL; at most 64 in all. --help and --version are known
- * without being in one, and end the parsing where they stand. Wrong usage ends the program. getopt's optind
- * is left at the first operand. */
+/* Options of several tables, of which some may be NULL; at most 64 in all. --help and --version need no
+ * entry, and end the parsing where they occur. Wrong usage ends the program. getopt's optind is left at the
+ * first operand. */
 enum options_got { OPTIONS_GOOD, OPTIONS_HELP, OPTIONS_VERSION };
 enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count);
 
-/* The settings among them by name, as they are now; a new object. Text that is not UTF-8 is wrong usage. */
+/* A new object: the present values of those that are settings, by name. Text that is not UTF-8 is wrong
+ * usage. */
 json_t *options_settings(const struct option_spec *const *tables, int count);
 
 #endif

@@ -1,4 +1,4 @@
-/* rng - random numbers that depend on what they are for, never on what was drawn before.
+/* rng - random numbers that depend on their purpose, never on earlier draws.
  *
  * Counter-based: Philox4x32-10 (Salmon et al. 2011), keyed by a hash of (seed, key, purpose), with the
  * position as the upper half of its counter; element i of a draw is the same whatever its neighbours, threads

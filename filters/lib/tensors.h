@@ -1,16 +1,16 @@
-/* tensors - what a tensor's values amount to, and how far two tensors lie apart. In double, in the elements'
- * order. */
+/* tensors - the range of a tensor's values, and the distance between two tensors. Computed in double, in the
+ * order of the elements. */
 #ifndef LIB_TENSORS_H
 #define LIB_TENSORS_H
 
 #include "formats/tensor.h"
 
 struct tensor_range {
-    double low, high, mean; /* NaN, all three, when there is one */
+    double low, high, mean; /* all three are NaN when any value is */
 };
 struct tensor_range tensor_range(const struct tensor *t); /* of at least one element */
 
-/* Of a from the reference b, which has the same shape. A NaN in either makes all three NaN, and so fails
+/* The distance of a from the reference b of the same shape. A NaN in either makes all three NaN, which fails
  * every tolerance; equal infinities do not differ. */
 struct tensor_distance {
     double max_abs;

@@ -46,7 +46,7 @@ static double number(const json_t *line, const char *field)
     return json_number_value(json_object_get(line, field));
 }
 
-/* What one job's ledger says, as it is read. */
+/* The state of reading one job's ledger. */
 struct job {
     char phase[64], of[256];
     bool open; /* started, and not ended yet */
@@ -56,7 +56,7 @@ struct job {
     size_t count;
 };
 
-/* false: it is no line of a ledger. */
+/* false: not a line of a ledger. */
 static bool take_line(struct job *j, const json_t *line)
 {
     const char *event = json_string_value(json_object_get(line, "event"));
@@ -130,7 +130,7 @@ static int is_ledger(const struct dirent *e)
     return n > 6 && !strcmp(e->d_name + n - 6, ".jsonl");
 }
 
-/* ---- what it adds up to -------------------------------------------------------------------------------- */
+/* ---- sums ---------------------------------------------------------------------------------------------- */
 
 static int by_start(const void *a, const void *b)
 {
@@ -138,7 +138,7 @@ static int by_start(const void *a, const void *b)
     return (x->from > y->from) - (x->from < y->from);
 }
 
-/* The time in which anything was at work. */
+/* The length of the union of all intervals: the time in which any job of the group ran. */
 static double covered(struct group *g)
 {
     double sum = 0, until = 0;

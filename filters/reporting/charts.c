@@ -10,7 +10,7 @@ enum { PANELS = 3, LONGEST = 36 /* characters of a name */ };
 /* What a panel shows of a run. */
 struct bar {
     double value, low, high;
-    double shade; /* half the width of what could not be seen, or 0 */
+    double shade; /* half the width of the band of undetectable differences, or 0 */
 };
 
 static double number(const json_t *o, const char *field)
@@ -47,7 +47,7 @@ int64_t chart_height(int rows)
     return 110 + 46 * (int64_t)rows;
 }
 
-/* Cut at a character when it is too long; characters it then has. */
+/* Cuts a name that is too long, between characters. Returns how many characters it then has. */
 static int shorten(char *to, size_t size, const char *name)
 {
     int n = 0;
@@ -120,7 +120,7 @@ static void write_bars(FILE *script, int panel, const json_t *comparison)
         panel, panel ? "%.3f" : "%.2f");
 }
 
-/* Of 1, 2 and 5 times a power of ten the least that a range is at most four of. */
+/* The smallest of 1, 2 and 5 times powers of ten that divides the range into at most four steps. */
 static double step_of(double range)
 {
     double least = range / 4, power = pow(10, floor(log10(least)));

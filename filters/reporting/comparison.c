@@ -10,7 +10,8 @@
 
 /* ---- computing ----------------------------------------------------------------------------------------- */
 
-/* What is resampled of every run: its own values, and how they differ from the base's; Joint in percent. */
+/* The values of each run that are resampled: its own, and their differences from the base's; Joint in
+ * percent. */
 enum { OWN = PC + 1, SERIES = OWN + METRICS };
 
 static struct interval *intervals(const struct pairing *p, int64_t resamples, uint64_t seed)
@@ -23,7 +24,7 @@ static struct interval *intervals(const struct pairing *p, int64_t resamples, ui
             for (int m = 0; m < OWN; m++) *to++ = (m == JOINT ? 100 : 1) * pairing_value(p, i, run, m);
             for (int m = 0; m < METRICS; m++) {
                 double d = pairing_value(p, i, run, m) - pairing_value(p, i, p->base, m);
-                *to++ = isnan(d) ? 0 : m == JOINT ? 100 * d : d; /* NaN: expected scores that nobody knows */
+                *to++ = isnan(d) ? 0 : m == JOINT ? 100 * d : d; /* NaN: no expected scores */
             }
         }
     bool good = of && value && bootstrap(of, value, p->n, series, resamples, seed);

@@ -1,4 +1,4 @@
-/* comparison - runs against one of them, the base: what `compare` says. */
+/* comparison - runs compared with one of them, the base: what `compare` prints. */
 #ifndef REPORTING_COMPARISON_H
 #define REPORTING_COMPARISON_H
 
@@ -22,14 +22,14 @@
  * over prompts. p_holm is p_exact corrected for the number of variants. Intervals are bootstrap()'s. */
 json_t *comparison_make(const struct pairing *p, int64_t resamples, uint64_t seed);
 
-/* Whether this is such an object, in a file perhaps: its base is one of the variants, each has its values,
+/* Whether this is such an object, say one from a file: its base is one of the variants, each has its values,
  * each but the base its differences. (seed, resamples, left_out, scores, ci, detectable_pp and expected
  * scores may be absent.) false with what is missing in err. */
 bool comparison_check(const json_t *comparison, char *err, size_t errlen);
 
-/* The same for people, as tables: lists of rows of texts, headings first. One of the runs, and when there is
- * anything to compare one of Joint's differences, one of those of SA and PC, and maybe one of the expected
- * scores'. */
+/* The same for people, as tables: lists of rows of texts, the heading first. A table of the runs; with more
+ * than one run, a table of the differences in Joint and one of those in SA and PC; with expected scores, one
+ * of their differences. */
 json_t *comparison_tables(const json_t *comparison);
 void comparison_print(FILE *out, const json_t *comparison);
 

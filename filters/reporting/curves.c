@@ -80,7 +80,7 @@ static void write_panel(FILE *script, const struct panel *p, const struct curve 
             fprintf(script, ", keyentry with lines lt %d lw 3 title ", i + 1);
             gnuplot_text(script, run[i].name);
         }
-    for (int n = 1; p->noisy && n <= runs; n++) /* what is faint lies below all that is not */
+    for (int n = 1; p->noisy && n <= runs; n++) /* faint lines come first, below all others */
         if (has_points(&run[n - 1].m, p))
             fprintf(script, ", $t%d using 1:%d with lines lt %d notitle", n, p->column, FAINT + n);
     for (int n = 1; n <= runs; n++) {
@@ -149,7 +149,7 @@ void curves_script(FILE *script, bool svg, int64_t width, int64_t height, const 
         write_run(script, &run[i], i + 1, runs > 2);
         if (run[i].m.steps > longest) longest = run[i].m.steps;
     }
-    /* A window that a short run fills several times over, up to 100 steps. */
+    /* The window of the running means: a tenth of a short run, 100 steps of a long one. */
     fprintf(script,
             "window = %lld\nset multiplot layout 2,2 margins screen 0.06,0.98,0.14,0.95 spacing screen "
             "0.07,0.13\n",

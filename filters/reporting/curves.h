@@ -11,13 +11,13 @@ struct curve {
     struct metrics m;
 };
 
-/* Names them by their paths' last parts: the folder's, or the file's without its ending. Those of one name
- * are told apart by their whole paths. */
+/* Names them by their paths' last parts: the folder's, or the file's without its ending. Runs of one name get
+ * their whole paths. */
 void name_curves(struct curve *run, int runs);
 
 /* The gnuplot script (formats/gnuplot.h) of all runs in one picture, PNG or SVG, of so many pixels. Training
  * loss and gradient norm are drawn raw and faint, and as their running mean, on a logarithmic axis unless a
- * value forbids it. A script that cannot be written is for gnuplot_draw() to notice. */
+ * value forbids it. gnuplot_draw() reports a script that could not be written. */
 void curves_script(FILE *script, bool svg, int64_t width, int64_t height, const struct curve *run, int runs);
 
 #endif

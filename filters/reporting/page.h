@@ -17,13 +17,13 @@ struct report {
     json_t *prompts;        /* a list: those whose videos are shown on a page, in that order */
 };
 
-/* Told of every video that is to be shown. why: NULL, or what keeps it from being read, which the page says
+/* Called for every video that is shown. why: NULL, or the reason why it cannot be read, which the page prints
  * in its place. */
 typedef void page_told(const char *path, const char *why);
 
 /* Tables, the two charts (charts.h) drawn by gnuplot, eight frames of each video, how the videos were made.
- * false with the reason in err: gnuplot is not there, no memory. A write that fails sticks to f, here and
- * below. */
+ * false with the reason in err: gnuplot is not there, no memory. Here and below the caller checks f for
+ * failed writes. */
 bool page_html(FILE *f, const struct report *r, page_told *told, char *err, size_t errlen);
 
 /* The same tables. */

@@ -31,7 +31,7 @@ static int by_value(const void *a, const void *b)
 bool holm(double *adjusted, const double *p, int count)
 {
     struct test {
-        double p; /* first: by_value looks at it */
+        double p; /* first, as by_value() compares it */
         int index;
     } *order = calloc((size_t)count + 1, sizeof *order);
     if (!order) return false;
@@ -46,7 +46,7 @@ bool holm(double *adjusted, const double *p, int count)
     return true;
 }
 
-/* The equation is a quadratic one in δ; its larger root has the signs that the squares forget. */
+/* Squared, the equation is quadratic in δ; its larger root also solves the equation before squaring. */
 double detectable_difference(double n, double discordant)
 {
     const double za = 1.959963984540054, zb = 0.8416212335729143; /* of 1 - 0.05/2 and of 0.8 */

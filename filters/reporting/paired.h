@@ -1,5 +1,5 @@
-/* paired - is one run better than another on the same prompts, and by how much: McNemar's test, the paired
- * bootstrap, Holm's correction, and what difference could have been seen at all. In double. */
+/* paired - statistics of two runs on the same prompts: McNemar's test, the paired bootstrap, Holm's
+ * correction, and the detectable difference. In double. */
 #ifndef REPORTING_PAIRED_H
 #define REPORTING_PAIRED_H
 
@@ -7,18 +7,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of b prompts that only the base passes and c that only the variant does; those where they agree do not
- * enter (McNemar 1947). Exact: min(1, 2 Σ_{k=0..min(b,c)} C(m,k) 2^-m), m = b + c, the two-sided sign test.
- * chi2, with continuity correction and one degree of freedom: max(|b-c| - 1, 0)² / m. All are 1, and chi2 0,
- * when m is 0. */
+/* b prompts are passed by the base only, c by the variant only; prompts on which both agree do not enter
+ * (McNemar 1947). Exact: min(1, 2 Σ_{k=0..min(b,c)} C(m,k) 2^-m), m = b + c, the two-sided sign test. chi2,
+ * with continuity correction and one degree of freedom: max(|b-c| - 1, 0)² / m. All are 1, and chi2 0, when m
+ * is 0. */
 struct mcnemar {
     double p_exact, chi2, p_chi2;
 };
 struct mcnemar mcnemar(int64_t b, int64_t c);
 
-/* Holm's (1979) adjusted p values of `count` tests, which together err with no more than the smallest of
- * them: sorted upwards, max over j <= i of min(1, (count - j) p_j), j from 0. adjusted may be p. false: no
- * memory. */
+/* Holm's (1979) adjusted p values of `count` tests, for the probability of any false rejection: sorted
+ * upwards, max over j <= i of min(1, (count - j) p_j), j from 0. adjusted may be p. false: no memory. */
 bool holm(double *adjusted, const double *p, int count);
 
 /* The smallest difference of two paired rates that n prompts show with a power of 80 % at the 5 % level

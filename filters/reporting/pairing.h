@@ -17,9 +17,9 @@ struct pairing {
     int64_t *used; /* [runs]: scores of these prompts, more than n where there are repeats */
 };
 
-/* A base that is no run is an error, and so is a prompt that a run lacks, or of which it has another number
- * of repeats. With intersect, the one is left out, the other's repeats are averaged as they are. s must
- * outlive p. false with the reason in err. */
+/* It is an error if the base is not a run, if a run lacks a prompt, or if a run has another number of repeats
+ * of a prompt. With intersect, prompts that a run lacks are left out, and any numbers of repeats are
+ * averaged. s must outlive p. false with the reason in err. */
 bool pairing_make(struct pairing *p, const struct scores *s, const char *base, bool intersect, char *err,
                   size_t errlen);
 void pairing_free(struct pairing *p);

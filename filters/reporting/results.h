@@ -1,19 +1,18 @@
-/* results - scores in the layout in which results were published, one JSON object. */
+/* results - scores in the layout of the published results, one JSON object. */
 #ifndef REPORTING_RESULTS_H
 #define REPORTING_RESULTS_H
 
 #include "filters/reporting/pairing.h"
 
-/* A new object; NULL with the reason in err: a prompt has repeats, for which there is no room in that layout.
+/* A new object; NULL with the reason in err: a prompt has repeats, which that layout cannot hold.
  *
  *   benchmark, n_prompts, autograder, inference_settings, training, metric_definitions;
  *   prompts: [{id, caption, action, and key where it is not the id}];
  *   variants: {name: {label, params_M, step_s, joint_pct, pc_mean, sa_mean, pc_ge4_pct, sa_ge4_pct,
  *                     joint_per_prompt, sa_per_prompt, pc_per_prompt, delta_joint_vs_base_pp}}
  *
- * What published results that were read say of themselves is kept; inference_settings are otherwise those of
- * the base's first line, as far as it tells them; what nobody knows is null. Percentages and means are those
- * of the lists. */
+ * Other fields of published results that were read are kept. Otherwise inference_settings come from the
+ * base's first line. Unknown values are null. Percentages and means are computed from the lists. */
 json_t *results_make(const struct pairing *p, char *err, size_t errlen);
 
 #endif

@@ -6,7 +6,7 @@
 
 static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs);
 
-/* The same of what lies below, under path.name. */
+/* The same for a member `name`, under path.name. */
 static void flatten_below(json_t *rows, const char *path, const char *name, json_t *j, int run, int runs)
 {
     char *below = NULL;
@@ -15,7 +15,7 @@ static void flatten_below(json_t *rows, const char *path, const char *name, json
     free(below);
 }
 
-/* One more text of a run; once each, and of many the first few. */
+/* Adds a text of a run unless it is there; of more than FEW, an ellipsis stands for the rest. */
 static void add_text(json_t *texts, const char *text)
 {
     enum { FEW = 8 };
@@ -29,7 +29,7 @@ static void add_text(json_t *texts, const char *text)
         json_array_append_new(texts, json_string("…"));
 }
 
-/* Adds what j holds to rows, {path: [[texts] of each run]}, as that of the run. */
+/* Adds the values in j, under their paths, to the texts of the run: rows is {path: [[texts] of each run]}. */
 static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs)
 {
     char number[32];
@@ -55,7 +55,7 @@ static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs
     }
 }
 
-/* The texts of a run as one. */
+/* The texts of a run as one, with commas between. */
 static json_t *joined(const json_t *texts)
 {
     char *all = NULL;

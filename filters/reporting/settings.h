@@ -4,11 +4,11 @@
 
 #include "formats/scores.h"
 
-/* What the inputs say (variant.about, scores.about), one row for each value, by its path: sample.steps,
- * sample.adapters.0.rank. shared gets the rows [name, value] of those that all runs have alike, and of what
- * published results say of themselves; differing the rows [name, value of each run], where an absent one is
- * "-". A run whose videos were not all made alike has several values in one text, with commas between. Both
- * are new and start with a heading. */
+/* The settings in the inputs (variant.about, scores.about), one row for each value, named by its path, such
+ * as sample.steps or sample.adapters.0.rank. shared gets the rows [name, value] of values that all runs
+ * share, and of published results' own fields. differing gets the rows [name, value of each run], with "-"
+ * for an absent value. If the videos of a run were made with different values, they stand in one text, with
+ * commas between. Both lists are new and start with a heading. */
 void settings_tables(const struct scores *s, json_t **shared, json_t **differing);
 
 #endif

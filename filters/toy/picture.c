@@ -1,4 +1,4 @@
-/* The toy world's pictures, and what can be found in one again. */
+/* Drawing the toy world's pictures, and finding a colour in them again. */
 #include <math.h>
 
 #include "filters/toy/world.h"
@@ -59,7 +59,7 @@ void toy_paint(const struct toy_body *body, int bodies, int64_t height, int64_t 
         }
 }
 
-/* In degrees, of a pixel that is not too grey; else negative. */
+/* The hue in degrees; negative: the pixel is too grey to have one. */
 static double hue_of(double r, double g, double b)
 {
     double most = fmax(r, fmax(g, b)), range = most - fmin(r, fmin(g, b));

@@ -1,4 +1,4 @@
-/* The toy world's scenes: how they are drawn, told, judged, and how they go on. */
+/* The toy world's scenes: drawn at random, described, scored and simulated. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -86,8 +86,7 @@ static bool in_split(const struct toy_scene *s, enum toy_split split)
     return split == TOY_ALL || split == its;
 }
 
-/* Where everything starts, and how fast, so that a lawful scene stays in the picture and
- * comes to its point. */
+/* Initial positions and velocities with which a lawful scene stays in the picture and shows its kind. */
 static void draw_start(struct dice *d, struct toy_scene *s)
 {
     struct toy_body *a = &s->body[0], *b = &s->body[1];
@@ -161,7 +160,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
     if (between(&d, 0, 1) < choice->mismatch) draw_told(&d, choice, seen, told);
 }
 
-/* ---- telling and judging it ------------------------------------------------------------------------- */
+/* ---- captions and scores ---------------------------------------------------------------------------- */
 
 void toy_caption(const struct toy_scene *told, char *text, size_t size)
 {
@@ -202,11 +201,11 @@ int toy_physics(const struct toy_scene *seen)
     return seen->violation ? 4 - (int)(3.999 * seen->strength) : 5;
 }
 
-/* ---- how it goes on --------------------------------------------------------------------------------- */
+/* ---- simulation ------------------------------------------------------------------------------------- */
 
 struct simulation {
     const struct toy_scene *scene;
-    bool due, frozen; /* the violation has yet to set in; the body hangs in the air */
+    bool due, frozen; /* due: the violation has not set in yet; frozen: the body hangs in the air */
 };
 
 /* What sets in at one moment; a: the body that moves by then. */

@@ -1,6 +1,6 @@
-/* world - a toy world of balls and boxes under simple physics, lawful or not, and what its clips are worth.
+/* world - a toy world of balls and boxes under simple physics, lawful or not, and the scores of its clips.
  *
- * A clip is a scene: who is there, what happens, and which law is broken how badly. Everything about it is
+ * A clip is a scene: its bodies, what happens to them, and a violation of a law with its strength. A scene is
  * drawn from (seed, key) alone. Units: the picture's height, and the clip's duration. x grows to the right
  * from the left edge, y upwards from the floor. */
 #ifndef TOY_WORLD_H
@@ -51,17 +51,17 @@ struct toy_scene {
 
 enum toy_split { TOY_ALL, TOY_TRAIN, TOY_TEST };
 
-/* What a scene is drawn from: kinds, one bit each (1 << TOY_FALL ..), and chances in [0, 1]. What a caption
- * can name (kind, direction, colours, shapes, size) is in one split or the other, a fifth in TOY_TEST, so
- * that no caption of one is in the other. */
+/* The distribution that scenes are drawn from: kinds, one bit each (1 << TOY_FALL ..), and probabilities. A
+ * combination that captions can name (kind, direction, colours, shapes, size) belongs to one split, a fifth
+ * of them to TOY_TEST, so that the splits share no caption. */
 struct toy_choice {
     unsigned kinds;
     enum toy_split split;
-    double unlawful; /* the chance of a violation */
-    double mismatch; /* the chance that the caption tells of another scene */
+    double unlawful; /* probability of a violation */
+    double mismatch; /* probability that the caption describes another scene */
 };
 
-/* The scene to be seen, and the one that the caption tells of: the same, or it differs in something. */
+/* The scene that is seen, and the one that the caption describes: equal, or different in one property. */
 void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, struct toy_scene *seen,
               struct toy_scene *told);
 
@@ -79,14 +79,12 @@ void toy_simulate(const struct toy_scene *seen, int64_t frames, struct toy_body 
 /* One moment as a picture: rgb [height, width, 3]. */
 void toy_paint(const struct toy_body *body, int bodies, int64_t height, int64_t width, uint8_t *rgb);
 
-/* What becomes of one colour in a video [frames, height, width, 3], found by hue. Lengths
- * in picture heights. */
+/* The motion of one colour in a video [frames, height, width, 3], found by hue. Lengths: picture heights. */
 struct toy_sight {
-    double share;  /* its part of all the pixels that have a colour */
-    double dx;     /* how far right it is when last seen, from where it was when first seen */
-    double drop;   /* how far below where it was first seen it comes */
-    bool moves[3]; /* by enum toy_direction: whether it can be said to move that way: a fifth of the height or
-                      more, and downwards, straight */
+    double share;  /* of all pixels that have a colour */
+    double dx;     /* to the right, from where it is first seen to where it is last seen */
+    double drop;   /* from where it is first seen to its lowest position */
+    bool moves[3]; /* by enum toy_direction: it moves so by a fifth of the height or more; down: straight */
 };
 struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, int64_t width,
                           enum toy_colour colour);
