@@ -107,7 +107,7 @@ static void open_table(void)
 static void name_some(int64_t nth, const char *key, const char *text)
 {
     enum { SOME = 10 };
-    if (nth <= SOME) say(key, "%s%s", text, nth == SOME ? " (more are not told)" : "");
+    if (nth <= SOME) say(key, "%s%s", text, nth == SOME ? " (more are not listed)" : "");
 }
 
 static void drop(enum rule rule, const char *video)

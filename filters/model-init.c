@@ -111,7 +111,7 @@ static void write_part(const struct model *m, const char *dir, const struct part
     copy_file(m, name, dir, name);
 }
 
-/* What is last in either tells that the folder is complete: here model_index.json, there config.json. */
+/* The last file shows that the folder is complete: model_index.json, or a grader's config.json. */
 static void write_cogvideox(const struct model *m, const char *dir, const struct part *part, int parts)
 {
     static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},

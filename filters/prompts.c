@@ -50,7 +50,7 @@ static int need_column(const struct csv *c, const char *name, const char *column
     return at;
 }
 
-/* The next sound row; one that is not is told and counted. */
+/* The next sound row; another is reported and counted. */
 static bool next_row(struct csv *c, const char *name)
 {
     for (;;) {
@@ -120,7 +120,7 @@ static bool is_wanted(const struct csv *c)
     return true;
 }
 
-/* The text to generate from; the next best, when it is not the one asked for, is told. */
+/* The text to generate from; when the one asked for is missing the next best is taken, and reported. */
 static const char *long_text(const struct csv *c, const char *key, const char *caption, json_t *texts)
 {
     const char *text = json_string_value(json_object_get(texts, caption)), *own = cell(c, at.upsampled);

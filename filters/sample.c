@@ -65,7 +65,7 @@ static const struct option_spec options[] = {
 
 static bool said_frames;              /* that more frames than asked for come of the latents */
 static struct tensor negative_embeds; /* host F32 [L,D], once the first record wants it */
-static json_t *provenance;            /* what every record is told of how it was made */
+static json_t *provenance;            /* how the latents were made, for every record */
 static char err[1024];
 
 /* As the record's noise is, or the options say, or the model; false: noise and options differ. */

@@ -60,7 +60,7 @@ static struct training_run work = {.t = &t,
                                    .eval_clips = 10,
                                    .patience = 5,
                                    .min_delta = 1e-4,
-                                   .tell = filter_emit_line};
+                                   .emit = filter_emit_line};
 static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto";
 static int64_t save_every = 50, frames;
 static struct size size;
@@ -144,7 +144,7 @@ static void begin(struct record *first)
 int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
-    int64_t next = 0; /* the position of a record that does not tell its own */
+    int64_t next = 0; /* the position of a record that states none */
     bool good = true;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT);
     if (!state && !dry_run) usage_error("--state is required");

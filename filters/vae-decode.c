@@ -23,7 +23,7 @@ static bool tiling;
 static const struct option_spec options[] = {
     {.name = "tiling", .kind = OPT_FLAG, .dest = &tiling, .setting = true}, {0}};
 
-/* The frame's error, or the device's, tells why not. */
+/* false: the record's error, or the device's, says why. */
 static bool decode(struct autoencoder *v, struct record *f)
 {
     const struct tensor *found = record_want(f, "latents", DT_COUNT, 4);

@@ -32,7 +32,7 @@ static const struct option_spec options[] = {
     {.name = "image-latents", .kind = OPT_FLAG, .dest = &image, .setting = true},
     {0}};
 
-/* The frame's error, or the device's, tells why not. */
+/* false: the record's error, or the device's, says why. */
 static bool encode(struct autoencoder *v, struct record *f, const char *name, const struct tensor *video,
                    const char *purpose)
 {

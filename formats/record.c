@@ -175,7 +175,7 @@ struct record_reader {
     uint32_t header_crc;
     uint8_t *header; /* RECORD_MAX_HEADER */
     uint32_t crc;    /* over the header CRCs of this stream */
-    int64_t records; /* of this stream; -1: entered in the middle, the first record's seq will tell */
+    int64_t records; /* of this stream; -1: entered in the middle, the first record's seq says */
     int64_t failed;  /* of all streams */
     int64_t line;    /* JSONL */
     char *text;

@@ -160,7 +160,7 @@ static bool check_tiling(const struct safetensors *s, uint64_t data_start, uint6
            fail(err, errlen, "%llu bytes after the last tensor", (unsigned long long)(size - at));
 }
 
-/* What a file is that is none of these, by how it starts; NULL: nobody knows. */
+/* What a file is that is none of these, by how it starts; NULL: it is none that is known here. */
 static const char *other_kind(int fd)
 {
     static const struct {

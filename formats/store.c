@@ -462,7 +462,7 @@ struct store_writer {
     struct record scratch;
 };
 
-/* The record just read, as the index will tell of it. */
+/* The record just read, as an entry of the index. */
 static bool enter_record(struct store_writer *w, int shard, const struct record_reader *r)
 {
     const struct record *f = &w->scratch;
@@ -519,7 +519,7 @@ static bool save(struct store_writer *w, char *err, size_t errlen)
 }
 
 /* Writing the index anew for each shard would make packing small records quadratic, so it may wait where it
- * (some 256 bytes a record) is much larger than what it would tell of. Nothing is lost if this writer is
+ * (some 256 bytes a record) is much larger than the records that it would add. Nothing is lost if this writer is
  * killed then: the next one takes up the shards that the index does not know. */
 static bool save_is_due(const struct store_writer *w)
 {

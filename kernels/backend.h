@@ -27,7 +27,7 @@
     OP(random_normal)
 /* clang-format on */
 
-/* A backend in a file of its own may be of another build: it tells first which operations it was made for. */
+/* A backend in a file of its own may be of another build: it states first which operations it was made for. */
 #define OP(name) #name " "
 static const char kernel_operations[] __attribute__((unused)) = KERNEL_OPS(OP);
 #undef OP
@@ -35,7 +35,7 @@ static const char kernel_operations[] __attribute__((unused)) = KERNEL_OPS(OP);
 struct backend {
     const char *operations; /* kernel_operations */
     const char *name;
-    bool bf16;                               /* computes in BF16, too, and does unless told otherwise */
+    bool bf16;                               /* computes in BF16, too, and does so by default */
     bool (*open)(struct kern *k, int index); /* device `index`; false with kern_fail() */
     void (*close)(struct kern *k);
     void *(*alloc)(struct kern *k, size_t bytes); /* 64-byte aligned, zeroed; NULL when there is no room */
@@ -62,7 +62,7 @@ struct kern {
     int threads;
     char error[256]; /* empty: fine */
     bool planning;
-    struct kern_profile *profile; /* NULL: nobody wants to know */
+    struct kern_profile *profile; /* NULL: no profile is kept */
     char *stack;                  /* scratch: base, size, top, and the highest top seen */
     size_t size, used, peak;
     size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */

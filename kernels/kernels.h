@@ -34,7 +34,7 @@ void kern_compute_in(struct kern *k, enum dtype d);
 
 void kern_wait(struct kern *k); /* until everything asked for is done: for clocks, not for correctness */
 
-/* Time by operation from here on, from nothing: each is then waited for, so that its own can be told. */
+/* Time by operation from here on, from nothing: each operation is then waited for, so that its own time is known. */
 void kern_profile_start(struct kern *k);
 void kern_profile_stop(struct kern *k);
 struct kern_profile_line {

@@ -71,7 +71,7 @@ struct adapter {
     struct tensor values, grads; /* [size] on the device; grads only for training */
     struct tensor working;       /* the values in the compute dtype, for products; see adapter_refresh() */
     uint64_t hash;               /* of the values that were read; 0: not read from a file */
-    char warning[160];           /* what the user should be told of it; empty: nothing */
+    char warning[160];           /* for the user; empty: none */
 };
 
 /* One linear at work, where several go together: x, y, saved forward, x, dy, dx, saved backward. */

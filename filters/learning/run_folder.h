@@ -37,7 +37,7 @@ struct run_folder {
 };
 
 /* Opens or makes the folder, takes its lock, reads the state if there is one (or the one before, when that is
- * damaged: told in warning). config is stolen. false with the reason in err. */
+ * damaged: said in warning). config is stolen. false with the reason in err. */
 bool run_folder_open(struct run_folder *r, const char *folder, json_t *config, int64_t size, char *warning,
                      size_t warninglen, char *err, size_t errlen);
 /* Appends a line to the metrics; a failure shows at the next save. */
@@ -47,7 +47,7 @@ void run_folder_metric(struct run_folder *r, json_t *line);
 bool run_folder_judge(struct run_folder *r, double loss, double min_delta, int64_t patience);
 /* From r->values, m, v and the counters. */
 bool run_folder_save(struct run_folder *r, char *err, size_t errlen);
-/* An adapter from r->values; the best one's header tells its step and validation loss. */
+/* An adapter from r->values; the best one's header holds its step and validation loss. */
 bool run_folder_write_last(struct run_folder *r, struct adapter *a, char *err, size_t errlen);
 bool run_folder_write_best(struct run_folder *r, struct adapter *a, char *err, size_t errlen);
 void run_folder_close(struct run_folder *r);

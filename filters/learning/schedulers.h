@@ -1,6 +1,6 @@
 /* schedulers - how noise becomes a video, and a video a training example, as scalars.
  *
- * Networks see the world through a few numbers for each step: the timestep that they are told, and the
+ * Networks see the world through a few numbers for each step: the timestep, and the
  * coefficients by which samples, answers and noise are added up. Everything here is fp64 and runs on the
  * host; the caller does the adding.
  *

@@ -198,7 +198,7 @@ double trainer_loss(struct trainer *t, const struct example *e, bool backward, c
     return reserve(t, e, err, errlen) && run(t, e, backward, &loss, err, errlen) ? loss : NAN;
 }
 
-/* What the record does not bring is drawn; `purpose` tells training's draws from validation's. */
+/* What the record does not bring is drawn; `purpose` keeps training's draws and validation's apart. */
 static bool make_example(const struct trainer *t, struct example *e, struct record *f, const char *purpose,
                          int64_t position, double s, char *err, size_t errlen)
 {

@@ -40,7 +40,7 @@ bool training_run_open(struct training_run *w, const struct trainer_start *start
 static void metric(struct training_run *w, json_t *line)
 {
     run_folder_metric(w->run, line);
-    w->tell(line);
+    w->emit(line);
 }
 
 bool training_run_add(struct training_run *w, struct record *f, int64_t position, char *err, size_t errlen)

@@ -14,23 +14,23 @@ struct training_run {
     int64_t patience;               /* with min_delta: of run_folder_judge() */
     double min_delta;
     const char *dump;                  /* where the first step's gradients go as an adapter file, or NULL */
-    void (*tell)(json_t *line_stolen); /* is given each line of the metrics, too */
+    void (*emit)(json_t *line_stolen); /* gets each line of the metrics, too */
 };
 
 /* Makes the adapter for latents [T,C,h,w] of this size, fresh or as the state in the folder has it, and opens
  * the run, which is refused if its state was made under another configuration: trainer, evaluation, and
- * stream (its begin header's settings: borrowed, may be NULL). warning: what the user should be told, or
+ * stream (its begin header's settings: borrowed, may be NULL). warning: for the user, or
  * empty. false with the reason in err. */
 bool training_run_open(struct training_run *w, const struct trainer_start *start, const char *folder,
                        const struct tensor *latents, json_t *stream, char *warning, size_t warninglen,
                        char *err, size_t errlen);
 
 /* One record at this position of the stream. With the last of a step (t->pending is 0 then) the adapter is
- * updated, the step counted, and told: {"step","position","key","s","loss","grad_norm","lr"}. false with the
+ * updated, the step counted, and its line emitted: {"step","position","key","s","loss","grad_norm","lr"}. false with the
  * reason in err: all is as after the last step. */
 bool training_run_add(struct training_run *w, struct record *f, int64_t position, char *err, size_t errlen);
 
-/* Evaluates and tells it: {"step","val_loss","val_losses"}. The best adapter so far is kept; the run may be
+/* Evaluates and emits the line {"step","val_loss","val_losses"}. The best adapter so far is kept; the run may be
  * finished by it. false with the reason in err. */
 bool training_run_evaluate(struct training_run *w, char *err, size_t errlen);
 

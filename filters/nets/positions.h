@@ -1,4 +1,4 @@
-/* positions - the tables that tell a transformer where and when: 3-D rotary, sine-cosine, and the timestep's.
+/* positions - the tables of where and when a token is: 3-D rotary, sine-cosine, and the timestep's.
  * Host memory, F32. Formulas: diffusers' embeddings.py as of CogVideoX 1.0. */
 #ifndef NETS_POSITIONS_H
 #define NETS_POSITIONS_H
