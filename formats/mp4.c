@@ -1,6 +1,10 @@
 #include "formats/mp4.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -13,7 +17,16 @@
 /* The number of threads changes what an encoder writes, so it is not the machine's to choose. */
 enum { ENCODER_THREADS = 4 };
 
+/* A file as libav reads or writes it. Its own protocols seek by lseek() and go on where that failed, with bytes in
+ * the wrong place; this one keeps its place itself, and a failure sticks. */
+struct port {
+    int fd;
+    int64_t at;
+    int *error; /* the first errno; of all ports of a writer */
+};
+
 struct writer {
+    int error; /* of its ports */
     AVFormatContext *format;
     AVCodecContext *codec;
     AVStream *stream;
@@ -31,6 +44,90 @@ const char *mp4_encoder(const char *wanted, char *err, size_t errlen)
     return NULL;
 }
 
+/* ---- the file ------------------------------------------------------------------------------------------ */
+
+static int port_failed(struct port *p)
+{
+    if (!*p->error) *p->error = errno ? errno : EIO;
+    return AVERROR(*p->error);
+}
+
+static int port_read(void *port, uint8_t *to, int n)
+{
+    struct port *p = port;
+    ssize_t got = pread(p->fd, to, (size_t)n, p->at);
+    if (got < 0) return port_failed(p);
+    p->at += got;
+    return got ? (int)got : AVERROR_EOF;
+}
+
+#if LIBAVFORMAT_VERSION_MAJOR < 61
+#define WRITTEN uint8_t
+#else
+#define WRITTEN const uint8_t
+#endif
+
+static int port_write(void *port, WRITTEN *from, int n)
+{
+    struct port *p = port;
+    for (int put = 0; put < n;) {
+        ssize_t some = pwrite(p->fd, from + put, (size_t)(n - put), p->at);
+        if (some < 0 && errno == EINTR) continue;
+        if (some <= 0) return port_failed(p);
+        put += (int)some, p->at += some;
+    }
+    return n;
+}
+
+static int64_t port_seek(void *port, int64_t offset, int from)
+{
+    struct port *p = port;
+    struct stat st;
+    from &= ~AVSEEK_FORCE;
+    if ((from == AVSEEK_SIZE || from == SEEK_END) && fstat(p->fd, &st)) return port_failed(p);
+    if (from == AVSEEK_SIZE) return st.st_size;
+    return p->at = offset + (from == SEEK_CUR ? p->at : from == SEEK_END ? st.st_size : 0);
+}
+
+/* For the muxer, which reads back what it wrote when it puts the index in front. */
+static int port_open(AVFormatContext *format, AVIOContext **io, const char *url, int flags,
+                     AVDictionary **options)
+{
+    enum { BUFFER = 1 << 16 };
+    struct writer *w = format->opaque;
+    bool write = flags & AVIO_FLAG_WRITE;
+    struct port *p = av_mallocz(sizeof *p);
+    uint8_t *buffer = av_malloc(BUFFER);
+    (void)options;
+    if (p) *p = (struct port){.fd = -1, .error = &w->error};
+    if (p && buffer) p->fd = open(url, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    int r = !p || !buffer ? AVERROR(ENOMEM) : p->fd < 0 ? port_failed(p) : 0;
+    *io = r < 0
+              ? NULL
+              : avio_alloc_context(buffer, BUFFER, write, p, port_read, write ? port_write : NULL, port_seek);
+    if (*io) return 0;
+    if (p && p->fd >= 0) close(p->fd);
+    av_free(buffer);
+    av_free(p);
+    return r < 0 ? r : AVERROR(ENOMEM);
+}
+
+static int port_close(AVFormatContext *format, AVIOContext *io)
+{
+    (void)format;
+    if (!io) return 0;
+    struct port *p = io->opaque;
+    avio_flush(io);
+    int r = io->error;
+    if (close(p->fd) && !r) r = port_failed(p);
+    av_free(p);
+    av_freep(&io->buffer);
+    avio_context_free(&io);
+    return r;
+}
+
+/* ---- the writer ---------------------------------------------------------------------------------------- */
+
 static void close_writer(struct writer *w)
 {
     sws_freeContext(w->scaler);
@@ -38,7 +135,7 @@ static void close_writer(struct writer *w)
     av_frame_free(&w->yuv);
     av_packet_free(&w->packet);
     avcodec_free_context(&w->codec);
-    if (w->format) avio_closep(&w->format->pb);
+    if (w->format) port_close(w->format, w->format->pb);
     avformat_free_context(w->format);
 }
 
@@ -63,36 +160,40 @@ static bool open_codec(struct writer *w, const char *name, int width, int height
     c->flags |= AV_CODEC_FLAG_BITEXACT | AV_CODEC_FLAG_GLOBAL_HEADER;
 
     AVDictionary *options = NULL;
+    int r = 0;
     if (!strcmp(name, "libx264")) {
-        av_dict_set(&options, "crf", "18", 0);
-        av_dict_set(&options, "x264-params", "cpu-independent=1", 0);
+        r = av_dict_set(&options, "crf", "18", 0);
+        if (r >= 0) r = av_dict_set(&options, "x264-params", "cpu-independent=1", 0);
     } else if (!strcmp(name, "mpeg4")) {
         c->flags |= AV_CODEC_FLAG_QSCALE;
         c->global_quality = 2 * FF_QP2LAMBDA;
     } else {
         c->bit_rate = (int64_t)(fps * width * height);
     }
-    int r = avcodec_open2(c, encoder, &options);
+    if (r >= 0) r = avcodec_open2(c, encoder, &options);
     av_dict_free(&options);
     return r >= 0 || libav_error(err, errlen, name, r);
 }
 
 static bool open_file(struct writer *w, const char *path, char *err, size_t errlen)
 {
-    char url[4096 + 64]; /* the prefix keeps a folder like "a:b" from being taken for a protocol */
-    snprintf(url, sizeof url, "file:%s", path);
-    int r = avformat_alloc_output_context2(&w->format, NULL, "mp4", url);
+    int r = avformat_alloc_output_context2(&w->format, NULL, "mp4", path);
+    if (r >= 0) {
+        w->format->opaque = w;
+        w->format->io_open = port_open;
+        w->format->io_close2 = port_close;
+    }
     if (r >= 0 && !(w->stream = avformat_new_stream(w->format, NULL))) r = AVERROR(ENOMEM);
     if (r >= 0) r = avcodec_parameters_from_context(w->stream->codecpar, w->codec);
-    if (r >= 0) r = avio_open(&w->format->pb, url, AVIO_FLAG_WRITE);
+    if (r >= 0) r = port_open(w->format, &w->format->pb, path, AVIO_FLAG_WRITE, NULL);
     if (r < 0) return libav_error(err, errlen, path, r);
     w->format->flags |= AVFMT_FLAG_BITEXACT; /* no version, no time of day */
     w->stream->time_base = w->codec->time_base;
     w->stream->avg_frame_rate = w->codec->framerate;
 
     AVDictionary *options = NULL;
-    av_dict_set(&options, "movflags", "+faststart", 0);
-    r = avformat_write_header(w->format, &options);
+    r = av_dict_set(&options, "movflags", "+faststart", 0);
+    if (r >= 0) r = avformat_write_header(w->format, &options);
     av_dict_free(&options);
     return r >= 0 || libav_error(err, errlen, path, r);
 }
@@ -141,9 +242,10 @@ static bool write_frames(struct writer *w, const char *path, const struct tensor
     }
     if (r >= 0) r = encode(w, NULL);
     if (r >= 0) r = av_write_trailer(w->format);
-    if (r >= 0) r = w->format->pb->error;
-    int closed = avio_closep(&w->format->pb);
+    int closed = port_close(w->format, w->format->pb);
+    w->format->pb = NULL;
     if (r >= 0) r = closed;
+    if (w->error) return fail(err, errlen, "%s: %s", path, strerror(w->error));
     return r >= 0 || libav_error(err, errlen, path, r);
 }
 

@@ -29,7 +29,7 @@ static ssize_t write_text(void *cookie, const char *text, size_t n)
 static void open_text_output(void)
 {
     FILE *f = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_text});
-    if (!f) return;
+    if (!f) die("out of memory");
     if (isatty(1)) setvbuf(f, NULL, _IOLBF, 0);
     stdout = f;
 }
@@ -121,6 +121,21 @@ static void idle_threads_sleep(char **argv)
     execv(self, argv); /* on failure the program is slower, and no less right */
 }
 
+/* For jansson, some of whose functions leave out what there was no memory for, and say nothing. Its results are
+ * freed with free(). */
+static void *json_memory(size_t bytes)
+{
+    void *p = malloc(bytes);
+    if (p || !bytes) return p;
+    if (filter.no_memory && !filter.log_json) exit(1); /* said before */
+    if (!filter.no_memory) {
+        filter.no_memory = true;
+        die("out of memory");
+    }
+    fputs("{\"level\":\"fatal\",\"message\":\"out of memory\"}\n", stderr); /* the message needed some, too */
+    exit(1);
+}
+
 static bool is_device(const char *name)
 {
     int index, used = 0;
@@ -138,9 +153,10 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     occupy_standard_descriptors();
     signal(SIGXFSZ, SIG_IGN); /* a file past the limit is a write that fails, and says so */
     if (which & FILTER_COMPUTE) idle_threads_sleep(argv);
-    open_text_output();
     filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
     flags = which;
+    json_set_alloc_funcs(json_memory, free);
+    open_text_output();
     enum options_got got = options_parse(argc, argv, tables, TABLES);
     if (got == OPTIONS_HELP) print_help(help, options);
     if (got == OPTIONS_VERSION) printf("%s (sluice) %s\n", filter.name, SLUICE_VERSION);
