@@ -10,7 +10,7 @@
 #include "filters/lib/filter.h"
 #include "filters/nets/parts.h"
 #include "filters/lib/describe.h"
-#include "formats/columns.h"
+#include "formats/plain.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
 

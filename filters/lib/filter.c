@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "formats/io.h"
+#include "formats/plain.h"
 
 struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
 
@@ -244,7 +245,10 @@ void filter_emit(struct record *f)
 
 void filter_emit_text(const char *line)
 {
-    puts(line);
+    if (isatty(1)) /* for eyes, not for a program */
+        put_plain(stdout, line), putc('\n', stdout);
+    else
+        puts(line);
     flush_text();
     filter.done++;
 }

@@ -10,6 +10,7 @@
 #include "filters/reporting/settings.h"
 #include "filters/reporting/table.h"
 #include "formats/columns.h"
+#include "formats/plain.h"
 #include "formats/error.h"
 #include "formats/record.h"
 #include "formats/gnuplot.h"
