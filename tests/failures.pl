@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# failures.pl SHIM RUNS [JOB..] - each program of a table with its n-th call of each kind failing: soak-failures.sh, failures.sh
+# failures.pl SHIM RUNS [JOB[:KIND]..] - each program of a table with its n-th call of each kind failing: soak-failures.sh, failures.sh
 #
 # A run that fails must end with exit 1, say why in lines of its own name, leave nothing half-made under a final name, and
 # leave a state from which the same command, left alone, makes what it would have made. A run that succeeds all the same must
@@ -166,6 +166,14 @@ sub chosen {
     return sort { $a <=> $b } keys %n;
 }
 
+my %only; # kinds of a job; none: all
+for (@only) {
+    my ($name, $kind) = split /:/;
+    defined $job{$name} or die "no job $name\n";
+    $only{$name}{$kind // 'all'} = 1;
+}
+my @jobs = sort keys %{@only ? \%only : \%job};
+
 my ($made, $failed, %died, $wrong) = (0, 0);
 sub worker {
     my ($number, $jobs, $tell) = @_;
@@ -177,7 +185,7 @@ sub worker {
         my $good = run($name, $dir);
         my $same = $o{same} && content($name, $dir);
         if ($good->{status}) { print $tell "W $name: does not work left alone: $good->{status} $good->{err}"; next }
-        for my $kind (@kinds) {
+        for my $kind (grep { !%{$only{$name} || {}} || $only{$name}{all} || $only{$name}{$_} } @kinds) {
             fresh($name, $dir);
             my $counted = run($name, $dir, $kind, 0);
             my ($calls) = $counted->{said} =~ /^(\d+)$/m;
@@ -208,8 +216,6 @@ sub worker {
     system 'rm', '-rf', $dir;
 }
 
-my @jobs = @only ? @only : sort keys %job;
-defined $job{$_} or die "no job $_\n" for @jobs;
 my @pipes;
 for my $i (0 .. $worker_count - 1) {
     pipe my $from, my $to or die;
