@@ -34,11 +34,11 @@ int main(int argc, char **argv)
         if (!made_read(made, filter.argv[i], err, sizeof err)) die("%s", err);
     while (filter_next(&f)) {
         json_t *item = filter_record_json(&f), *line = json_object_get(made, record_key(&f));
-        bool good = made_good(line, item, err, sizeof err);
-        if (line && !good && missing) say(record_key(&f), "%s", err);
-        if (good && !missing) filter_emit_line(json_incref(line));
-        if (!good && missing) filter_emit_line(json_incref(item));
-        if (!good && !missing) filter_fail(&f, "%s", err);
+        enum made is = made_good(line, item, err, sizeof err);
+        if (is == MADE_UNKNOWN || (is == MADE_NOT && !missing)) filter_fail(&f, "%s", err);
+        if (is == MADE_NOT && missing && line) say(record_key(&f), "%s", err);
+        if (is == MADE && !missing) filter_emit_line(json_incref(line));
+        if (is == MADE_NOT && missing) filter_emit_line(json_incref(item));
         json_decref(item);
     }
     if (!filter.done) puts(""); /* an empty list; no bytes at all would be a cut stream */

@@ -65,11 +65,6 @@ static int64_t dropped[RULES];
 static struct atomic_file dropped_file;
 static char err[1024];
 
-static void forget_dropped(void) /* when the program ends before it is complete */
-{
-    atomic_abort(&dropped_file);
-}
-
 /* Defaults apply where nothing was given; an option that would do nothing is refused. */
 static void settle_options(void)
 {
@@ -90,7 +85,6 @@ static void settle_options(void)
     if (!probe) die("%s: a path that is not UTF-8", videos);
     json_decref(probe);
     if (dropped_path && !atomic_open(&dropped_file, dropped_path, err, sizeof err)) die("%s", err);
-    atexit(forget_dropped);
 }
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */

@@ -82,6 +82,7 @@ int main(int argc, char **argv)
     if (!make_folder(folder, why, sizeof why)) die("%s", why);
     size_t end = strlen(folder);
     char *trimmed = strndup(folder, end > 1 && folder[end - 1] == '/' ? end - 1 : end);
+    if (!trimmed) die("out of memory");
     folder = trimmed;
 
     json_t *seen = json_object();

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,7 +28,8 @@ static const char help[] =
     "      --csv FILE       at the end, the scores as upstream writes them, in the input's order; of several\n"
     "                       tasks FILE.csv becomes FILE.TASK.csv                                     [none]\n"
     "      --done FILE      lines of an earlier run: what they hold is not graded again. It may be what stdout\n"
-    "                       is appended to; a line that was cut off there is removed                 [none]\n"
+    "                       is appended to, by one grade at a time; a line that was cut off there is\n"
+    "                       removed, and equal lines count once                                      [none]\n"
     "COMMON\n"
     "stdin   JSON lines with `path`, or records with video U8 [F,H,W,3], RGB; each with `caption` for sa, `rule`\n"
     "        for rule. Frames are spread over the video and stretched to the network's square\n"
@@ -82,18 +84,31 @@ static void settle_tasks(void)
     }
 }
 
+/* Whether stdout goes on behind the earlier lines. Then no other grade may: each would write what is missing. */
+static bool goes_on(void)
+{
+    struct stat out, earlier;
+    if (fstat(1, &out)) die("stdout: %s", strerror(errno));
+    if (stat(done_path, &earlier)) {
+        if (errno == ENOENT) return false;
+        die("%s: %s", done_path, strerror(errno));
+    }
+    if (!S_ISREG(out.st_mode) || out.st_dev != earlier.st_dev || out.st_ino != earlier.st_ino) return false;
+    if (flock(1, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        die("%s: another grade is at work on it", done_path);
+    return true;
+}
+
 /* What was done before. When stdout goes on behind it, a line that was cut off is cut away. */
 static void take_up(void)
 {
     int64_t whole, half;
-    struct stat out, earlier;
+    bool same = goes_on();
     if (!(done = graded_read(done_path, how, task, &whole, &half, err, sizeof err))) die("%s", err);
     say(done_path, "%zu done before", json_object_size(done));
     if (half)
         say(done_path, "its last line was cut off after %lld bytes and does not count", (long long)half);
-    bool same = half && !fstat(1, &out) && !stat(done_path, &earlier) && S_ISREG(out.st_mode) &&
-                out.st_dev == earlier.st_dev && out.st_ino == earlier.st_ino;
-    if (same && ftruncate(1, whole)) die("%s: %s", done_path, strerror(errno));
+    if (same && half && ftruncate(1, whole)) die("%s: %s", done_path, strerror(errno));
 }
 
 /* The field that a task asks about, or NULL. */

@@ -1,16 +1,15 @@
 /* model-convert - PyTorch's weight files to safetensors, tensor by tensor and without executing anything.
  *
- * Memory is that of the largest tensor, whatever the model's size. Of a folder's files the weights come last,
- * and their index after them: what has one is complete. */
+ * Memory is that of the largest tensor, whatever the model's size. A folder appears when it is complete. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "filters/lib/filter.h"
 #include "formats/atomic.h"
 #include "formats/json_file.h"
+#include "formats/path.h"
 #include "formats/safetensors.h"
 #include "formats/torch_file.h"
 
@@ -22,7 +21,7 @@ static const char help[] =
     "Of a folder: pytorch_model.bin (it becomes model.safetensors) or diffusion_pytorch_model.bin, or what its\n"
     ".index.json names; other files are copied, subfolders and other weights are not. Only files that are plain\n"
     "tensors by name are read. Anything else in a pickle is refused by its name, and never executed.\n"
-    "exit    0 written, 1 something failed, 2 wrong usage\n"
+    "exit    0 written, 1 something failed and there is no OUT, 2 wrong usage\n"
     "e.g.    model-convert videophy_2_auto owl && grade -m owl <videos.jsonl >scores.jsonl\n"
     "see also: show, model-init\n";
 
@@ -37,6 +36,13 @@ __attribute__((format(printf, 1, 2))) static char *text(const char *fmt, ...)
     if (vasprintf(&made, fmt, ap) < 0) die("out of memory");
     va_end(ap);
     return made;
+}
+
+static enum path_kind kind_of(const char *path)
+{
+    enum path_kind kind = path_kind(path, err, sizeof err);
+    if (kind == PATH_UNKNOWN) die("%s", err);
+    return kind;
 }
 
 static bool ends_with(const char *name, const char *end)
@@ -54,9 +60,9 @@ static bool load(void *file, int i, void *data, char *why, size_t size)
     return torch_file_read(f, &f->dict.tensor[i], data, why, size);
 }
 
-/* Returns the tensors' bytes, and adds how many they are. `map`: which file each tensor should be in; NULL:
- * there is none. */
-static int64_t convert_file(const char *from, const char *to, json_t *map, size_t *count)
+/* Returns the tensors' bytes, and adds how many they are. `shown`: what `to` is told as. `map`: which file each
+ * tensor should be in; NULL: there is none. */
+static int64_t convert_file(const char *from, const char *to, const char *shown, json_t *map, size_t *count)
 {
     struct torch_file *f = torch_file_open(from, err, sizeof err);
     if (!f) die("%s", err);
@@ -72,7 +78,7 @@ static int64_t convert_file(const char *from, const char *to, json_t *map, size_
         bytes += (int64_t)tensor_bytes(&items[i].t);
     }
     if (!safetensors_write_each(to, items, f->dict.count, metadata, load, f, err, sizeof err)) die("%s", err);
-    say(NULL, "%s: %d tensors, %lld bytes", to, f->dict.count, (long long)bytes);
+    say(NULL, "%s: %d tensors, %lld bytes", shown, f->dict.count, (long long)bytes);
     *count += (size_t)f->dict.count;
     json_decref(metadata);
     free(items);
@@ -97,8 +103,19 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* A file of one folder to a file of another. */
+static int64_t convert_into(const struct atomic_folder *out, const char *dir, const char *file, json_t *map,
+                            size_t *count)
+{
+    char *name = new_name(file), *from = text("%s/%s", dir, file), *to = text("%s/%s", out->temporary, name),
+         *shown = text("%s/%s", filter.argv[1], name);
+    int64_t bytes = convert_file(from, to, shown, map, count);
+    free(name), free(from), free(to), free(shown);
+    return bytes;
+}
+
 /* Every file that the index names, in the order of their names, and the index of what they became. */
-static void convert_shards(const char *dir, const char *index_name, const char *out)
+static void convert_shards(const char *dir, const char *index_name, const struct atomic_folder *out)
 {
     char *path = text("%s/%s", dir, index_name);
     json_t *index = json_file_read(path, SAFETENSORS_MAX_HEADER, err, sizeof err), *map, *file,
@@ -123,14 +140,12 @@ static void convert_shards(const char *dir, const char *index_name, const char *
     qsort(shard, n, sizeof *shard, by_text);
     for (size_t i = 0; i < n; i++) {
         if (i > 0 && !strcmp(shard[i], shard[i - 1])) continue;
-        char *name = new_name(shard[i]), *from = text("%s/%s", dir, shard[i]), *to = text("%s/%s", out, name);
-        bytes += convert_file(from, to, map, &found);
-        free(name), free(from), free(to);
+        bytes += convert_into(out, dir, shard[i], map, &found);
     }
     if (found != n) die("%s: %zu tensors, but its files hold %zu", path, n, found);
     char *stem = text("%.*s", (int)(strlen(index_name) - strlen(".index.json")), index_name),
          *name = new_name(stem);
-    char *to = text("%s/%s.index.json", out, name);
+    char *to = text("%s/%s.index.json", out->temporary, name);
     json_t *made =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)bytes, "weight_map", renamed);
     if (!json_file_write(to, made, err, sizeof err)) die("%s", err);
@@ -144,17 +159,17 @@ static void copy_others(const char *dir, const char *out)
 {
     static const char *const skipped[] = {
         ".bin", ".bin.index.json", ".safetensors", ".safetensors.index.json", ".pt", ".pth", ".ckpt", ".pkl"};
-    struct stat st;
     DIR *d = opendir(dir);
     if (!d) die("%s: %s", dir, strerror(errno));
-    for (struct dirent *e; (e = readdir(d));) {
+    for (struct dirent *e; errno = 0, (e = readdir(d));) {
         char *from = text("%s/%s", dir, e->d_name), *to = text("%s/%s", out, e->d_name);
-        bool skip = stat(from, &st) || !S_ISREG(st.st_mode);
+        bool skip = kind_of(from) != PATH_FILE;
         for (size_t i = 0; i < sizeof skipped / sizeof skipped[0]; i++)
             skip |= ends_with(e->d_name, skipped[i]);
         if (!skip && !atomic_copy(from, to, err, sizeof err)) die("%s", err);
         free(from), free(to);
     }
+    if (errno) die("%s: %s", dir, strerror(errno));
     closedir(d);
 }
 
@@ -163,12 +178,12 @@ static void convert_folder(const char *dir, const char *out)
     static const char *const weights[] = {"pytorch_model.bin", "pytorch_model.bin.index.json",
                                           "diffusion_pytorch_model.bin",
                                           "diffusion_pytorch_model.bin.index.json"};
+    static struct atomic_folder to;
     const char *found = NULL;
-    struct stat st;
     size_t count = 0;
     for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++) {
         char *path = text("%s/%s", dir, weights[i]);
-        bool there = !stat(path, &st);
+        bool there = kind_of(path) != PATH_ABSENT;
         if (there && found)
             die("%s: has %s and %s: only one of them can hold the weights", dir, found, weights[i]);
         if (there) found = weights[i];
@@ -176,27 +191,23 @@ static void convert_folder(const char *dir, const char *out)
     }
     if (!found)
         die("%s: neither pytorch_model.bin nor diffusion_pytorch_model.bin, nor an index of these", dir);
-    if (!folder_is_empty(out, err, sizeof err) || !make_folder(out, err, sizeof err)) die("%s", err);
-    copy_others(dir, out);
-    if (ends_with(found, ".json")) {
-        convert_shards(dir, found, out);
-    } else {
-        char *name = new_name(found), *from = text("%s/%s", dir, found), *to = text("%s/%s", out, name);
-        convert_file(from, to, NULL, &count);
-        free(name), free(from), free(to);
-    }
+    if (!atomic_folder_open(&to, out, err, sizeof err)) die("%s", err);
+    copy_others(dir, to.temporary);
+    if (ends_with(found, ".json"))
+        convert_shards(dir, found, &to);
+    else
+        convert_into(&to, dir, found, NULL, &count);
+    if (!atomic_folder_commit(&to, err, sizeof err)) die("%s", err);
 }
 
 int main(int argc, char **argv)
 {
-    struct stat st;
     size_t count = 0;
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS);
     if (filter.argc != 2) usage_error("a folder or file to read, and another to write, are wanted");
-    if (stat(filter.argv[0], &st)) die("%s: %s", filter.argv[0], strerror(errno));
-    if (S_ISDIR(st.st_mode))
+    if (kind_of(filter.argv[0]) == PATH_FOLDER)
         convert_folder(filter.argv[0], filter.argv[1]);
     else
-        convert_file(filter.argv[0], filter.argv[1], NULL, &count);
+        convert_file(filter.argv[0], filter.argv[1], filter.argv[1], NULL, &count);
     return filter_finish();
 }

@@ -6,6 +6,7 @@
 #include "filters/nets/families.h"
 #include "formats/atomic.h"
 #include "formats/json_file.h"
+#include "formats/path.h"
 
 static const char help[] =
     "model-init - write a model folder with random weights\n"
@@ -16,7 +17,7 @@ static const char help[] =
     "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
     "COMMON\n"
     "The weights are those of -m random:PRESET:SEED: BF16, but F32 for the VAE.\n"
-    "exit    0 written, 1 something failed, 2 wrong usage\n"
+    "exit    0 written, 1 something failed and there is no DIR, 2 wrong usage\n"
     "e.g.    model-init tiny my-model && show -m my-model | tail -1\n"
     "see also: show\n";
 
@@ -24,11 +25,12 @@ static int64_t shard_bytes = 5000000000;
 static const struct option_spec options[] = {
     {.name = "shard-bytes", .kind = OPT_INT, .dest = &shard_bytes, .low = 1, .high = 1e15}, {0}};
 
+enum { PATH = 4096 + 256 }; /* of the folder's temporary name, and a file in it */
 static char err[1024];
 
 static void copy_file(const struct model *m, const char *relative, const char *dir, const char *name)
 {
-    char from[4096], to[4096];
+    char from[PATH], to[PATH + 256];
     snprintf(to, sizeof to, "%s/%s", dir, name);
     if (!model_file(m, relative, from, sizeof from, err, sizeof err) ||
         !atomic_copy(from, to, err, sizeof err))
@@ -49,16 +51,16 @@ static struct tensor make_values(const struct param *p, uint64_t seed, enum dtyp
 }
 
 /* DIR/PART, or DIR itself for the part that is at the top. */
-static void part_folder(char path[4096], const char *dir, const struct part *part)
+static void part_folder(char path[PATH], const char *dir, const struct part *part)
 {
-    snprintf(path, 4096, "%s%s%s", dir, *part->folder ? "/" : "", part->folder);
+    snprintf(path, PATH, "%s%s%s", dir, *part->folder ? "/" : "", part->folder);
 }
 
 /* One weight file after another, none larger than the limit unless a single tensor is. */
 static void write_weights(const struct model *m, const char *folder, const struct network *n,
                           const struct params *list)
 {
-    char path[4096 + 256], name[128];
+    char path[PATH + 256], name[128];
     struct safetensors_item *items = calloc((size_t)list->count + 1, sizeof *items);
     json_t *map = json_object(), *metadata = json_pack("{s:s}", "format", "pt");
     int *first = calloc((size_t)list->count + 2, sizeof *first), shards = 0;
@@ -98,7 +100,7 @@ static void write_weights(const struct model *m, const char *folder, const struc
 /* Its weights, then its config. */
 static void write_part(const struct model *m, const char *dir, const struct part *part)
 {
-    char folder[4096];
+    char folder[PATH];
     struct params list = {0};
     const struct network *n = part_declare(&list, m, part, err, sizeof err);
     if (!n) die("%s", err);
@@ -111,13 +113,12 @@ static void write_part(const struct model *m, const char *dir, const struct part
     copy_file(m, name, dir, name);
 }
 
-/* The last file shows that the folder is complete: model_index.json, or a grader's config.json. */
 static void write_cogvideox(const struct model *m, const char *dir, const struct part *part, int parts)
 {
     static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},
                                             {"tokenizer", "tokenizer/spiece.model"},
                                             {"", "model_index.json"}};
-    char path[4096];
+    char path[PATH];
     for (int i = 0; i < parts; i++) write_part(m, dir, &part[i]);
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, others[i][0]);
@@ -128,15 +129,18 @@ static void write_cogvideox(const struct model *m, const char *dir, const struct
 
 static void write_owl(const struct model *m, const char *dir, const struct part *owl)
 {
-    char path[4096];
+    char path[PATH];
     const char *own = "tokenizer.model", *shared = "tokenizer/tokenizer.model";
-    if (!make_folder(dir, err, sizeof err)) die("%s", err);
-    copy_file(m, model_file(m, own, path, sizeof path, err, sizeof err) ? own : shared, dir, own);
+    snprintf(path, sizeof path, "%s/%s", m->folder, own);
+    enum path_kind kind = path_kind(path, err, sizeof err);
+    if (kind == PATH_UNKNOWN) die("%s", err);
+    copy_file(m, kind == PATH_FILE ? own : shared, dir, own);
     write_part(m, dir, owl);
 }
 
 int main(int argc, char **argv)
 {
+    static struct atomic_folder folder;
     char name[4096];
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_SEED);
     if (filter.argc != 2) usage_error("a preset and a folder are wanted");
@@ -145,14 +149,15 @@ int main(int argc, char **argv)
     snprintf(name, sizeof name, "random:%s:%lld", filter.argv[0], (long long)filter.seed);
     struct model *m = model_open(name, err, sizeof err);
     if (!m) die("%s", err);
-    if (!folder_is_empty(dir, err, sizeof err)) die("%s", err);
+    if (!atomic_folder_open(&folder, dir, err, sizeof err)) die("%s", err);
 
     int parts;
     const struct part *part = model_parts(m, &parts);
     if (part->kind == PART_GRADER)
-        write_owl(m, dir, part);
+        write_owl(m, folder.temporary, part);
     else
-        write_cogvideox(m, dir, part, parts);
+        write_cogvideox(m, folder.temporary, part, parts);
+    if (!atomic_folder_commit(&folder, err, sizeof err)) die("%s", err);
     model_close(m);
     return filter_finish();
 }

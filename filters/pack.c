@@ -30,7 +30,7 @@ static struct store_writer *writer;
 static void keep_what_came(void)
 {
     char err[512];
-    if (writer && !store_commit(writer, err, sizeof err)) say(NULL, "%s", err);
+    if (writer && !filter.no_memory && !store_commit(writer, err, sizeof err)) say(NULL, "%s", err);
     store_writer_close(writer);
     writer = NULL;
 }
@@ -85,7 +85,10 @@ static void print_missing(const char *folder)
     if (!s) die("%s", err);
     while (filter_next(&f)) {
         int64_t i = store_find(s, record_key(&f));
-        if (i < 0 || !store_read(s, i, &old) || !same_source(record_meta(&f), record_meta(&old)))
+        bool read = i >= 0 && store_read(s, i, &old);
+        if (i >= 0 && !read && old.unread)
+            filter_fail(&f, "%s", old.error);
+        else if (!read || !same_source(record_meta(&f), record_meta(&old)))
             filter_emit_line(filter_record_json(&f));
     }
     if (!filter.done) puts(""); /* an empty list of clips; no bytes at all would be a cut stream */

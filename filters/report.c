@@ -14,6 +14,7 @@
 #include "filters/reporting/page.h"
 #include "filters/reporting/table.h"
 #include "formats/atomic.h"
+#include "formats/io.h"
 
 static const char help[] =
     "report - a comparison as one HTML page that needs nothing else, as text or as JSON\n"
@@ -112,7 +113,8 @@ static void choose_prompts(void)
     for (int i = 0; i < named.count; i++) {
         char *list = strdup(named.item[i]), *rest = list, *name = list;
         bool whole = is_prompt(named.item[i]);
-        while (list && (name = whole ? rest : strsep(&rest, ","))) {
+        if (!list) die("out of memory");
+        while ((name = whole ? rest : strsep(&rest, ","))) {
             if (!is_prompt(name)) die("--prompts: no prompt of all runs is called `%s`", name);
             json_array_append_new(chosen, json_string(name));
             if (whole) break;
@@ -159,7 +161,7 @@ int main(int argc, char **argv)
     if (html && !page_html(f, &report, told, err, sizeof err)) die("%s", err);
     if (!strcmp(format, "text")) page_text(f, &report);
     if (!strcmp(format, "json")) page_json(f, &report);
-    if (fclose(f)) die("out of memory");
+    if (!close_written(f)) die("out of memory");
     put(page, size);
     free(page);
     json_decref(report.comparison);

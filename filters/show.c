@@ -10,7 +10,7 @@
 #include "filters/lib/describe.h"
 #include "filters/lib/filter.h"
 #include "filters/nets/families.h"
-#include "formats/columns.h"
+#include "formats/plain.h"
 #include "formats/safetensors.h"
 #include "formats/store.h"
 

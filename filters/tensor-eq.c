@@ -6,7 +6,7 @@
 
 #include "filters/lib/filter.h"
 #include "filters/lib/tensors.h"
-#include "formats/columns.h"
+#include "formats/plain.h"
 
 static const char help[] =
     "tensor-eq - compare two streams of records\n"

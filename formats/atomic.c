@@ -3,6 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +13,7 @@
 #include <unistd.h>
 
 #include "formats/error.h"
+#include "formats/path.h"
 
 /* The folder part of a path, "." when there is none. */
 static void folder_of(char *folder, size_t size, const char *path)
@@ -21,30 +25,85 @@ static void folder_of(char *folder, size_t size, const char *path)
         snprintf(folder, size, "%.*s", (int)(slash == path ? 1 : slash - path), path);
 }
 
+/* ---- what exit() removes ------------------------------------------------------------------------------- */
+
+/* A program that ends for want of memory, or because a record failed, may be in the middle of a file. */
+static struct atomic_file *unfinished;
+static struct atomic_folder *unfinished_folder;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void remove_unfinished(void)
+{
+    for (struct atomic_file *a = unfinished; a; a = a->next) unlink(a->temporary);
+    if (unfinished_folder) atomic_folder_abort(unfinished_folder);
+}
+
+static void enter(struct atomic_file *file, struct atomic_folder *folder)
+{
+    static bool registered;
+    pthread_mutex_lock(&lock);
+    if (!registered) registered = atexit(remove_unfinished) == 0;
+    if (folder) unfinished_folder = folder;
+    if (file) {
+        file->next = unfinished;
+        unfinished = file;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* Its temporary is no more. */
+static void leave(struct atomic_file *a)
+{
+    pthread_mutex_lock(&lock);
+    for (struct atomic_file **at = &unfinished; *at; at = &(*at)->next)
+        if (*at == a) {
+            *at = a->next;
+            break;
+        }
+    pthread_mutex_unlock(&lock);
+    a->temporary[0] = 0;
+}
+
+/* ---- files --------------------------------------------------------------------------------------------- */
+
+/* What is to be replaced: where a link points to, not the link; room: of `real`, PATH_MAX at least. */
+static bool resolve(char *real, const char *path, char *err, size_t errlen)
+{
+    char found[PATH_MAX];
+    bool there = realpath(path, found);
+    if (!there && errno != ENOENT) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    int n = snprintf(real, PATH_MAX, "%s", there ? found : path);
+    return n < PATH_MAX || fail(err, errlen, "%s: %s", path, strerror(ENAMETOOLONG));
+}
+
+/* A short name in the folder of a path, since the final name may already be as long as a name can be. */
+static void name_temporary(char *temporary, size_t size, const char *path)
+{
+    static unsigned serial;
+    struct timespec now;
+    char folder[PATH_MAX];
+    clock_gettime(CLOCK_REALTIME, &now);
+    unsigned salt = (unsigned)now.tv_nsec ^ __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED) << 30;
+    folder_of(folder, sizeof folder, path);
+    snprintf(temporary, size, "%s/.tmp-%ld-%08x", folder, (long)getpid(), salt);
+}
+
 /* Creates the temporary, so that the name is ours, and returns its descriptor; -1 with the reason in err. */
 static int create_temporary(struct atomic_file *a, const char *path, char *err, size_t errlen)
 {
-    static unsigned serial;
-    struct stat st;
-    struct timespec now;
-    char folder[sizeof a->path];
     *a = (struct atomic_file){0};
-
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* never rename over a device or a pipe */
+    enum path_kind kind = path_kind(path, err, errlen);
+    if (kind == PATH_UNKNOWN) return -1;
+    if (kind != PATH_FILE && kind != PATH_ABSENT) /* never rename over a device or a pipe */
         return fail(err, errlen, "%s: is there and is not a regular file", path), -1;
-    char *real = realpath(path, NULL); /* what a link points to is replaced, not the link */
-    int n = snprintf(a->path, sizeof a->path, "%s", real ? real : path);
-    free(real);
-    if (n >= (int)sizeof a->path) return fail(err, errlen, "%s: %s", path, strerror(ENAMETOOLONG)), -1;
-
-    folder_of(folder, sizeof folder, a->path);
+    if (!resolve(a->path, path, err, errlen)) return -1;
     for (int attempt = 0; attempt < 100; attempt++) {
-        clock_gettime(CLOCK_REALTIME, &now);
-        unsigned salt = (unsigned)now.tv_nsec ^ __atomic_fetch_add(&serial, 1, __ATOMIC_RELAXED) << 30;
-        /* A short name of its own, since the final name may already be as long as a name can be. */
-        snprintf(a->temporary, sizeof a->temporary, "%s/.tmp-%ld-%08x", folder, (long)getpid(), salt);
+        name_temporary(a->temporary, sizeof a->temporary, a->path);
         int fd = open(a->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0) return fd;
+        if (fd >= 0) {
+            enter(a, NULL);
+            return fd;
+        }
         if (errno != EEXIST) break;
     }
     a->temporary[0] = 0;
@@ -109,7 +168,7 @@ static bool sync_folder(const char *path)
 bool atomic_commit(struct atomic_file *a, char *err, size_t errlen)
 {
     if (sync_contents(a) && rename(a->temporary, a->path) == 0) {
-        a->temporary[0] = 0;
+        leave(a);
         if (sync_folder(a->path)) return true;
     }
     fail(err, errlen, "%s: %s", a->path, strerror(errno));
@@ -120,9 +179,11 @@ bool atomic_commit(struct atomic_file *a, char *err, size_t errlen)
 void atomic_abort(struct atomic_file *a)
 {
     if (a->f) fclose(a->f);
-    if (a->temporary[0]) unlink(a->temporary);
+    if (a->temporary[0]) {
+        unlink(a->temporary);
+        leave(a);
+    }
     a->f = NULL;
-    a->temporary[0] = 0;
 }
 
 bool atomic_copy(const char *from, const char *to, char *err, size_t errlen)
@@ -159,16 +220,75 @@ bool make_folder(const char *path, char *err, size_t errlen)
     return n > 0 || fail(err, errlen, "a folder's name is empty");
 }
 
-bool folder_is_empty(const char *path, char *err, size_t errlen)
+/* ---- folders ------------------------------------------------------------------------------------------- */
+
+/* Nothing is in it, or it is not there. */
+static bool is_empty(const char *path, char *err, size_t errlen)
 {
     DIR *d = opendir(path);
     bool empty = true;
     if (!d) return errno == ENOENT || fail(err, errlen, "%s: %s", path, strerror(errno));
+    errno = 0;
     for (struct dirent *e; (e = readdir(d));)
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) empty = false;
+    bool read = errno == 0 || fail(err, errlen, "%s: %s", path, strerror(errno));
     closedir(d);
-    return empty || fail(err, errlen, "%s: not empty; a model is made in a folder of its own", path);
+    return read && (empty || fail(err, errlen, "%s: not empty: it is made in a folder of its own", path));
 }
+
+bool atomic_folder_open(struct atomic_folder *a, const char *path, char *err, size_t errlen)
+{
+    char parent[PATH_MAX];
+    *a = (struct atomic_folder){0};
+    if (!is_empty(path, err, errlen) || !resolve(a->path, path, err, errlen)) return false;
+    for (size_t n = strlen(a->path); n > 1 && a->path[n - 1] == '/';) a->path[--n] = 0;
+    folder_of(parent, sizeof parent, a->path);
+    if (!make_folder(parent, err, errlen)) return false;
+    for (int attempt = 0; attempt < 100; attempt++) {
+        name_temporary(a->temporary, sizeof a->temporary, a->path);
+        if (mkdir(a->temporary, 0777) == 0) {
+            enter(NULL, a);
+            return true;
+        }
+        if (errno != EEXIST) break;
+    }
+    a->temporary[0] = 0;
+    return fail(err, errlen, "%s: %s", path, strerror(errno));
+}
+
+/* The files in it are synced as they are written, so are the folders that hold them, and this puts it in place. */
+bool atomic_folder_commit(struct atomic_folder *a, char *err, size_t errlen)
+{
+    if (rename(a->temporary, a->path) == 0) {
+        if (sync_folder(a->path)) {
+            unfinished_folder = NULL;
+            a->temporary[0] = 0;
+            return true;
+        }
+        int why = errno;
+        if (rename(a->path, a->temporary)) a->temporary[0] = 0; /* it stays, and is whole */
+        errno = why;
+    }
+    fail(err, errlen, "%s: %s", a->path, strerror(errno));
+    atomic_folder_abort(a);
+    return false;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    remove(path);
+    return 0;
+}
+
+void atomic_folder_abort(struct atomic_folder *a)
+{
+    if (a->temporary[0]) nftw(a->temporary, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    if (a == unfinished_folder) unfinished_folder = NULL;
+    a->temporary[0] = 0;
+}
+
+/* ---- names --------------------------------------------------------------------------------------------- */
 
 bool key_filename(char *buf, size_t size, const char *key, const char *suffix)
 {

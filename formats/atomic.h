@@ -9,7 +9,8 @@
 
 struct atomic_file {
     char path[4096], temporary[4096 + 32];
-    FILE *f; /* write here */
+    FILE *f;                  /* write here */
+    struct atomic_file *next; /* of those that exit() removes: this must stay where it is until the end */
 };
 
 /* false with the reason in err. A link's target is replaced, not the link; what is there and no regular file
@@ -26,14 +27,20 @@ bool atomic_copy(const char *from, const char *to, char *err, size_t errlen);
 bool atomic_temporary(struct atomic_file *a, const char *path, char *err,
                       size_t errlen); /* a->f stays NULL */
 
+/* The same for a folder, one at a time: make it under a->temporary, then commit. One that is there already must
+ * be empty. */
+struct atomic_folder {
+    char path[4096], temporary[4096 + 32];
+};
+bool atomic_folder_open(struct atomic_folder *a, const char *path, char *err, size_t errlen);
+bool atomic_folder_commit(struct atomic_folder *a, char *err, size_t errlen);
+void atomic_folder_abort(struct atomic_folder *a); /* removes all of it; harmless after a commit */
+
 /* Removes temporaries that killed writers left in a folder. Only for who holds the folder's lock: another's
  * work would go, too. */
 void atomic_sweep(const char *folder);
 
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */
-
-/* Nothing is in it, or it is not there. */
-bool folder_is_empty(const char *path, char *err, size_t errlen);
 
 /* A record's key as a file name: every byte outside [A-Za-z0-9._-], and a leading dot, becomes %XX. Two keys
  * never share a name. false when it would not fit (255 bytes with the suffix) or the key is empty. */

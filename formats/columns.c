@@ -1,11 +1,8 @@
 #include "formats/columns.h"
 
-enum { MAX_COLUMNS = 32 };
+#include "formats/plain.h"
 
-void put_plain(FILE *out, const char *text)
-{
-    for (; *text; text++) putc((unsigned char)*text < ' ' || *text == 127 ? '?' : *text, out);
-}
+enum { MAX_COLUMNS = 32 };
 
 static const char *cell(const json_t *rows, size_t row, size_t column)
 {

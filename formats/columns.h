@@ -1,13 +1,9 @@
-/* columns - text for people: what comes from outside, and rows of it under a heading. */
+/* columns - rows of text for people, under a heading. */
 #ifndef FORMATS_COLUMNS_H
 #define FORMATS_COLUMNS_H
 
 #include <jansson.h>
 #include <stdio.h>
-
-/* Text from outside (keys, names): a ? for each control character, so that it can neither end a line nor move
- * a terminal's cursor. */
-void put_plain(FILE *out, const char *text);
 
 /* rows: lists of texts, all of one length, the heading first. The first `left` columns are set to the left,
  * the others, numbers, to the right; all as put_plain() does. */

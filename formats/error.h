@@ -6,8 +6,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Text from a file (a tensor's name, a field) may be part of it, so control characters are not passed on to a
- * terminal.
+#include "formats/plain.h"
+
+/* Text from a file (a tensor's name, a field) may be part of it, so what a terminal would obey is not
+ * passed on (plain.h).
  *
  *   return fail(err, errlen, "%s: %s", path, strerror(errno)); */
 __attribute__((format(printf, 3, 4))) static inline bool fail(char *err, size_t errlen, const char *fmt, ...)
@@ -16,8 +18,7 @@ __attribute__((format(printf, 3, 4))) static inline bool fail(char *err, size_t 
     va_start(ap, fmt);
     vsnprintf(err, errlen, fmt, ap);
     va_end(ap);
-    for (char *p = err; errlen > 0 && *p; p++)
-        if ((unsigned char)*p < ' ' || *p == 127) *p = '?';
+    if (errlen > 0) make_plain(err);
     return false;
 }
 

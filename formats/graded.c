@@ -7,6 +7,7 @@
 #include "formats/atomic.h"
 #include "formats/csv.h"
 #include "formats/error.h"
+#include "formats/io.h"
 
 /* ---- lines --------------------------------------------------------------------------------------------- */
 
@@ -20,12 +21,12 @@ static bool is_wrong(const json_t *line, const json_t *done, const json_t *how, 
                      char *why, size_t size)
 {
     const char *key = json_string_value(json_object_get(line, "key")), *field;
-    json_t *made = json_object_get(line, "grade"), *value;
+    json_t *made = json_object_get(line, "grade"), *before, *value;
     why[0] = 0;
     if (!key || !*key || !json_is_object(made))
         snprintf(why, size, "no line of grade's: it has no `key` or no `grade`");
-    else if (json_object_get(done, key))
-        snprintf(why, size, "key `%.80s` was there before", key);
+    else if ((before = json_object_get(done, key)) && !json_equal(before, line))
+        snprintf(why, size, "key `%.80s` was there before, with another line", key);
     json_object_foreach ((json_t *)how, field, value)
         if (!why[0] && !json_equal(value, json_object_get(made, field)))
             snprintf(why, size, "made with another `%s`", field);
@@ -58,14 +59,13 @@ json_t *graded_read(const char *path, const json_t *how, const char *const *task
     *whole = *half = 0;
     if (!f && errno == ENOENT) return done;
     ssize_t n = 0;
-    errno = 0;
-    for (int64_t line = 1; f && !why[0] && (n = getline(&text, &room, f)) > 0; line++) {
+    for (int64_t line = 1; f && !why[0] && (n = read_text_line(f, &text, &room)) > 0; line++) {
         if (text[n - 1] != '\n' && *text == '{')
             *half = n;
         else if (*whole += n, !take(done, text, (size_t)n, how, tasks, why, sizeof why))
             fail(err, errlen, "%s: line %lld: %s", path, (long long)line, why);
     }
-    bool read = f && !ferror(f) && errno != ENOMEM;
+    bool read = f && n >= 0;
     if (!read) fail(err, errlen, "%s: %s", path, strerror(errno));
     free(text);
     if (f) fclose(f);
@@ -117,8 +117,7 @@ void graded_csv_add(struct graded_csv *c, const json_t *line)
 bool graded_csv_commit(struct graded_csv *c, char *err, size_t errlen)
 {
     struct atomic_file a;
-    bool lost = ferror(c->f) != 0; /* fclose tells only of the last bytes */
-    bool good = fclose(c->f) == 0 && !lost;
+    bool good = close_written(c->f);
     if (!good)
         fail(err, errlen, "%s: out of memory", c->path);
     else if ((good = atomic_open(&a, c->path, err, errlen))) {

@@ -47,3 +47,21 @@ bool write_full(int fd, const void *buf, size_t n)
     }
     return true;
 }
+
+ssize_t read_text_line(FILE *f, char **text, size_t *room)
+{
+    errno = 0;
+    ssize_t n = getline(text, room, f);
+    if (n > 0) return n;
+    if (!ferror(f) && errno != ENOMEM) return 0;
+    if (!errno) errno = EIO;
+    return -1;
+}
+
+bool close_written(FILE *f)
+{
+    bool lost = ferror(f);
+    bool closed = fclose(f) == 0;
+    if (lost && closed) errno = EIO;
+    return closed && !lost;
+}

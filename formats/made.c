@@ -7,6 +7,8 @@
 
 #include "formats/crc32c.h"
 #include "formats/error.h"
+#include "formats/io.h"
+#include "formats/path.h"
 
 bool file_checksum(const char *path, int64_t *bytes, uint32_t *crc, char *err, size_t errlen)
 {
@@ -28,13 +30,12 @@ bool made_read(json_t *made, const char *path, char *err, size_t errlen)
 {
     char *text = NULL;
     size_t room = 0;
-    ssize_t n;
+    ssize_t n = 0;
     bool good = true;
     json_error_t e;
     FILE *f = fopen(path, "rbe");
     if (!f) return errno == ENOENT || fail(err, errlen, "%s: %s", path, strerror(errno));
-    errno = 0;
-    for (int64_t i = 1; good && (n = getline(&text, &room, f)) > 0 && text[n - 1] == '\n'; i++) {
+    for (int64_t i = 1; good && (n = read_text_line(f, &text, &room)) > 0 && text[n - 1] == '\n'; i++) {
         if (n == 1) continue; /* of an empty list */
         json_t *line = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &e);
         const char *key = json_string_value(json_object_get(line, "key"));
@@ -46,7 +47,7 @@ bool made_read(json_t *made, const char *path, char *err, size_t errlen)
             good = fail(err, errlen, "out of memory");
         json_decref(line);
     }
-    if (good && (ferror(f) || errno == ENOMEM)) good = fail(err, errlen, "%s: %s", path, strerror(errno));
+    if (good && n < 0) good = fail(err, errlen, "%s: %s", path, strerror(errno));
     free(text);
     fclose(f);
     return good;
@@ -82,24 +83,31 @@ static bool same_item(const json_t *line, const json_t *item, char *why, size_t 
     return true;
 }
 
-static bool sound_file(const json_t *line, char *why, size_t size)
+static enum made sound_file(const json_t *line, char *why, size_t size)
 {
     const char *path = json_string_value(json_object_get(line, "path"));
     const json_t *told_bytes = json_object_get(line, "bytes"), *told_crc = json_object_get(line, "crc32c");
     int64_t bytes;
     uint32_t crc;
-    if (!path) return true;
-    if (!file_checksum(path, &bytes, &crc, why, size)) return false;
+    if (!path) return MADE;
+    enum path_kind kind = path_kind(path, why, size);
+    if (kind == PATH_UNKNOWN) return MADE_UNKNOWN;
+    if (kind != PATH_FILE) {
+        fail(why, size, "%s: %s", path, kind == PATH_ABSENT ? strerror(ENOENT) : "not a regular file");
+        return MADE_NOT;
+    }
+    if (!file_checksum(path, &bytes, &crc, why, size)) return MADE_UNKNOWN;
+    bool good = true;
     if (told_bytes && json_integer_value(told_bytes) != bytes)
-        return fail(why, size, "%s: %lld bytes, not %lld", path, (long long)bytes,
+        good = fail(why, size, "%s: %lld bytes, not %lld", path, (long long)bytes,
                     (long long)json_integer_value(told_bytes));
-    if (told_crc && json_integer_value(told_crc) != (json_int_t)crc)
-        return fail(why, size, "%s: damaged: its checksum is another", path);
-    return true;
+    else if (told_crc && json_integer_value(told_crc) != (json_int_t)crc)
+        good = fail(why, size, "%s: damaged: its checksum is another", path);
+    return good ? MADE : MADE_NOT;
 }
 
-bool made_good(const json_t *line, const json_t *item, char *why, size_t size)
+enum made made_good(const json_t *line, const json_t *item, char *why, size_t size)
 {
-    if (!line) return fail(why, size, "missing");
-    return same_item(line, item, why, size) && sound_file(line, why, size);
+    if (!line) return fail(why, size, "missing"), MADE_NOT;
+    return same_item(line, item, why, size) ? sound_file(line, why, size) : MADE_NOT;
 }

@@ -23,8 +23,9 @@ bool file_checksum(const char *path, int64_t *bytes, uint32_t *crc, char *err, s
  * the reason, which starts with the path, in err. */
 bool made_read(json_t *made, const char *path, char *err, size_t errlen);
 
-/* Whether line, which may be NULL, is made of item, a line of the list, and good; false with what is wrong
- * with it in why. */
-bool made_good(const json_t *line, const json_t *item, char *why, size_t size);
+/* Whether line, which may be NULL, is made of item, a line of the list, and good; if not, what is wrong with it is
+ * in why, or why that cannot be told now. */
+enum made { MADE, MADE_NOT, MADE_UNKNOWN };
+enum made made_good(const json_t *line, const json_t *item, char *why, size_t size);
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/io.h"
 
 /* A finite number or NAN when there is none; *why when there is something else. */
 static double number(json_t *line, const char *field, const char **why)
@@ -59,8 +60,8 @@ bool metrics_read(struct metrics *m, FILE *in, const char *name, char *err, size
     const char *why = NULL;
     long long line = 0;
     *m = (struct metrics){.best = -1};
-    errno = 0;
-    for (ssize_t n; !why && (n = getline(&text, &size, in)) >= 0;) {
+    ssize_t n = 0;
+    while (!why && (n = read_text_line(in, &text, &size)) > 0) {
         json_error_t e;
         json_t *j = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &e);
         line++;
@@ -68,7 +69,7 @@ bool metrics_read(struct metrics *m, FILE *in, const char *name, char *err, size
         json_decref(j);
     }
     free(text);
-    if (!why && !ferror(in)) return true;
+    if (!why && n == 0) return true;
     if (why)
         fail(err, errlen, "%s: line %lld: %s", name, line, why);
     else

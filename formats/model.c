@@ -6,23 +6,11 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats/error.h"
 #include "formats/json_file.h"
-
-static bool is_folder(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-static bool is_file(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
-}
+#include "formats/path.h"
 
 /* false, with the reason in err, when the path does not fit. */
 __attribute__((format(printf, 5, 6))) static bool make_path(char *path, size_t size, char *err, size_t errlen,
@@ -91,8 +79,9 @@ struct model *model_open(const char *name, char *err, size_t errlen)
         good = open_random(m, name + 7, err, errlen);
     else if (good)
         good = (m->folder = strdup(name)) || fail(err, errlen, "out of memory");
-    if (good && !is_folder(m->folder)) good = fail(err, errlen, "%s: no such model folder", m->folder);
-    if (good) return m;
+    enum path_kind kind = good ? path_kind(m->folder, err, errlen) : PATH_UNKNOWN;
+    if (kind == PATH_FOLDER) return m;
+    if (kind != PATH_UNKNOWN) fail(err, errlen, "%s: no such model folder", m->folder);
     model_close(m);
     return NULL;
 }
@@ -107,7 +96,9 @@ bool model_file(const struct model *m, const char *relative, char *path, size_t 
                 size_t errlen)
 {
     if (!make_path(path, size, err, errlen, "%s/%s", m->folder, relative)) return false;
-    if (is_file(path)) return true;
+    enum path_kind kind = path_kind(path, err, errlen);
+    if (kind == PATH_FILE) return true;
+    if (kind == PATH_UNKNOWN) return false;
     if (m->random && data_path(relative, path, size)) return true;
     return fail(err, errlen, "%s/%s: no such file", m->folder, relative);
 }
@@ -121,7 +112,7 @@ static bool part_folder(const struct model *m, const char *part, char *path, siz
 bool model_has_part(const struct model *m, const char *part)
 {
     char path[PATH_MAX];
-    return part_folder(m, part, path, sizeof path, NULL, 0) && is_folder(path);
+    return part_folder(m, part, path, sizeof path, NULL, 0) && path_kind(path, NULL, 0) == PATH_FOLDER;
 }
 
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen)
@@ -290,7 +281,9 @@ static bool open_weights(struct model_weights *w, const struct model *m, const c
         if (!make_path(path, sizeof path, err, errlen, "%s/%s%s", folder, names[i / 2],
                        i % 2 ? ".index.json" : ""))
             return false;
-        if (access(path, F_OK) != 0) continue;
+        enum path_kind kind = path_kind(path, err, errlen);
+        if (kind == PATH_UNKNOWN) return false;
+        if (kind == PATH_ABSENT) continue;
         if (*found) return fail(err, errlen, "%s and %s: only one of them can hold the weights", found, path);
         memcpy(found, path, sizeof found);
         sharded = i % 2;

@@ -265,6 +265,13 @@ static enum record_got damaged(struct record_reader *r, struct record *f, const 
 
 #define bad_header(r, f, ...) ((r)->position = (r)->header_at, damaged(r, f, "bad header" __VA_ARGS__))
 
+/* The system could not read; what: behind "cannot read". */
+static enum record_got unread(struct record_reader *r, struct record *f, const char *what)
+{
+    f->unread = true;
+    return damaged(r, f, "cannot read%s%s: %s", *what ? " " : "", what, strerror(errno));
+}
+
 /* Refill an empty buffer: 1 there are bytes, 0 end of file, -1 error (errno). */
 static int fill(struct record_reader *r)
 {
@@ -305,7 +312,7 @@ static bool need(struct record_reader *r, struct record *f, void *dst, size_t n,
     ssize_t got = take(r, dst, n);
     if (got == (ssize_t)n) return true;
     if (got < 0)
-        damaged(r, f, "cannot read %s: %s", what, strerror(errno));
+        unread(r, f, what);
     else
         damaged(r, f, "truncated within %s", what);
     return false;
@@ -368,6 +375,7 @@ static json_t *read_header(struct record_reader *r, struct record *f)
     memcpy(&r->header_crc, r->header, 4);
     if (crc32c(0, map, size - 4) == r->header_crc) head = json_from_msgpack(map, size - 4, &why);
     if (get_text(head, "kind")) return head;
+    f->unread = !head && !strcmp(why, "out of memory");
     bad_header(r, f, ": %s", head ? "it has no `kind`" : why);
     json_decref(head);
     return NULL;
@@ -435,6 +443,7 @@ static bool read_payload(struct record_reader *r, struct record *f, struct recor
         size_t some = bytes - have < STEP ? bytes - have : STEP;
         if (have + some > slot->capacity) {
             void *grown = realloc(slot->t.data, have + some);
+            f->unread = !grown;
             if (!grown) return damaged(r, f, "%s: no memory for %zu bytes", what, bytes), false;
             slot->t.data = grown;
             slot->capacity = have + some;
@@ -492,6 +501,7 @@ static ssize_t next_line(struct record_reader *r, struct record *f)
             if (n + some > RECORD_MAX_HEADER) return damaged(r, f, "more than 1 MiB");
             if (n + some > r->text_size) {
                 char *grown = realloc(r->text, 2 * (n + some));
+                f->unread = !grown;
                 if (!grown) return damaged(r, f, "out of memory");
                 r->text = grown;
                 r->text_size = 2 * (n + some);
@@ -502,7 +512,7 @@ static ssize_t next_line(struct record_reader *r, struct record *f)
             r->head += some + newline;
             r->position += (int64_t)some + newline;
         }
-        if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
+        if (more < 0) return unread(r, f, "");
         while (blank < n && (r->text[blank] == ' ' || r->text[blank] == '\t' || r->text[blank] == '\r'))
             blank++;
         if (blank < n) return (ssize_t)n;
@@ -577,9 +587,10 @@ static enum record_got read_end(struct record_reader *r, struct record *f, json_
 enum record_got record_read(struct record_reader *r, struct record *f)
 {
     f->error[0] = 0;
+    f->unread = false;
     if (r->state == START) {
         int more = fill(r);
-        if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
+        if (more < 0) return unread(r, f, "");
         if (more == 0) return damaged(r, f, "empty input: not even the frames of an empty stream");
         uint8_t first = r->buffer[r->head];
         if (memchr("{ \t\r\n", first, 5))
@@ -591,7 +602,7 @@ enum record_got record_read(struct record_reader *r, struct record *f)
     for (;;) {
         if (r->state == BETWEEN) {
             int more = fill(r);
-            if (more < 0) return damaged(r, f, "cannot read: %s", strerror(errno));
+            if (more < 0) return unread(r, f, "");
             if (more == 0) return RECORD_END;
         }
         json_t *head = read_header(r, f);

@@ -40,6 +40,7 @@ struct record {
         json_t *entry;   /* what its header entry said, unknown fields included */
     } * tensor;          /* RECORD_MAX_TENSORS slots, allocated with the first record */
     char error[512];     /* why the last call on this record failed */
+    bool unread; /* for want of memory or by the system's fault: nothing is known to be wrong with it */
 };
 #define RECORD_INIT                                                                                          \
     {                                                                                                        \

@@ -9,6 +9,7 @@
 
 #include "formats/error.h"
 #include "formats/io.h"
+#include "formats/path.h"
 #include "formats/scores_forms.h"
 
 struct variant *scores_find(const struct scores *s, const char *name)
@@ -92,7 +93,8 @@ bool scores_add(struct scores *s, struct variant *v, const struct scores_row *r,
                             .pc = (int)r->pc,
                             .sa_expected = r->sa_expected,
                             .pc_expected = r->pc_expected};
-    return (good && score->prompt && score->key) || fail(why, size, "out of memory");
+    good = good && score->prompt && score->key && (score->path || !r->path || !*r->path);
+    return good || fail(why, size, "out of memory");
 }
 
 int scores_open(const char *path, char *err, size_t errlen)
@@ -134,11 +136,20 @@ static bool read_one(struct scores *s, const char *name, const char *path, char 
     return good;
 }
 
+/* The first c of a text that names no file as it is, or NULL. */
+static bool split_at(const char **at, const char *text, char c, char *err, size_t errlen)
+{
+    enum path_kind kind = path_kind(text, err, errlen);
+    *at = kind == PATH_ABSENT ? strchr(text, c) : NULL;
+    return kind != PATH_UNKNOWN;
+}
+
 bool scores_read(struct scores *s, const char *operand, char *err, size_t errlen)
 {
-    const char *equals = access(operand, F_OK) ? strchr(operand, '=') : NULL,
-               *file = equals ? equals + 1 : operand;
-    const char *comma = access(file, F_OK) ? strchr(file, ',') : NULL;
+    const char *equals, *comma;
+    if (!split_at(&equals, operand, '=', err, errlen)) return false;
+    const char *file = equals ? equals + 1 : operand;
+    if (!split_at(&comma, file, ',', err, errlen)) return false;
     char *name = equals ? strndup(operand, (size_t)(equals - operand)) : NULL;
     char *sa = comma ? strndup(file, (size_t)(comma - file)) : NULL;
     bool good;

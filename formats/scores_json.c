@@ -212,21 +212,27 @@ bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t 
     struct variant *v = name ? scores_find(s, name) : NULL;
     size_t size;
     int fd = v ? scores_open(list, err, errlen) : -1;
-    if (!v) fail(err, errlen, "%s: no variant is called `%s`", operand, name ? name : "");
+    if (!name)
+        fail(err, errlen, "out of memory");
+    else if (!v)
+        fail(err, errlen, "%s: no variant is called `%s`", operand, name);
     json_t *paths = fd >= 0 && (text = read_text(fd, list, &size, err, errlen))
                         ? read_paths(list, text, size, v, err, errlen)
                         : NULL;
+    bool good = paths;
     for (size_t k = 0; paths && k < v->count; k++) {
         const char *path = json_string_value(json_object_get(paths, v->score[k].key));
         if (!path) continue;
         free(v->score[k].path);
         v->score[k].path = strdup(path);
+        good = good && v->score[k].path;
     }
+    if (paths && !good) fail(err, errlen, "out of memory");
     if (fd >= 0) close(fd);
     free(name);
     free(text);
     json_decref(paths);
-    return paths != NULL;
+    return good;
 }
 
 /* ---- published results --------------------------------------------------------------------------------- */

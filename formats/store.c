@@ -14,6 +14,7 @@
 #include "formats/crc32c.h"
 #include "formats/error.h"
 #include "formats/hash.h"
+#include "formats/io.h"
 
 enum { VERSION = 1, MAX_SHARD = 999999999, PATH_SIZE = 4096 + 512 };
 
@@ -163,7 +164,8 @@ static bool read_index(struct store *s, FILE *in, const char *prefix, struct ind
     int64_t records = -1, crc_wanted = 0, version = 0, number = 0, start = s->count;
     uint32_t crc = 0;
     const char *why = NULL;
-    for (ssize_t n; !why && (n = getline(&text, &size, in)) >= 0;) {
+    ssize_t n = 0;
+    while (!why && (n = read_text_line(in, &text, &size)) > 0) {
         json_t *line = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, NULL);
         if (number++ == 0) {
             if (!integer_field(line, "sluice_store", INT64_MAX, &version) ||
@@ -184,7 +186,7 @@ static bool read_index(struct store *s, FILE *in, const char *prefix, struct ind
     if (why)
         return fail(err, errlen, "%s/%sindex.jsonl: line %lld: %s", s->folder, prefix, (long long)number,
                     why);
-    if (ferror(in)) return fail(err, errlen, "%s/%sindex.jsonl: cannot read it", s->folder, prefix);
+    if (n < 0) return fail(err, errlen, "%s/%sindex.jsonl: %s", s->folder, prefix, strerror(errno));
     if (number == 0) return fail(err, errlen, "%s/%sindex.jsonl: empty file", s->folder, prefix);
     if (s->count - start != records || crc != crc_wanted)
         return fail(err, errlen, "%s/%sindex.jsonl: damaged (%lld of %lld records, checksum %s)", s->folder,
@@ -222,7 +224,7 @@ static bool save_index(const struct store *s, const struct index_head *head, cha
     qsort(sorted, (size_t)s->count, sizeof *sorted, by_place);
     for (int64_t i = 0; i < s->count; i++)
         if (!write_index_line(lines, &sorted[i], s->shard[sorted[i].shard])) goto memory;
-    if (fflush(lines)) goto memory;
+    if (fflush(lines) || ferror(lines)) goto memory;
     crc = crc32c(0, body, size);
     if (!atomic_open(&file, path, err, errlen)) goto out;
     fprintf(file.f,
@@ -365,10 +367,12 @@ bool store_read(const struct store *s, int64_t i, struct record *f)
     const struct store_record *want = &s->record[i];
     const char *shard = s->shard[want->shard];
     int fd = open_shard(s, want->shard);
+    f->unread = fd < 0 && errno != ENOENT;
     if (fd < 0) return fail(f->error, sizeof f->error, "%s: %s", shard, strerror(errno));
     struct record_reader *r = record_reader_open_at(fd, shard, want->offset);
     bool good =
         r || fail(f->error, sizeof f->error, "%s: cannot read at byte %lld", shard, (long long)want->offset);
+    f->unread = !good;
     if (good)
         good = record_read(r, f) == RECORD_GOT ||
                (f->error[0] ? false
@@ -618,8 +622,10 @@ enum store_put store_put(struct store_writer *w, struct record *f, char *err, si
     int64_t i = place ? json_integer_value(place) : -1;
     if (json_object_get(w->given, key)) return STORE_DUPLICATE;
     json_object_set_new(w->given, key, json_true());
-    if (place && w->store->record[i].content == content_of(f) && store_read(w->store, i, &w->scratch))
-        return STORE_KEPT;
+    if (place && w->store->record[i].content == content_of(f)) {
+        if (store_read(w->store, i, &w->scratch)) return STORE_KEPT;
+        if (w->scratch.unread) return fail(err, errlen, "%s", w->scratch.error), STORE_FAILED;
+    }
 
     if (!w->out && !open_new_shard(w, err, errlen)) return STORE_FAILED;
     if (!record_write(w->out, f)) {
@@ -627,7 +633,9 @@ enum store_put store_put(struct store_writer *w, struct record *f, char *err, si
         drop_shard(w);
         return STORE_FAILED;
     }
-    bool full = ++w->records >= w->commit_every || lseek(fileno(w->file.f), 0, SEEK_CUR) >= w->shard_bytes;
+    off_t bytes = lseek(fileno(w->file.f), 0, SEEK_CUR);
+    if (bytes < 0) return fail(err, errlen, "%s: %s", w->file.path, strerror(errno)), STORE_FAILED;
+    bool full = ++w->records >= w->commit_every || bytes >= w->shard_bytes;
     if (full && !close_shard(w, err, errlen)) return STORE_FAILED;
     if (full && save_is_due(w) && !save(w, err, errlen)) return STORE_FAILED;
     return place ? STORE_REPLACED : STORE_ADDED;

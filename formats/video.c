@@ -8,6 +8,7 @@
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
+#include <libavutil/opt.h>
 
 #include "formats/error.h"
 #include "formats/libav.h"
@@ -72,14 +73,16 @@ static bool can_share(enum AVCodecID id)
 static bool clip_open(struct clip *c, const char *path, int threads, char *err, size_t errlen)
 {
     *c = (struct clip){0};
-    AVDictionary *options = NULL;
-    av_dict_set(&options, "protocol_whitelist", "file", 0);
-    av_dict_set(&options, "format_whitelist", containers, 0);
     char url[4096 + 8]; /* the prefix keeps a name like "a:b.mp4" from being taken for a protocol */
     int n = snprintf(url, sizeof url, "file:%s", path);
-    int r =
-        n < (int)sizeof url ? avformat_open_input(&c->format, url, NULL, &options) : AVERROR(ENAMETOOLONG);
-    av_dict_free(&options);
+    /* Into the context itself: of options in a dictionary, libavformat goes on without those that it has no
+     * memory for. */
+    int r = n < (int)sizeof url ? 0 : AVERROR(ENAMETOOLONG);
+    if (r >= 0 && !(c->format = avformat_alloc_context())) r = AVERROR(ENOMEM);
+    if (r >= 0) r = av_opt_set(c->format, "protocol_whitelist", "file", 0);
+    if (r >= 0) r = av_opt_set(c->format, "format_whitelist", containers, 0);
+    if (r >= 0 && !(c->format->protocol_whitelist && c->format->format_whitelist)) r = AVERROR(ENOMEM);
+    if (r >= 0) r = avformat_open_input(&c->format, url, NULL, NULL);
     if (r == AVERROR(EINVAL)) return fail(err, errlen, "none of the containers read here: %s", containers);
     if (r < 0) return libav_error(err, errlen, "not a video file", r);
 

@@ -2,6 +2,7 @@
  * all devices; then the device's function computes. */
 #include "kernels/backend.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -688,6 +689,24 @@ void sum_squares(struct kern *k, double *sum, const struct tensor *x)
 {
     *sum = 0;
     if (want_count(x, DT_F32, -1)) RUN(sum_squares, sum, x);
+}
+
+void expect_finite(struct kern *k, const char *what, const struct tensor *x)
+{
+    const int64_t n = tensor_count(x), most = x->dtype == DT_F32 ? n : 1 << 24;
+    size_t mark = kern_mark(k);
+    double sum = 0;
+    for (int64_t from = 0; from < n && isfinite(sum); from += most) {
+        char *data = x->data ? (char *)x->data + (size_t)from * dtype_size(x->dtype) : NULL;
+        struct tensor part = tensor_of(x->dtype, data, 1, n - from < most ? n - from : most), wide = part;
+        if (x->dtype != DT_F32) {
+            wide = kern_tensor(k, DT_F32, 1, part.shape[0]);
+            kern_copy(k, &wide, &part);
+        }
+        sum_squares(k, &sum, &wide); /* in double no sum of F32's squares overflows */
+        kern_release(k, mark);
+    }
+    if (!isfinite(sum)) kern_fail(k, "%s: values that are not finite (NaN, or too large for the type)", what);
 }
 
 void adamw_step(struct kern *k, struct tensor *p, struct tensor *m, struct tensor *v, const struct tensor *g,

@@ -340,6 +340,9 @@ void mse_forward_backward(struct kern *k, double *loss, struct tensor *dpred, co
                           const struct tensor *target, double weight);
 /* *sum = Σ x² over F32 of any shape, in double, fixed order; 0 while planning and after an error. */
 void sum_squares(struct kern *k, double *sum, const struct tensor *x);
+/* The device fails, with `what` named, unless every value of a float tensor is finite. For what leaves a network:
+ * later a NaN may look like a value (a pixel, an index). Reads x once; scratch for x in F32 when it is not. */
+void expect_finite(struct kern *k, const char *what, const struct tensor *x);
 /* One AdamW step on flat F32 tensors (Loshchilov & Hutter; PyTorch's order), t >= 1. With g' = gscale g:
  * p -= lr wd p;  m = β₁m + (1-β₁)g';  v = β₂v + (1-β₂)g'²;  p -= lr (m/(1-β₁ᵗ)) / (√(v/(1-β₂ᵗ)) + eps) */
 struct adamw {

@@ -144,6 +144,24 @@ ok 'taken up anywhere, appending: the same lines, the same tables' '
     grader --done part.jsonl <clips.jsonl >part.out 2>err
     cmp whole.jsonl part.out'
 
+ok 'two on one file: the second says so and adds nothing; equal lines, as two may have left them, count once' '
+    head -n 2 whole.jsonl >shared.jsonl
+    mkfifo list
+    grader --done shared.jsonl <list >>shared.jsonl 2>first.err &
+    first=$!
+    exec 3>list
+    head -n 3 clips.jsonl >&3
+    until [ "$(wc -l <shared.jsonl)" = 3 ]; do sleep 0.05; done # it is at work, and waits for the rest
+    fails 1 grader --done shared.jsonl <clips.jsonl >>shared.jsonl
+    grep -x "grade: shared.jsonl: another grade is at work on it" err
+    tail -n +4 clips.jsonl >&3
+    exec 3>&-
+    wait $first
+    cmp whole.jsonl shared.jsonl
+    { cat whole.jsonl; tail -n 3 whole.jsonl; } >doubled.jsonl
+    grader --done doubled.jsonl <clips.jsonl >more.jsonl 2>err
+    [ ! -s more.jsonl ]; grep "20 done before" err'
+
 ok 'what is done is not looked at again; into another file goes only what is new' '
     head -n 12 whole.jsonl >twelve.jsonl
     printf "{\"key\":\"videos" >>twelve.jsonl

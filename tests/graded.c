@@ -128,6 +128,8 @@ static void check_lines(void)
     int64_t both = (int64_t)sizeof two - 1;
     ok(read_text("") == 0 && whole == 0 && half == 0, "an empty file holds nothing");
     ok(read_text(two) == 2 && whole == both && half == 0, "two lines");
+    ok(read_text(LINE("a", "1", "32") LINE("b", "5", "32") LINE("a", "1", "32")) == 2,
+       "equal lines of one key count once");
 
     int good = 0;
     char cut[sizeof two + 200];
@@ -143,8 +145,8 @@ static void check_lines(void)
     } bad[] = {
         {LINE("a", "1", "32") "{\"key\":\"b\",\"s" LINE("c", "1", "32"),
          "line 2: ", "a line that is no JSON"},
-        {LINE("a", "1", "32") LINE("a", "1", "32"), "line 2: key `a` was there before",
-         "a key that comes twice"},
+        {LINE("a", "1", "32") LINE("a", "2", "32"), "line 2: key `a` was there before, with another line",
+         "a key that comes twice with two scores"},
         {LINE("a", "1", "16"), "line 1: made with another `frames`", "another setting"},
         {"{\"key\":\"a\",\"sa\":1,\"pc\":2,\"grade\":{\"frames\":32}}\n", "another `model`", "no model"},
         {"{\"key\":\"a\",\"pc\":2,\"grade\":{\"model\":\"m\",\"frames\":32}}\n", "no score `sa`",

@@ -55,6 +55,41 @@ static void test_sum_squares(int64_t n)
        sums[0]);
 }
 
+/* Which of a tensor's values is not finite, and in what form, must not matter; nor how large the finite ones are. */
+static void test_expect_finite(enum dtype d, int64_t n)
+{
+    static const struct {
+        float f32;
+        uint16_t bf16;
+        bool finite;
+    } value[] = {
+        {NAN, 0x7fc0, false}, {INFINITY, 0x7f80, false}, {-INFINITY, 0xff80, false}, {3e38f, 0x7f62, true}};
+    fresh();
+    struct tensor x = given_in(d, 1, n);
+    bool right = true;
+    for (int i = 0; i < 4; i++)
+        for (int64_t at = 0; at < n; at += n - 1) {
+            const float f = ((float *)x.data)[at];
+            const uint16_t b = ((uint16_t *)x.data)[at];
+            if (d == DT_F32)
+                ((float *)x.data)[at] = value[i].f32;
+            else
+                ((uint16_t *)x.data)[at] = value[i].bf16;
+            kern_reserve(kerns[0], 1 << 22);
+            expect_finite(kerns[0], "the values", &x);
+            right =
+                right && kern_ok(kerns[0]) == value[i].finite &&
+                (value[i].finite || strstr(kern_error(kerns[0]), "the values: values that are not finite"));
+            kern_clear(kerns[0]);
+            if (d == DT_F32)
+                ((float *)x.data)[at] = f;
+            else
+                ((uint16_t *)x.data)[at] = b;
+        }
+    RUN("expect_finite", expect_finite(k, "the values", &x));
+    ok(right, "expect_finite of %d %s", (int)n, dtype_name(d));
+}
+
 static void test_adamw(int64_t n)
 {
     const struct adamw o = {1e-2, 0.9, 0.999, 1e-8, 0.01};
@@ -103,6 +138,8 @@ int main(void)
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
             test_mse(counts[i]);
             test_sum_squares(counts[i]);
+            if (counts[i] > 1) test_expect_finite(DT_F32, counts[i]);
+            if (counts[i] > 1) test_expect_finite(X, counts[i]);
             test_adamw(counts[i]);
         }
         test_first_step();

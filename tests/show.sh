@@ -52,6 +52,17 @@ ok 'control characters of a stream reach no terminal' '
     fails 1 show cut >said
     grep "tensor .x. of k?\[31m" err
     if grep -F "$esc" err said; then exit 1; fi'
+ok 'nor do the controls from U+0080 on, or what turns the order of text; other letters do' '
+    need script
+    csi=$(printf "\302\233") turn=$(printf "\342\200\256") isolate=$(printf "\342\201\246") stray=$(printf "\233")
+    echo "{\"key\":\"a${csi}31m${turn}é${isolate}東\",\"caption\":\"${csi}2J${turn}\"}" >turned
+    show turned >said; grep "^0  *a?31m?é?東$" said; grep "caption  *\"?2J?\"" said
+    fails 1 encode-mp4 -o . <turned; grep "^encode-mp4: a?31m?é?東: has no tensor" err
+    fails 1 show "x$stray$csi"; grep "^show: x??: No such file" err
+    script -qec "show --jsonl turned; encode-mp4 --log-json -o . <turned" /dev/null </dev/null >typed || [ $? = 1 ]
+    grep "\"key\":\"a?31m?é?東\"" typed; grep "u009[Bb]31m" typed
+    if grep -F -e "$csi" -e "$turn" -e "$isolate" said err typed; then exit 1; fi
+    show --jsonl turned | grep -F "$csi" # for programs nothing is changed'
 ok 'a safetensors file: metadata, every tensor, a count' '
     show $vae >said
     grep "^format = pt$" said

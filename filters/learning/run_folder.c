@@ -11,6 +11,7 @@
 #include "formats/atomic.h"
 #include "formats/crc32c.h"
 #include "formats/error.h"
+#include "formats/path.h"
 #include "formats/safetensors.h"
 
 static const char state_name[] = "state.safetensors", previous_name[] = "state.previous.safetensors";
@@ -83,13 +84,20 @@ static bool same_config(json_t *saved, json_t *now, char *err, size_t errlen)
     return same;
 }
 
+/* What says nothing about a file. */
+static bool lacking(int error)
+{
+    return error == ENOMEM || error == EMFILE || error == ENFILE;
+}
+
 /* false with *damaged set: the file is no good; without: it is, but belongs to another configuration. */
 static bool read_state(struct run_folder *r, const char *path, bool *damaged, char *err, size_t errlen)
 {
     char why[256] = "";
     double step = 0, position = 0, best = 0, worse = 0, metrics = 0, finished = 0;
-    *damaged = true;
+    errno = 0;
     struct safetensors *s = safetensors_open(path, err, errlen);
+    *damaged = s || !lacking(errno);
     if (!s) return false;
     const char *text = json_string_value(json_object_get(s->metadata, "config"));
     json_t *config = text ? json_loads(text, 0, NULL) : NULL;
@@ -112,11 +120,12 @@ static bool read_state(struct run_folder *r, const char *path, bool *damaged, ch
         else
             good = safetensors_read(s, e, part[i].to, why, sizeof why);
     }
-    if (good && (fseeko(r->metrics, 0, SEEK_END) || ftello(r->metrics) < (off_t)metrics))
+    off_t written = good && !fseeko(r->metrics, 0, SEEK_END) ? ftello(r->metrics) : -1;
+    if (good && written >= 0 && written < (off_t)metrics)
         good = fail(why, sizeof why, "metrics.jsonl is shorter than the state says");
-    if (good && (fflush(r->metrics) || ftruncate(fileno(r->metrics), (off_t)metrics) ||
-                 fseeko(r->metrics, 0, SEEK_END)))
-        good = fail(why, sizeof why, "metrics.jsonl: %s", strerror(errno));
+    else if (good && (written < 0 || fflush(r->metrics) || ftruncate(fileno(r->metrics), (off_t)metrics) ||
+                      fseeko(r->metrics, 0, SEEK_END)))
+        good = *damaged = fail(why, sizeof why, "metrics.jsonl: %s", strerror(errno));
     if (good) {
         r->step = r->saved = (int64_t)step;
         r->position = (int64_t)position;
@@ -167,16 +176,17 @@ bool run_folder_save(struct run_folder *r, char *err, size_t errlen)
     struct safetensors_item items[] = {{"values", tensor_of(DT_F32, r->values, 1, r->size)},
                                        {"m", tensor_of(DT_F32, r->m, 1, r->size)},
                                        {"v", tensor_of(DT_F32, r->v, 1, r->size)}};
-    if (ferror(r->metrics) || fflush(r->metrics) || fsync(fileno(r->metrics))) {
+    off_t written = -1;
+    if (ferror(r->metrics) || fflush(r->metrics) || fsync(fileno(r->metrics)) ||
+        (written = ftello(r->metrics)) < 0) {
         free(config);
         return fail(err, errlen, "metrics.jsonl: %s", strerror(errno));
     }
-    json_t *metadata =
-        json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "config", config, "step",
-                  json_sprintf("%lld", (long long)r->step), "position",
-                  json_sprintf("%lld", (long long)r->position), "best", json_sprintf("%.17g", r->best),
-                  "worse", json_sprintf("%lld", (long long)r->worse), "metrics_bytes",
-                  json_sprintf("%lld", (long long)ftello(r->metrics)), "finished", r->finished ? "1" : "0");
+    json_t *metadata = json_pack(
+        "{s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "config", config, "step",
+        json_sprintf("%lld", (long long)r->step), "position", json_sprintf("%lld", (long long)r->position),
+        "best", json_sprintf("%.17g", r->best), "worse", json_sprintf("%lld", (long long)r->worse),
+        "metrics_bytes", json_sprintf("%lld", (long long)written), "finished", r->finished ? "1" : "0");
     free(config);
     uint32_t crc = fields_crc(metadata);
     for (int i = 0; i < 3; i++) crc = crc32c(crc, items[i].t.data, tensor_bytes(&items[i].t));
@@ -220,7 +230,9 @@ bool run_folder_open(struct run_folder *r, const char *folder, json_t *config, i
     int damaged_states = 0;
     for (int i = 0; i < 2 && !r->resumed; i++) {
         bool damaged;
-        if (access(in_folder(r, states[i], path), F_OK)) continue;
+        enum path_kind kind = path_kind(in_folder(r, states[i], path), err, errlen);
+        if (kind == PATH_UNKNOWN) return false;
+        if (kind == PATH_ABSENT) continue;
         if (read_state(r, path, &damaged, err, errlen)) break;
         if (!damaged) return false;
         damaged_states++;

@@ -113,6 +113,7 @@ bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor 
     if (good) kern_upload(k, &t.text, text);
     if (good && guided) kern_upload(k, &t.negative, negative);
     good = good && denoise(s, &t, source, guided, err, errlen);
+    if (good) expect_finite(k, "the latents", &t.x);
     if (good) kern_download(k, latents, &t.x);
     kern_release(k, mark);
     if (good && !kern_ok(k)) good = fail(err, errlen, "%s", kern_error(k));

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "filters/lib/tensors.h"
-#include "formats/columns.h"
+#include "formats/plain.h"
 
 static void put_name(FILE *out, const char *name, int width)
 {
@@ -61,7 +61,8 @@ void describe_record(FILE *out, struct record *f, int64_t position, bool values)
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
         fputs("       ", out);
         put_name(out, field, WIDTH);
-        fprintf(out, "%s\n", text ? text : "");
+        put_plain(out, text ? text : "");
+        putc('\n', out);
         free(text);
     }
 }
@@ -73,6 +74,8 @@ void describe_begin(FILE *out, const json_t *begin)
     put_plain(out, json_string_value(json_object_get(begin, "program")));
     putc(' ', out);
     put_plain(out, json_string_value(json_object_get(begin, "version")));
-    fprintf(out, " %s\n", settings ? settings : "");
+    putc(' ', out);
+    put_plain(out, settings ? settings : "");
+    putc('\n', out);
     free(settings);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "formats/io.h"
+#include "formats/plain.h"
 
 struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
 
@@ -28,7 +29,7 @@ static ssize_t write_text(void *cookie, const char *text, size_t n)
 static void open_text_output(void)
 {
     FILE *f = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_text});
-    if (!f) return;
+    if (!f) die("out of memory");
     if (isatty(1)) setvbuf(f, NULL, _IOLBF, 0);
     stdout = f;
 }
@@ -118,6 +119,21 @@ static void idle_threads_sleep(char **argv)
     execv(self, argv); /* on failure the program is slower, with the same results */
 }
 
+/* For jansson, some of whose functions leave out what there was no memory for, and say nothing. Its results are
+ * freed with free(). */
+static void *json_memory(size_t bytes)
+{
+    void *p = malloc(bytes);
+    if (p || !bytes) return p;
+    if (filter.no_memory && !filter.log_json) exit(1); /* said before */
+    if (!filter.no_memory) {
+        filter.no_memory = true;
+        die("out of memory");
+    }
+    fputs("{\"level\":\"fatal\",\"message\":\"out of memory\"}\n", stderr); /* the message needed some, too */
+    exit(1);
+}
+
 static bool is_device(const char *name)
 {
     int index, used = 0;
@@ -135,9 +151,10 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     occupy_standard_descriptors();
     signal(SIGXFSZ, SIG_IGN); /* past the limit of file sizes write() fails with EFBIG, and is reported */
     if (which & FILTER_COMPUTE) idle_threads_sleep(argv);
-    open_text_output();
     filter.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
     flags = which;
+    json_set_alloc_funcs(json_memory, free);
+    open_text_output();
     enum options_got got = options_parse(argc, argv, tables, TABLES);
     if (got == OPTIONS_HELP) print_help(help, options);
     if (got == OPTIONS_VERSION) printf("%s (sluice) %s\n", filter.name, SLUICE_VERSION);
@@ -225,7 +242,10 @@ void filter_emit(struct record *f)
 
 void filter_emit_text(const char *line)
 {
-    puts(line);
+    if (isatty(1)) /* for eyes, not for a program */
+        put_plain(stdout, line), putc('\n', stdout);
+    else
+        puts(line);
     flush_text();
     filter.done++;
 }

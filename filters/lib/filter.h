@@ -39,7 +39,8 @@ extern struct filter_state {
     int64_t threads;    /* 0: all */
     bool profile;       /* print where the time went */
     bool strict, keep, log_json;
-    int argc; /* operands */
+    bool no_memory; /* the program is ending for want of it */
+    int argc;       /* operands */
     char **argv;
     json_t *settings; /* for the begin header; a program may add to it before the first record */
     int64_t bytes;    /* of stdin that have been read */

@@ -8,7 +8,7 @@
 
 #include "filters/lib/filter.h"
 #include "formats/clock.h"
-#include "formats/columns.h"
+#include "formats/plain.h"
 
 static bool showing_progress; /* a progress line stands on the terminal, without its newline */
 
@@ -32,7 +32,7 @@ void message(const char *level, const char *key, const char *fmt, va_list ap)
     if (filter.log_json) {
         json_t *event = json_pack("{s:o, s:s, s:o*, s:o}", "program", json_text(filter.name), "level", level,
                                   "key", key ? json_text(key) : NULL, "message", json_text(text));
-        char *dump = json_dumps(event, JSON_COMPACT);
+        char *dump = json_dumps(event, JSON_COMPACT | (isatty(2) ? JSON_ENSURE_ASCII : 0));
         fprintf(stderr, "%s\n", dump ? dump : "{}");
         free(dump);
         json_decref(event);

@@ -54,6 +54,7 @@ static void store(struct vae *v, const struct coder *c, struct tensor *host, int
 {
     struct tensor rows = tensor_rows(host, from, y->shape[0]);
     size_t mark = kern_mark(v->k);
+    if (c == &v->decoder) expect_finite(v->k, "the decoder's frames", y);
     if (c == &v->encoder) {
         struct tensor moments =
             kern_tensor(v->k, DT_F32, 4, y->shape[0], y->shape[3], y->shape[1], y->shape[2]);

@@ -169,6 +169,7 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
         linear_add_forward(k, &x, &hidden, &l->down);
     }
     rms_norm_forward(k, &n, &x, &t->final_norm, c->eps);
+    expect_finite(k, "the text encoder's output", &n);
     kern_download(k, embeds, &n);
     kern_release(k, mark);
 }

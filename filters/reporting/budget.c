@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/io.h"
 
 struct interval {
     double from, to;
@@ -57,7 +58,7 @@ struct job {
 };
 
 /* false: not a line of a ledger. */
-static bool take_line(struct job *j, const json_t *line)
+static bool take_line(struct budget *b, struct job *j, const json_t *line)
 {
     const char *event = json_string_value(json_object_get(line, "event"));
     const char *phase = json_string_value(json_object_get(line, "phase"));
@@ -78,7 +79,7 @@ static bool take_line(struct job *j, const json_t *line)
     j->done += json_integer_value(json_object_get(line, "done"));
     j->failed = json_integer_value(json_object_get(line, "failed"));
     struct interval *grown = realloc(j->at, (j->count + 1) * sizeof *grown);
-    if (!grown) return false;
+    if (!grown) return b->failed = true;
     j->at = grown;
     j->at[j->count++] = (struct interval){at - wall, at};
     return true;
@@ -107,12 +108,13 @@ static bool read_job(struct budget *b, const char *path, char *err, size_t errle
     size_t room = 0;
     FILE *in = fopen(path, "re");
     bool good = in || fail(err, errlen, "%s: %s", path, strerror(errno));
-    while (good && getline(&text, &room, in) > 0) {
+    ssize_t n = 0;
+    while (good && !b->failed && (n = read_text_line(in, &text, &room)) > 0) {
         json_t *line = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-        if (!take_line(j, line)) b->unreadable++;
+        if (!take_line(b, j, line)) b->unreadable++;
         json_decref(line);
     }
-    if (good && ferror(in)) good = fail(err, errlen, "%s: %s", path, strerror(errno));
+    if (good && n < 0) good = fail(err, errlen, "%s: %s", path, strerror(errno));
     if (good && *j->phase) {
         add_job(b, j, "", "");
         add_job(b, j, j->phase, "");

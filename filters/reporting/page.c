@@ -10,10 +10,12 @@
 #include "filters/reporting/settings.h"
 #include "filters/reporting/table.h"
 #include "formats/columns.h"
+#include "formats/plain.h"
 #include "formats/error.h"
 #include "formats/record.h"
 #include "formats/gnuplot.h"
 #include "formats/html.h"
+#include "formats/io.h"
 #include "formats/sheet.h"
 
 /* ---- pictures ------------------------------------------------------------------------------------------ */
@@ -36,7 +38,7 @@ static bool draw_chart(struct picture *p, enum chart chart, const json_t *compar
         good = gnuplot_draw(script, f, err, errlen);
     }
     if (script) fclose(script);
-    return (!f || fclose(f) == 0 || fail(err, errlen, "out of memory")) && good;
+    return (!f || close_written(f) || fail(err, errlen, "out of memory")) && good;
 }
 
 /* Eight frames of a video side by side, as a PNG. */
@@ -47,7 +49,7 @@ static bool draw_strip(struct picture *p, const char *path, char *err, size_t er
     bool good = f || fail(err, errlen, "out of memory");
     good = good && sheet_add_file(&sheet, path, err, errlen) && sheet_put(&sheet, f, err, errlen);
     sheet_free(&sheet);
-    return (!f || fclose(f) == 0 || fail(err, errlen, "out of memory")) && good;
+    return (!f || close_written(f) || fail(err, errlen, "out of memory")) && good;
 }
 
 /* ---- HTML ---------------------------------------------------------------------------------------------- */

@@ -4,13 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filters/lib/messages.h"
+#include "formats/io.h"
+
 static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs);
 
 /* The same for a member `name`, under path.name. */
 static void flatten_below(json_t *rows, const char *path, const char *name, json_t *j, int run, int runs)
 {
     char *below = NULL;
-    if (asprintf(&below, "%s%s%s", path, *path ? "." : "", name) < 0) return;
+    if (asprintf(&below, "%s%s%s", path, *path ? "." : "", name) < 0) die("out of memory");
     flatten(rows, below, j, run, runs);
     free(below);
 }
@@ -62,9 +65,9 @@ static json_t *joined(const json_t *texts)
     size_t i, size;
     json_t *text;
     FILE *f = open_memstream(&all, &size);
-    if (!f) return json_string("?");
+    if (!f) die("out of memory");
     json_array_foreach (texts, i, text) fprintf(f, "%s%s", i ? ", " : "", json_string_value(text));
-    fclose(f);
+    if (!close_written(f)) die("out of memory");
     json_t *one = json_string(json_array_size(texts) ? all : "-");
     free(all);
     return one;

@@ -9,6 +9,9 @@
 
 #include "formats/columns.h"
 #include "formats/error.h"
+#include "formats/io.h"
+#include "formats/json_file.h"
+#include "formats/path.h"
 #include "formats/safetensors.h"
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
@@ -32,7 +35,9 @@ static bool add_best(json_t *row, const char *folder, char *err, size_t errlen)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/best.safetensors", folder);
-    if (access(path, F_OK)) return true;
+    enum path_kind kind = path_kind(path, err, errlen);
+    if (kind == PATH_ABSENT) return true;
+    if (kind == PATH_UNKNOWN) return false;
     struct safetensors *s = safetensors_open(path, err, errlen);
     json_t *said = s ? header(s, "sluice") : NULL, *loss = json_object_get(said, "val_loss");
     json_t *step = json_object_get(said, "step");
@@ -54,7 +59,8 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
     snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
     FILE *in = fopen(path, "re");
     if (!in) return fail(err, errlen, "%s: %s", path, strerror(errno));
-    while (getline(&text, &size, in) > 0) {
+    ssize_t n_text;
+    while ((n_text = read_text_line(in, &text, &size)) > 0) {
         json_t *line = strstr(text, "\"val_losses\"") ? json_loads(text, 0, NULL) : NULL;
         json_t *losses = json_object_get(line, "val_losses");
         if (losses && !first) first = json_incref(losses);
@@ -64,9 +70,10 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
         }
         json_decref(line);
     }
+    if (n_text < 0) fail(err, errlen, "%s: %s", path, strerror(errno));
     free(text);
     fclose(in);
-    size_t n = json_array_size(first);
+    size_t n = n_text < 0 ? 0 : json_array_size(first);
     if (n > 1 && json_array_size(best) == n) {
         double sum = 0, squares = 0;
         for (size_t i = 0; i < n; i++)
@@ -82,20 +89,24 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
     }
     json_decref(first);
     json_decref(best);
-    return true;
+    return n_text == 0;
 }
 
 /* Seconds a step, over all of the run's resumes. */
-static void add_speed(json_t *row, const char *folder)
+static bool add_speed(json_t *row, const char *folder, char *err, size_t errlen)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/speed.json", folder);
-    json_t *speed = json_load_file(path, 0, NULL);
+    enum path_kind kind = path_kind(path, err, errlen);
+    if (kind == PATH_ABSENT) return true;
+    json_t *speed = kind == PATH_UNKNOWN ? NULL : json_file_read(path, 1 << 16, err, errlen);
+    if (!speed) return false;
     double steps = json_number_value(json_object_get(speed, "steps"));
     if (steps > 0)
         json_object_set_new(row, "step_s",
                             json_real(json_number_value(json_object_get(speed, "seconds")) / steps));
     json_decref(speed);
+    return true;
 }
 
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
@@ -113,9 +124,9 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
                         (json_int_t)tensor_count(&values->shape), "step_s", "steps", step, "finished",
                         json_integer_value(finished) != 0, "best_val_loss", "best_step", "gain", "gain_se");
     if (!row) fail(err, errlen, "%s: its header is not a training state's", s->path);
-    if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen)))
+    if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen) ||
+                !add_speed(row, folder, err, errlen)))
         json_decref(row), row = NULL;
-    if (row) add_speed(row, folder);
     json_decref(config);
     json_decref(step);
     json_decref(finished);
