@@ -405,6 +405,53 @@ static void test_steps(void)
     json_decref(config);
 }
 
+/* Every timestep_spacing and steps_offset that diffusers has: its timesteps, and where a scalar ends whose answer
+ * is x/2 + sin(t), with noise of 0.3 in every draw. Both in double. */
+static void test_spacings(void)
+{
+    size_t i;
+    json_t *line, *all = json_load_file("tests/data/schedulers.json", 0, NULL);
+    json_array_foreach (json_object_get(all, "spacings"), i, line) {
+        static const char *const names[] = {"ddim", "dpm"};
+        const char *spacing = json_string_value(json_object_get(line, "spacing"));
+        int steps = (int)json_integer_value(json_object_get(line, "steps")),
+            offset = (int)json_integer_value(json_object_get(line, "offset"));
+        json_t *config = config_with("timestep_spacing", json_string(spacing)),
+               *timesteps = json_object_get(line, "timesteps");
+        json_object_set_new(config, "steps_offset", json_integer(offset));
+        for (int n = 0; n < 2; n++) {
+            struct scheduler s;
+            char err[256] = "";
+            bool good = scheduler_init(&s, names[n], steps, config, err, sizeof err);
+            double x = 0.7, before = 0, want = json_number_value(json_object_get(line, names[n]));
+            for (int k = 0; good && k < steps; k++) {
+                struct scheduler_step c = scheduler_step(&s, k);
+                double t = scheduler_timestep(&s, k), v = x / 2 + sin(t), x0 = c.x0_x * x + c.x0_v * v;
+                good = t == json_number_value(json_array_get(timesteps, (size_t)k));
+                x = c.next_x * x + c.next_v * v + (c.next_x0 != 0 ? c.next_x0 * before : 0) +
+                    (c.next_n != 0 ? c.next_n * 0.3 : 0);
+                before = x0;
+            }
+            ok(good && fabs(x - want) <= 1e-9 * (1 + fabs(want)),
+               "%s, %s + %d, %d steps: %.12g, diffusers' %.12g %s", names[n], spacing, offset, steps, x, want,
+               err);
+        }
+        json_decref(config);
+    }
+    ok(i == 16, "four spacings, four numbers of steps");
+    json_decref(all);
+    struct scheduler s;
+    char err[256] = "";
+    json_t *config = config_with("timestep_spacing", json_string("karras"));
+    ok(!scheduler_init(&s, "dpm", 4, config, err, sizeof err) && strstr(err, "timestep_spacing is karras"),
+       "refused: %s", err);
+    json_decref(config);
+    config = config_with("steps_offset", json_integer(250));
+    ok(!scheduler_init(&s, "ddim", 4, config, err, sizeof err) && strstr(err, "steps_offset"), "refused: %s",
+       err);
+    json_decref(config);
+}
+
 int main(void)
 {
     test_recorded();
@@ -416,5 +463,6 @@ int main(void)
     test_training_points();
     test_configs();
     test_steps();
+    test_spacings();
     return done();
 }

@@ -2,7 +2,9 @@
 # reading gives the same double) for the 5B and the 2B shift, and the timesteps of each step count.
 import math
 
+import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+from diffusers.schedulers import scheduling_dpm_cogvideox
 
 from common import DATA, write_json
 from make_sample import SCHEDULER
@@ -22,4 +24,30 @@ for n in STEPS:
 for n in (10, 50):  # use_dynamic_cfg, the pipeline's own formula
     out["dynamic_guidance"].append({"guidance": 6, "steps": n, "values": [
         1 + 6 * ((1 - math.cos(math.pi * ((n - t) / n) ** 5.0)) / 2) for t in out["timesteps"][n]]})
+
+
+# Other spacings: the timesteps, and where a scalar ends whose answer is v = x/2 + sin(t), all noise 0.3, in fp64.
+def end_of(cls, settings, n):
+    scheduler, x, old, back = cls(**settings), torch.full((1,), 0.7, dtype=torch.float64), None, None
+    scheduler.set_timesteps(n)
+    for t in scheduler.timesteps:
+        v = x / 2 + math.sin(int(t))
+        if cls is CogVideoXDDIMScheduler:
+            x = scheduler.step(v, t, x, return_dict=False)[0]
+        else:
+            x, old = scheduler.step(v, old, t, back, x, return_dict=False)
+            back = t
+    return x.item()
+
+
+scheduling_dpm_cogvideox.randn_tensor = lambda shape, **_: torch.full(shape, 0.3, dtype=torch.float64)
+out["spacings"] = []
+for spacing, offset in (("trailing", 0), ("leading", 0), ("leading", 1), ("linspace", 0)):
+    settings = {**SCHEDULER, "timestep_spacing": spacing, "steps_offset": offset}
+    for n in (1, 4, 10, 50):
+        scheduler = CogVideoXDDIMScheduler(**settings)
+        scheduler.set_timesteps(n)
+        out["spacings"].append({"spacing": spacing, "offset": offset, "steps": n, "timesteps": scheduler.timesteps.tolist(),
+                                "ddim": end_of(CogVideoXDDIMScheduler, settings, n),
+                                "dpm": end_of(CogVideoXDPMScheduler, settings, n)})
 write_json(out, DATA, "schedulers.json")
