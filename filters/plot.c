@@ -27,7 +27,7 @@ static const char help[] =
     "      --size WxH       in pixels                                  [1400x900; of comparisons 1400 and by rows]\n"
     "      --kind KIND      curves: of training runs; of `compare --format json`, bars: Joint, SA and PC of each\n"
     "                       run, or forest: how they differ from the base; both with 95 % intervals;\n"
-    "                       shaded: too small to be shown with a power of 80 %  [curves]\n"
+    "                       (shaded: too small to be shown with a power of 80 %)  [curves]\n"
     "      --table          text instead: adapter, trainable parameters, seconds a step, where a run stopped, the\n"
     "                       best validation loss, its step, and how much lower than the first it is, with\n"
     "                       the standard error over the triples that both were taken on\n"

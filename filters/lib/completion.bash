@@ -5,8 +5,9 @@ _sluice() {
     help=$("$program" --help 2>/dev/null) || return
     if [[ $word == -* ]]; then
         words=$(grep -o -- '--[a-z][a-z-]*' <<<"$help" | sort -u)
-    elif [[ $before == -* ]]; then # a line such as  --codec NAME  libx264 | libopenh264 | mpeg4  [..]
+    elif [[ $before == -* ]]; then # a line such as  --codec NAME  libx264 | libopenh264 | mpeg4  [..], or below it lines such as  dpm: ..
         words=$(sed -n "s/^ *\(-., \)\?${before}[ ,][^|]*  \([a-z][^ ]*\( | [a-z0-9-]*\)\+\).*/\2/p" <<<"$help" | tr -d '|')
+        words+=" "$(sed -n "/^ *\(-., \)\?${before}[ ,]/,/^ *\(-., \)\?--/ s/^ \{20,\}\([a-z][a-z0-9-]*\): .*/\1/p" <<<"$help")
     fi
     mapfile -t COMPREPLY < <(compgen -W "${words-}" -- "$word")
 }
