@@ -21,30 +21,41 @@ static const char help[] =
     "      --task LIST      of sa (does it show the caption, 1 to 5), pc (is it physical, 1 to 5), rule (does it\n"
     "                       follow the rule, 0 no, 1 yes, 2 cannot be told), with commas between     [sa,pc]\n"
     "      --frames N       of a video that are looked at, at least 2                                [32]\n"
-    "      --max-new-tokens N   of an answer, at most                                                [256]\n"
+    "      --frames-from HOW    upstream | exact: how a file's frames are scaled                     [upstream]\n"
+    "      --max-new-tokens N   of an answer, at most     [what the prompt leaves of 256, as upstream]\n"
     "      --rope HOW       bf16 | exact: rotary frequencies rounded, as for the published scores    [bf16]\n"
     "      --logits HOW     rounded | exact: to BF16 before the largest is taken, likewise           [rounded]\n"
     "      --lora FILE      a LoRA checkpoint to merge into the decoder                              [none]\n"
     "      --csv FILE       at the end, the scores as upstream writes them, in the input's order; of several\n"
     "                       tasks FILE.csv becomes FILE.TASK.csv                                     [none]\n"
+    "      --columns LIST   of the CSV, such as caption,videopath   [the input's, but for key, in its order]\n"
     "      --done FILE      lines of an earlier run: what they hold is not graded again. It may be what stdout\n"
     "                       is appended to, by one grade at a time; a line that was cut off there is\n"
     "                       removed, and equal lines count once                                      [none]\n"
     "COMMON\n"
     "stdin   JSON lines with `path`, or records with video U8 [F,H,W,3], RGB; each with `caption` for sa, `rule`\n"
-    "        for rule. Frames are spread over the video and stretched to the network's square\n"
+    "        for rule; one that is empty, NA, null or nan is asked as \"nan\", as upstream. A `key` tells lines of\n"
+    "        one path apart. Frames are spread over the video and stretched to the network's square: of a file\n"
+    "        as upstream's reader (decord) does it, to the byte, one level darker than exact; turned clips by the\n"
+    "        angle alone, mirroring left out; of a record, and with --frames-from exact, exactly\n"
     "stdout  JSON lines: the record's fields, and for each task T: T (0 to 5), T_text (the answer), T_probs (of\n"
     "        the digits 0 to 5 where the answer's first one stands), T_expected (their mean), T_fallback (the\n"
     "        answer meant nothing, and counts 0); no digit: T_probs and T_expected are null. `rule_asked` keeps\n"
-    "        the rule, whose place its score takes; `grade` says how it was graded\n"
+    "        the rule, whose place its score takes; T_too_long: the prompt has 256 tokens or more, where upstream\n"
+    "        has no score; `grade` says how it was graded, its dtype what was computed in\n"
+    "CSV     rows numbered, the input's columns with path as videopath, the score. NA, null, nan and the like are\n"
+    "        empty, as upstream. What fails has no row, and bare carriage returns are quoted: upstream stops at\n"
+    "        the one and loses the other. A cell that begins with = + - or @ is written as it is: a\n"
+    "        spreadsheet may run it as a formula, so import captions of strangers as text\n"
     "exit    0 every video graded, 1 something failed, a duplicate key included, 2 wrong usage\n"
     "e.g.    grade -m videophy_2_auto --task sa,pc --done k1.jsonl <videos.jsonl >>k1.jsonl\n"
     "see also: encode-mp4, compare\n";
 
 enum { TASKS = 3 };
-static const char *task_list = "sa,pc", *rope = "bf16", *logits = "rounded", *csv, *done_path;
+static const char *task_list = "sa,pc", *rope = "bf16", *logits = "rounded", *frames_from = "upstream", *csv,
+                  *columns, *done_path;
 static const char *task[TASKS + 1]; /* those of the list, then NULL */
-static struct grader_settings set = {.frames = 32, .max_new = 256};
+static struct grader_settings set = {.frames = 32};
 
 static const struct option_spec options[] = {
     {.name = "task", .kind = OPT_TEXT, .dest = &task_list},
@@ -55,10 +66,16 @@ static const struct option_spec options[] = {
      .low = 1,
      .high = 2048,
      .setting = true},
+    {.name = "frames-from",
+     .kind = OPT_CHOICE,
+     .dest = &frames_from,
+     .choices = "upstream|exact",
+     .setting = true},
     {.name = "rope", .kind = OPT_CHOICE, .dest = &rope, .choices = "bf16|exact", .setting = true},
     {.name = "logits", .kind = OPT_CHOICE, .dest = &logits, .choices = "rounded|exact", .setting = true},
     {.name = "lora", .kind = OPT_TEXT, .dest = &set.lora, .setting = true},
     {.name = "csv", .kind = OPT_TEXT, .dest = &csv},
+    {.name = "columns", .kind = OPT_TEXT, .dest = &columns},
     {.name = "done", .kind = OPT_TEXT, .dest = &done_path},
     {0}};
 
@@ -120,9 +137,9 @@ static const char *field_of(const char *task)
 static bool look(struct record *f)
 {
     const struct tensor *video = record_find(f, "video");
-    const char *path = record_text(f, "path"), *field, *text;
+    const char *path = record_text(f, "path"), *field;
     for (int i = 0; task[i]; i++)
-        if ((field = field_of(task[i])) && (!(text = record_text(f, field)) || !*text))
+        if ((field = field_of(task[i])) && !record_text(f, field))
             return snprintf(err, sizeof err, "no `%s`, which %s asks about", field, task[i]), false;
     if (video) return grader_look(grader, video, err, sizeof err);
     if (path && *path) return grader_look_file(grader, path, err, sizeof err);
@@ -149,6 +166,11 @@ static bool ask(struct record *f, const char *task, json_t *line)
     put(line, task, "_probs", probs);
     put(line, task, "_expected", v.digit ? json_real(v.expected) : json_null());
     put(line, task, "_fallback", json_boolean(v.fallback));
+    if (v.prompt >= GRADER_LENGTH) {
+        put(line, task, "_too_long", json_true());
+        say(record_key(f), "its prompt for %s has %d tokens: upstream has no score from %d on", task,
+            v.prompt, GRADER_LENGTH);
+    }
     free(v.text);
     return true;
 }
@@ -183,7 +205,7 @@ static void take(struct record *f)
 {
     json_t *before = json_object_get(done, record_key(f));
     if (json_object_get(seen, record_key(f))) {
-        filter_fail(f, "duplicate key: the first one counts");
+        filter_fail(f, "duplicate key: the first one counts (a `key` of its own tells a line apart)");
         return;
     }
     if (json_object_set_new(seen, record_key(f), json_true())) die("out of memory");
@@ -192,7 +214,10 @@ static void take(struct record *f)
         filter_fail(f, "%s", err);
         return;
     }
-    for (int i = 0; csv && task[i]; i++) graded_csv_add(&table[i], line);
+    for (int i = 0; csv && task[i]; i++) {
+        int score = (int)json_integer_value(json_object_get(line, task[i]));
+        if (!graded_csv_add(&table[i], record_key(f), record_meta(f), score)) die("out of memory");
+    }
     if (before)
         json_decref(line);
     else
@@ -205,7 +230,10 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
     settle_tasks();
     for (int i = 0; csv && task[i]; i++)
-        if (!graded_csv_open(&table[i], csv, task[i], task[1] != NULL, err, sizeof err)) die("--csv %s", err);
+        if (!graded_csv_open(&table[i], csv, task[i], task[1] != NULL, columns, err, sizeof err))
+            die("--csv %s", err);
+    if (columns && !csv) usage_error("--columns is of the --csv");
+    set.exact_frames = !strcmp(frames_from, "exact");
     set.threads = (int)filter.threads;
     set.exact_rope = !strcmp(rope, "exact"), set.exact_logits = !strcmp(logits, "exact");
 
@@ -216,6 +244,9 @@ int main(int argc, char **argv)
     how = json_pack("{s:s, s:s}", "version", SLUICE_VERSION, "model", grader_id(grader));
     json_object_update(how, filter.settings);
     json_object_del(how, "seed"); /* nothing is drawn */
+    int bad = json_object_set_new(how, "dtype", json_string(kern_compute(k) == DT_F32 ? "f32" : "bf16"));
+    if (!set.max_new) bad |= json_object_set_new(how, "max-new-tokens", json_null());
+    if (bad) die("out of memory");
     seen = json_object();
     if (done_path) take_up();
 

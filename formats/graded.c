@@ -1,6 +1,7 @@
 #include "formats/graded.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,54 +77,144 @@ json_t *graded_read(const char *path, const json_t *how, const char *const *task
 
 /* ---- the table ----------------------------------------------------------------------------------------- */
 
-static bool is_rule(const struct graded_csv *c)
-{
-    return !strcmp(c->task, "rule");
-}
-
-bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, bool several, char *err,
-                     size_t errlen)
+bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, bool several,
+                     const char *columns, char *err, size_t errlen)
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot = strrchr(name, '.');
     if (!dot || dot == name) dot = path + strlen(path);
     struct atomic_file trial;
-    *c = (struct graded_csv){.task = task};
+    *c = (struct graded_csv){.columns = columns};
     int n = several ? snprintf(c->path, sizeof c->path, "%.*s.%s%s", (int)(dot - path), path, task, dot)
                     : snprintf(c->path, sizeof c->path, "%s", path);
     if (n >= (int)sizeof c->path) return fail(err, errlen, "%s: %s", path, strerror(ENAMETOOLONG));
     if (!atomic_open(&trial, c->path, err, errlen)) return false;
     atomic_abort(&trial);
-    if (!(c->f = open_memstream(&c->text, &c->size))) return fail(err, errlen, "out of memory");
-    fputs(is_rule(c) ? ",videopath,rule,score\n" : ",caption,videopath,score\n", c->f);
+    return (c->rows = json_array()) || fail(err, errlen, "out of memory");
+}
+
+bool graded_csv_add(struct graded_csv *c, const char *key, json_t *fields, int score)
+{
+    const char *field;
+    json_t *row = json_object(), *value;
+    bool good = row != NULL;
+    if (good && !json_object_get(fields, "path"))
+        good = !json_object_set_new(row, "videopath", json_string(key));
+    json_object_foreach (fields, field, value)
+        good = good && !json_object_set(row, strcmp(field, "path") ? field : "videopath", value);
+    value = good ? json_object_get(row, "score") : NULL;
+    json_t *own = !value || json_is_integer(value) ? json_integer(score) : json_real(score);
+    good = good && !json_object_set_new(row, value ? "score" : "", value ? own : json_real(score));
+    if (!value) json_decref(own);
+    if (good) return json_array_append_new(c->rows, row) == 0;
+    json_decref(row);
+    return false;
+}
+
+enum { ABSENT = 1, WHOLE = 2, REAL = 4, OTHER = 8 };
+
+static bool is_missing(const json_t *value)
+{
+    return !value || json_is_null(value) || (json_is_string(value) && csv_missing(json_string_value(value)));
+}
+
+static int kind_of(const json_t *value)
+{
+    return is_missing(value) ? ABSENT : json_is_integer(value) ? WHOLE : json_is_real(value) ? REAL : OTHER;
+}
+
+/* The columns in their order, each with the kinds of its values: {"field": kinds}. NULL: out of memory. */
+static json_t *find_columns(const struct graded_csv *c)
+{
+    json_t *columns = json_object(), *row, *value;
+    const char *field;
+    size_t i;
+    int bad = !columns;
+    for (const char *at = c->columns; at && *at; at += strcspn(at, ","), at += *at == ',') {
+        char name[256];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, ","), at);
+        bad |= json_object_set_new(columns, strcmp(name, "path") ? name : "videopath", json_integer(0));
+    }
+    json_array_foreach (c->rows, i, row)
+        json_object_foreach (row, field, value)
+            if (!c->columns && *field && !json_object_get(columns, field))
+                bad |= json_object_set_new(columns, field, json_integer(0));
+    json_object_foreach (columns, field, value)
+        json_array_foreach (c->rows, i, row)
+            json_integer_set(value, json_integer_value(value) | kind_of(json_object_get(row, field)));
+    if (!json_object_get(columns, "score")) bad |= json_object_set_new(columns, "", json_integer(REAL));
+    if (!bad) return columns;
+    json_decref(columns);
+    return NULL;
+}
+
+/* A number as Python writes it: with as few digits as bring it back. */
+static void put_real(FILE *f, double v)
+{
+    char text[64];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, v);
+        if (strtod(text, NULL) == v) break;
+    }
+    bool plain = fabs(v) < 1e16 && strchr(text, 'e') && fabs(v) >= 1e-4;
+    if (plain) snprintf(text, sizeof text, "%.0f", v);
+    fprintf(f, "%s%s", text, strpbrk(text, ".en") ? "" : ".0");
+}
+
+/* false: out of memory. */
+static bool put_cell(FILE *f, const json_t *value, int kinds)
+{
+    if (is_missing(value)) return true;
+    if (json_is_string(value)) {
+        csv_put(f, json_string_value(value));
+    } else if (json_is_boolean(value)) {
+        fputs(json_is_true(value) ? "True" : "False", f);
+    } else if (json_is_real(value) || (json_is_integer(value) && !(kinds & OTHER) && kinds != WHOLE)) {
+        put_real(f, json_number_value(value));
+    } else {
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        if (!text) return false;
+        csv_put(f, text);
+        free(text);
+    }
     return true;
 }
 
-static const char *text_of(const json_t *line, const char *field, const char *otherwise)
+static bool write_table(FILE *f, const struct graded_csv *c, json_t *columns)
 {
-    const char *text = json_string_value(json_object_get(line, field));
-    return text ? text : otherwise;
-}
-
-void graded_csv_add(struct graded_csv *c, const json_t *line)
-{
-    const char *path = text_of(line, "path", text_of(line, "key", ""));
-    fprintf(c->f, "%lld,", (long long)c->rows++);
-    csv_put(c->f, is_rule(c) ? path : text_of(line, "caption", ""));
-    putc(',', c->f);
-    csv_put(c->f, is_rule(c) ? text_of(line, "rule_asked", "") : path);
-    fprintf(c->f, ",%lld.0\n", (long long)json_integer_value(json_object_get(line, c->task)));
+    const char *field;
+    json_t *row, *kinds;
+    size_t i;
+    bool good = true;
+    json_object_foreach (columns, field, kinds) {
+        putc(',', f);
+        csv_put(f, *field ? field : "score");
+    }
+    putc('\n', f);
+    json_array_foreach (c->rows, i, row) {
+        fprintf(f, "%zu", i);
+        json_object_foreach (columns, field, kinds) {
+            putc(',', f);
+            good = good && put_cell(f, json_object_get(row, field), (int)json_integer_value(kinds));
+        }
+        putc('\n', f);
+    }
+    return good;
 }
 
 bool graded_csv_commit(struct graded_csv *c, char *err, size_t errlen)
 {
     struct atomic_file a;
-    bool good = close_written(c->f);
-    if (!good)
-        fail(err, errlen, "%s: out of memory", c->path);
-    else if ((good = atomic_open(&a, c->path, err, errlen))) {
-        fwrite(c->text, 1, c->size, a.f); /* a failure is the commit's to notice */
-        good = atomic_commit(&a, err, errlen);
+    json_t *columns = find_columns(c);
+    bool good = columns || fail(err, errlen, "%s: out of memory", c->path);
+    if (good && (good = atomic_open(&a, c->path, err, errlen))) {
+        if (write_table(a.f, c, columns)) { /* a write that fails is the commit's to notice */
+            good = atomic_commit(&a, err, errlen);
+        } else {
+            atomic_abort(&a);
+            good = fail(err, errlen, "%s: out of memory", c->path);
+        }
     }
-    free(c->text);
+    json_decref(columns);
+    json_decref(c->rows);
     return good;
 }

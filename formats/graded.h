@@ -20,27 +20,29 @@ json_t *graded_read(const char *path, const json_t *how, const char *const *task
                     int64_t *half, char *err, size_t errlen);
 
 /* One task's scores as upstream's driver writes them with pandas: rows are numbered in a column without a
- * name, then come the columns of its examples, and the score as a float:
+ * name, then come the input's columns in its order, and the score as a float:
  *
- *   ,caption,videopath,score                        sa, pc
+ *   ,caption,videopath,score
  *   0,"A pot, a lid.",pot.mp4,4.0
- *   ,videopath,rule,score                           rule
  *
- * videopath is a line's `path`, or its key when it has none; an absent text is empty. */
+ * Columns are the fields of the lines, the first one's first. `path` is called videopath, and is the key where
+ * there is none. A text that pandas takes for a missing cell (csv_missing()) and a field that is null or not
+ * there are empty; whole numbers become floats where one of their column is missing, as there; what is a list
+ * or an object is its JSON. A column `score` is overwritten in place, and stays whole if it was.
+ *
+ * Otherwise than upstream, on purpose: a bare carriage return is quoted, so that it comes back. */
 struct graded_csv {
     char path[4096];
-    const char *task;
-    FILE *f;
-    char *text;
-    size_t size;
-    int64_t rows;
+    const char *columns; /* those alone, in this order, with commas between; NULL: all of the input's */
+    json_t *rows;        /* {"field": value, .. , "score": n} each */
 };
 
-/* several: writes FILE.TASK.csv for FILE.csv. Fails here if that cannot be written; the file appears at the
- * commit. false: reason in err. */
-bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, bool several, char *err,
-                     size_t errlen);
-void graded_csv_add(struct graded_csv *c, const json_t *line);
+/* several: of FILE.csv, FILE.TASK.csv is written. That this can be done is tried here; nothing is there
+ * before the commit. false: reason in err. */
+bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, bool several,
+                     const char *columns, char *err, size_t errlen);
+/* A row: what came in, without its key, and its score. false: out of memory. */
+bool graded_csv_add(struct graded_csv *c, const char *key, json_t *fields, int score);
 bool graded_csv_commit(struct graded_csv *c, char *err, size_t errlen);
 
 #endif

@@ -10,12 +10,32 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* decoder threads talk, too */
 static char last[256];
-static int complaints;
+static int complaints, heard;
+
+/* Libav* has no other sign of these. */
+static int meaning(const char *fmt)
+{
+    static const struct {
+        const char *text;
+        int meaning;
+    } known[] = {{"Could not find ref with POC", LIBAV_NO_REFERENCE},              /* hevc */
+                 {"Missing reference picture", LIBAV_NO_REFERENCE},                /* h264 */
+                 {"reference picture missing during reorder", LIBAV_NO_REFERENCE}, /* h264 */
+                 {"warning: first frame is no keyframe", LIBAV_NO_REFERENCE},      /* mpeg4 and its kin */
+                 {"vp3: first frame not a keyframe", LIBAV_NO_REFERENCE},          /* theora */
+                 {"Frame num gap", LIBAV_NUMBER_GAP},                              /* h264 */
+                 {"Continuity check failed", LIBAV_COUNTER_GAP}};                  /* mpegts */
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strncmp(fmt, known[i].text, strlen(known[i].text))) return known[i].meaning;
+    return 0;
+}
 
 static void keep_last(void *context, int level, const char *fmt, va_list ap)
 {
     const AVClass *from = context ? *(const AVClass **)context : NULL;
-    if (level > AV_LOG_INFO) return;
+    int what = meaning(fmt);
+    if (what) __atomic_or_fetch(&heard, what, __ATOMIC_RELAXED);
+    if (level > AV_LOG_INFO && !what) return;
     if (from && !strcmp(from->class_name, "AVCodecContext"))
         __atomic_add_fetch(&complaints, 1, __ATOMIC_RELAXED);
     if (level > AV_LOG_ERROR) return;
@@ -36,6 +56,12 @@ void libav_quiet(void)
     last[0] = 0;
     pthread_mutex_unlock(&lock);
     __atomic_store_n(&complaints, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&heard, 0, __ATOMIC_RELAXED);
+}
+
+int libav_heard(void)
+{
+    return __atomic_exchange_n(&heard, 0, __ATOMIC_RELAXED);
 }
 
 int libav_complaints(void)
@@ -67,24 +93,44 @@ AVFrame *libav_picture(int format, int width, int height)
     return p;
 }
 
+static bool is_rgb(const AVFrame *p)
+{
+    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(p->format);
+    return d && d->flags & AV_PIX_FMT_FLAG_RGB;
+}
+
 /* Where subsampled chroma lies, in 1/256 of a luma pixel. Left and half-way down is what MPEG-2 and its
  * successors mean when they say nothing. */
-static void chroma_position(const AVFrame *p, int *x, int *y)
+static void chroma_position(const AVFrame *p, bool exact, int *x, int *y)
 {
     const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(p->format);
     int location =
         p->chroma_location == AVCHROMA_LOC_UNSPECIFIED ? AVCHROMA_LOC_LEFT : (int)p->chroma_location;
     *x = *y = -513; /* libswscale's "no matter" */
     if (!d || d->flags & AV_PIX_FMT_FLAG_RGB) return;
+    if (!exact) { /* FFmpeg's scale filter, up to version 7.0 */
+        if (p->format == AV_PIX_FMT_YUV420P) *y = 128;
+        return;
+    }
     if (d->log2_chroma_w == 1)
         *x = (location - 1) % 2 ? 128 : 0; /* left, center, topleft, top, bottomleft, bottom */
     if (d->log2_chroma_h == 1) *y = (int[]){128, 0, 256}[(location - 1) / 2 % 3];
 }
 
-struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int kernel, int threads, char *err,
+/* Whether black is 0. Gray without a word is so, as in pictures, whose formats have it. */
+static bool is_full(const AVFrame *p)
+{
+    const AVPixFmtDescriptor *d = av_pix_fmt_desc_get(p->format);
+    uint64_t other = AV_PIX_FMT_FLAG_RGB | AV_PIX_FMT_FLAG_PAL | AV_PIX_FMT_FLAG_BITSTREAM;
+    bool gray = d && d->nb_components <= 2 && !(d->flags & other);
+    return p->color_range == AVCOL_RANGE_JPEG || (gray && p->color_range == AVCOL_RANGE_UNSPECIFIED);
+}
+
+struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int flags, int threads, char *err,
                                 size_t errlen)
 {
-    if (from->colorspace == AVCOL_SPC_YCGCO || from->colorspace > AVCOL_SPC_BT2020_CL) {
+    bool from_rgb = is_rgb(from);
+    if (!from_rgb && (from->colorspace == AVCOL_SPC_YCGCO || from->colorspace > AVCOL_SPC_BT2020_CL)) {
         snprintf(err, errlen, "colour matrix %s is not supported", av_color_space_name(from->colorspace));
         return NULL;
     }
@@ -94,34 +140,25 @@ struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int kern
         return NULL;
     }
     int fx, fy, tx, ty;
-    chroma_position(from, &fx, &fy);
-    chroma_position(to, &tx, &ty);
+    chroma_position(from, flags & LIBAV_EXACT, &fx, &fy);
+    chroma_position(to, flags & LIBAV_EXACT, &tx, &ty);
     const struct {
         const char *name;
         int value;
     } option[] = {
-        {"srcw", from->width},
-        {"srch", from->height},
-        {"src_format", from->format},
-        {"src_h_chr_pos", fx},
-        {"src_v_chr_pos", fy},
-        {"dstw", to->width},
-        {"dsth", to->height},
-        {"dst_format", to->format},
-        {"dst_h_chr_pos", tx},
-        {"dst_v_chr_pos", ty},
-        {"threads", threads},
-        {"sws_flags", kernel | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP},
+        {"srcw", from->width}, {"srch", from->height},     {"src_format", from->format},
+        {"src_h_chr_pos", fx}, {"src_v_chr_pos", fy},      {"dstw", to->width},
+        {"dsth", to->height},  {"dst_format", to->format}, {"dst_h_chr_pos", tx},
+        {"dst_v_chr_pos", ty}, {"threads", threads},       {"sws_flags", flags},
     };
     int r = 0;
     for (size_t i = 0; i < sizeof option / sizeof *option && r >= 0; i++)
         r = av_opt_set_int(s, option[i].name, option[i].value, 0);
     if (r >= 0) r = sws_init_context(s, NULL, NULL);
-    /* Pictures that are RGB already, or gray, know no matrix: a refusal there says just that. */
-    if (r >= 0)
-        sws_setColorspaceDetails(s, sws_getCoefficients(from->colorspace),
-                                 from->color_range == AVCOL_RANGE_JPEG, sws_getCoefficients(to->colorspace),
-                                 to->color_range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
+    /* One matrix at both ends: RGB has none, but goes by way of YUV even to RGB. Where neither end has one,
+     * libswscale says no, and that is all that it means. */
+    const int *matrix = sws_getCoefficients(from_rgb ? to->colorspace : from->colorspace);
+    if (r >= 0) sws_setColorspaceDetails(s, matrix, is_full(from), matrix, is_full(to), 0, 1 << 16, 1 << 16);
     if (r < 0) {
         libav_error(err, errlen, "cannot scale such pictures", r);
         sws_freeContext(s);

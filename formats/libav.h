@@ -16,6 +16,14 @@ void libav_quiet(void);
 /* How many messages, from mere information up, codecs have uttered since libav_quiet(). */
 int libav_complaints(void);
 
+/* What some decoders and demuxers tell in messages only, since the last time it was asked for, as a sum. */
+enum {
+    LIBAV_NO_REFERENCE = 1, /* a picture is built on one that is not there */
+    LIBAV_NUMBER_GAP = 2,   /* H.264: numbers of reference pictures are left out */
+    LIBAV_COUNTER_GAP = 4   /* MPEG-TS: packets are missing, or another recording begins */
+};
+int libav_heard(void);
+
 /* "what: the error's name (what libav* said last)" into err; code is an AVERROR, or 0 when there is none.
  * Always false, so that a caller can return it. */
 bool libav_error(char *err, size_t errlen, const char *what, int code);
@@ -24,11 +32,16 @@ bool libav_error(char *err, size_t errlen, const char *what, int code);
  * memory. */
 AVFrame *libav_picture(int format, int width, int height);
 
-/* A scaler between two pictures like these, with one of libswscale's kernels, say SWS_BICUBIC (area-aware
- * when they shrink), rounded exactly, chroma at full resolution and where its location says. Matrix and range
- * are taken from color_range and colorspace; BT.601, limited, when they say nothing. The result does not
- * depend on threads (0: one per processor). NULL with the reason in err. */
-struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int kernel, int threads, char *err,
+/* A scaler between two pictures like these. Matrix and range are taken from color_range and colorspace; when
+ * they say nothing: BT.601, limited, but gray full. A picture that is RGB has no matrix.
+ *
+ * flags: one of libswscale's kernels, say SWS_BICUBIC (area-aware when they shrink), and perhaps what is in
+ * LIBAV_EXACT: rounded exactly, chroma at full resolution and where its location says. Without that it is
+ * what FFmpeg's scale filter makes with these flags: chroma of 4:2:0 half-way down and centred, results on
+ * the average one level darker. The result does not depend on threads (0: one per processor). NULL with the
+ * reason in err. */
+enum { LIBAV_EXACT = SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP };
+struct SwsContext *libav_scaler(const AVFrame *from, const AVFrame *to, int flags, int threads, char *err,
                                 size_t errlen);
 
 #endif

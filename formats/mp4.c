@@ -215,7 +215,7 @@ static bool encode_frames(struct writer *w, const struct tensor *video, char *er
     w->yuv->color_primaries = w->codec->color_primaries;
     w->yuv->color_trc = w->codec->color_trc;
     w->yuv->chroma_location = w->codec->chroma_sample_location;
-    if (!(w->scaler = libav_scaler(w->rgb, w->yuv, SWS_BICUBIC, 1, err, errlen))) return false;
+    if (!(w->scaler = libav_scaler(w->rgb, w->yuv, SWS_BICUBIC | LIBAV_EXACT, 1, err, errlen))) return false;
 
     for (int64_t i = 0; i < frames && r >= 0; i++) {
         r = convert(w, (const uint8_t *)video->data + i * bytes, i);

@@ -38,7 +38,7 @@ bool sheet_add(struct sheet *s, const struct tensor *video, char *err, size_t er
     struct SwsContext *scaler = NULL;
     bool good = from && to;
     if (!good) libav_error(err, errlen, "contact sheet", AVERROR(ENOMEM));
-    good = good && (scaler = libav_scaler(from, to, SWS_BICUBIC, 1, err, errlen));
+    good = good && (scaler = libav_scaler(from, to, SWS_BICUBIC | LIBAV_EXACT, 1, err, errlen));
     video_spread(index, SHEET_COLUMNS, video->shape[0]);
     for (int i = 0; i < SHEET_COLUMNS && good; i++) {
         const uint8_t *frame = (const uint8_t *)video->data + index[i] * 3 * height * width;

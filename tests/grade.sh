@@ -99,7 +99,7 @@ ok 'a folder on disk is the random model that it was made from' '
 
 ok 'its stdin may be a pipe of frames: decode | grade' '
     head -n 2 clips.jsonl >two
-    decode --frames 6 --size 48x32 <two | grader --csv piped.csv >piped.jsonl
+    decode --frames 6 --size 48x32 <two | grader --csv piped.csv --columns caption,videopath >piped.jsonl
     [ "$(wc -l <piped.jsonl)" = 2 ]
     grep "^0,.*,videos/clip0.mp4,[0-5].0$" piped.sa.csv'
 
@@ -109,15 +109,15 @@ ok 'real clips, with a table for each task' '
     grade -m "$model" --device cpu --max-new-tokens 4 --csv real.csv <real.jsonl >real-out.jsonl
     [ "$(wc -l <real-out.jsonl)" = 6 ]
     for task in sa pc; do
-        head -n 1 real.$task.csv | grep -x ",caption,videopath,score"
+        head -n 1 real.$task.csv | grep -x ",videopath,caption,score"
         [ "$(wc -l <real.$task.csv)" = 7 ]
         sed "1d; s/.*,//; s/\.0$//" real.$task.csv >a; fields $task <real-out.jsonl >b; cmp a b
-        grep "^3,\"A large, heavy pot .* in place\.\",.*/pot\.mp4,[0-5]\.0$" real.$task.csv
+        grep "^3,.*/pot\.mp4,\"A large, heavy pot .* in place\.\",[0-5]\.0$" real.$task.csv
     done'
 
 ok 'one task: the table is the file itself; what was there is replaced' '
     echo old >one.csv
-    head -n 3 clips.jsonl | grader --task rule --csv one.csv >out
+    head -n 3 clips.jsonl | grader --task rule --csv one.csv --columns videopath,rule >out
     [ "$(echo one*.csv)" = one.csv ]
     head -n 1 one.csv | grep -x ",videopath,rule,score"
     grep "^2,videos/clip2.mp4,rule 3 holds,[0-5]\.0$" one.csv
@@ -217,18 +217,18 @@ ok 'what cannot be graded is named and counted, and the rest comes through' '
     fails 1 grader --csv mixed.csv <mixed.jsonl >mixed.out
     cat err
     fields key <mixed.out >keys
-    printf "\"one\"\n\"two\"\n" | cmp - keys
-    [ "$(wc -l <mixed.sa.csv)" = 3 ]
-    grep "^1,c,videos/clip0.mp4,[0-5]\.0$" mixed.sa.csv
+    printf "\"one\"\n\"empty\"\n\"two\"\n" | cmp - keys
+    [ "$(wc -l <mixed.sa.csv)" = 4 ]
+    grep "^2,videos/clip0.mp4,c,[0-5]\.0$" mixed.sa.csv
     grep -F "grade: missing: No such file or directory" err
     grep -F "grade: cut: the file is cut short" err
     grep -F "grade: folder: Is a directory" err
     grep -F "grade: pathless: neither a video nor a \`path\` to one" err
-    for key in mute empty null number; do grep -F "grade: $key: no \`caption\`, which sa asks about" err; done
+    for key in mute null number; do grep -F "grade: $key: no \`caption\`, which sa asks about" err; done
     grep "^grade: video: .*<|video|>" err
-    grep -F "grade: one: duplicate key" err
+    grep -F "grade: one: duplicate key: the first one counts (a \`key\` of its own tells a line apart)" err
     grep "^grade: stdin: line 12: " err
-    grep -F "grade: 11 failed, 2 done" err
+    grep -F "grade: 10 failed, 3 done" err
     fails 1 grader --task rule <mixed.jsonl >out
     grep -F "grade: one: no \`rule\`, which rule asks about" err
     fails 1 grader --strict <mixed.jsonl >out
@@ -269,7 +269,8 @@ ok 'captions of all kinds harm nothing' '
     fields caption <hostile.out >a; fields caption <hostile.jsonl >b; cmp a b
     [ "$(wc -l <hostile.out)" = 7 ]
     [ ! -e harm ]
-    grep "^1,\"a \"\"quoted\"\" text, with \"\"\"\"two\"\"\"\" quotes\",videos/clip0.mp4,[0-5]\.0$" hostile.sa.csv'
+    grep "^1,videos/clip0.mp4,\"a \"\"quoted\"\" text, with \"\"\"\"two\"\"\"\" quotes\",[0-5]\.0$" hostile.sa.csv
+    grep "^5,videos/clip0.mp4,,[0-5]\.0$" hostile.sa.csv'
 
 ok 'wrong usage says so' '
     for task in "" , sa, sa,,pc sapc SA "sa pc" all; do
@@ -280,6 +281,8 @@ ok 'wrong usage says so' '
     grep "names sa twice" err
     fails 2 grader --frames 1 <clips.jsonl
     fails 2 grader --max-new-tokens 0 <clips.jsonl
+    fails 2 grader --frames-from decord <clips.jsonl
+    fails 2 grader --columns caption <clips.jsonl
     fails 2 grader --rope f32 <clips.jsonl
     fails 2 grader --logits no <clips.jsonl
     fails 2 grade <clips.jsonl
@@ -302,5 +305,79 @@ ok 'settings are told, and do something' '
     head -n 1 all.jsonl | fields pc_text | tr -d \" | head -c -1 >long
     fields pc_text <short.jsonl | tr -d \" | head -c -1 >short
     head -c "$(wc -c <short)" long | cmp - short'
+
+same() { for field in sa_text sa_probs pc_text pc_probs; do fields "$field" <"$1" >a; fields "$field" <"$2" >b; cmp a b || return 1; done; }
+
+# What upstream looks at is what libswscale makes of a file without any flag for exactness: ffmpeg with these flags. A raw clip of
+# the square's size is looked at as it is.
+as_upstream() { ffmpeg -nostdin -v error -noautorotate -i "$1" -vf "$2,scale=$side:$side:flags=bilinear" -sws_flags bilinear -pix_fmt rgb24 -c:v rawvideo -y theirs.nut; }
+asked() { echo "{\"key\":\"k\",\"path\":\"$1\",\"caption\":\"a test\"}"; }
+ok 'frames of a file are upstream'\''s by default, and exact ones by --frames-from exact' '
+    need ffmpeg
+    for format in yuv420p yuv444p yuv422p; do
+        ffmpeg -nostdin -v error -f lavfi -i testsrc2=s=161x121:d=1:r=9 -pix_fmt $format -y any.mp4
+        as_upstream any.mp4 null
+        asked theirs.nut | grader >theirs.jsonl
+        asked any.mp4 | grader >ours.jsonl
+        same ours.jsonl theirs.jsonl
+        grep "\"frames-from\":\"upstream\"" ours.jsonl
+        [ $format = yuv420p ] || continue
+        asked any.mp4 | grader --frames-from exact >exact.jsonl
+        grep "\"frames-from\":\"exact\"" exact.jsonl
+        [ "$(fields sa_probs <exact.jsonl)" != "$(fields sa_probs <ours.jsonl)" ]
+    done'
+ok 'so are those of turned clips: turned first, then scaled' '
+    need ffmpeg
+    turned() {
+        perl -e "local \$/; \$_ = <STDIN>; my \$at = index(\$_, q(tkhd)) + 44; \$at > 44 or die;
+            substr(\$_, \$at, 8) = pack(q(l>2), $1 * 65536, $2 * 65536);
+            substr(\$_, \$at + 12, 8) = pack(q(l>2), $3 * 65536, $4 * 65536); print" <any.mp4 >turned.mp4
+        as_upstream any.mp4 "$5"
+        asked theirs.nut | grader >theirs.jsonl
+        asked turned.mp4 | grader >ours.jsonl
+        same ours.jsonl theirs.jsonl
+    }
+    for format in yuv420p yuv422p; do
+        ffmpeg -nostdin -v error -f lavfi -i testsrc2=s=161x121:d=1:r=9 -pix_fmt $format -y any.mp4
+        turned 0 1 -1 0 transpose=clock
+        turned -1 0 0 -1 transpose=clock,transpose=clock
+        turned 0 -1 1 0 transpose=cclock
+        turned 1 0 0 -1 null
+        turned -1 0 0 1 transpose=clock,transpose=clock
+    done'
+ok 'an answer may be as long as the prompt leaves of 256 tokens; a prompt of 256 has no upstream score, and is said to' '
+    words() { awk -v n="$1" "BEGIN { while (n--) printf \"ball \" }"; }
+    for n in 1 20 120; do echo "{\"key\":\"k$n\",\"path\":\"videos/clip0.mp4\",\"caption\":\"$(words $n)\"}"; done >lengths.jsonl
+    grade -m "$model" --device cpu --frames 4 --task sa <lengths.jsonl >long.jsonl 2>err
+    grade -m "$model" --device cpu --frames 4 --task sa --max-new-tokens 256 <lengths.jsonl >longer.jsonl 2>err2
+    grep "\"max-new-tokens\":null" long.jsonl
+    [ "$(fields sa_too_long <long.jsonl | tr "\n" " ")" = "null null true " ]
+    grep "^grade: k120: its prompt for sa has [0-9]* tokens: upstream has no score from 256 on" err
+    [ "$(grep -c "upstream has no score" err)" = 1 ]
+    # the beginning of the longest answers, and all of it where the prompt leaves nothing
+    for n in 1 2 3; do
+        fields sa_text <long.jsonl | sed -n "${n}p; ${n}q" | sed "s/ *\"\$//" >a
+        fields sa_text <longer.jsonl | sed -n "${n}p; ${n}q" | sed "s/ *\"\$//" >b
+        head -c "$(($(wc -c <a) - 1))" b >c; head -c "$(($(wc -c <a) - 1))" a | cmp - c
+        echo "$(wc -c <a) $(wc -c <b)"
+    done >sizes
+    awk "NR < 3 ? \$1 > .8 * \$2 : \$1 != \$2 { exit 1 }" sizes'
+ok 'what was computed in is told' '
+    head -n 1 clips.jsonl | grader >first.jsonl
+    grep "\"dtype\":\"f32\"" first.jsonl'
+ok 'an empty caption, NA, null and nan are asked as nan, and their cells are empty' '
+    for text in nan "" NA null; do echo "{\"key\":\"k$text\",\"caption\":\"$text\",\"path\":\"videos/clip0.mp4\"}"; done >missing.jsonl
+    grader --task sa --csv missing.csv <missing.jsonl >missing.out
+    [ "$(fields sa_probs <missing.out | sort -u | wc -l)" = 1 ]
+    [ "$(fields sa_text <missing.out | sort -u | wc -l)" = 1 ]
+    head -n 1 missing.csv | grep -x ",caption,videopath,score"
+    [ "$(grep -c "^[0-3],,videos/clip0.mp4,[0-5].0$" missing.csv)" = 4 ]'
+ok 'two rules for one path: a key tells them apart' '
+    printf "{\"path\":\"videos/clip0.mp4\",\"rule\":\"%s\"}\n" one two >rules.jsonl
+    fails 1 grader --task rule <rules.jsonl >out
+    grep -F "duplicate key: the first one counts (a \`key\` of its own tells a line apart)" err
+    printf "{\"key\":\"%s\",\"path\":\"videos/clip0.mp4\",\"rule\":\"%s\"}\n" 1 one 2 two >rules.jsonl
+    grader --task rule <rules.jsonl >out
+    [ "$(wc -l <out)" = 2 ]'
 
 finish

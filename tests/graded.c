@@ -35,12 +35,14 @@ static void check_published(const char *task, const char *scores)
     int fd = open(path, O_RDONLY), at = 0;
     struct csv *in = fd < 0 ? NULL : csv_open(fd, err, sizeof err);
     struct graded_csv out;
-    bool good = in && graded_csv_open(&out, ours, task, false, err, sizeof err);
+    bool good = in && graded_csv_open(&out, ours, task, false, NULL, err, sizeof err);
     while (good && csv_next(in) == CSV_ROW) {
         int score = field(in, "score")[0] - '0';
-        json_t *line = json_pack("{s:s, s:s*, s:s*, s:i}", "path", field(in, "videopath"), "caption",
-                                 field(in, "caption"), "rule_asked", field(in, "rule"), task, score);
-        graded_csv_add(&out, line);
+        json_t *line = json_object(); /* the input's columns: not the rows' numbers, nor the score */
+        for (int i = 1; i < in->columns - 1; i++)
+            json_object_set_new(line, strcmp(in->column[i], "videopath") ? in->column[i] : "path",
+                                json_string(in->field[i]));
+        good = graded_csv_add(&out, "key", line, score);
         json_decref(line);
         at += snprintf(got + at, sizeof got - (size_t)at, "%d", score);
     }
@@ -62,10 +64,10 @@ static void check_hostile_texts(void)
         "`rm -rf` $HOME", " space ", "",          "\"",         "日本, \"語\"", ";'|\t"};
     enum { N = sizeof text / sizeof text[0] };
     struct graded_csv out;
-    bool good = graded_csv_open(&out, "hostile.csv", "sa", false, err, sizeof err);
+    bool good = graded_csv_open(&out, "hostile.csv", "sa", false, NULL, err, sizeof err);
     for (int i = 0; i < N; i++) {
-        json_t *line = json_pack("{s:s, s:s, s:i}", "key", text[N - 1 - i], "caption", text[i], "sa", i % 6);
-        graded_csv_add(&out, line);
+        json_t *line = json_pack("{s:s}", "caption", text[i]);
+        good = good && graded_csv_add(&out, text[N - 1 - i], line, i % 6);
         json_decref(line);
     }
     good = good && graded_csv_commit(&out, err, sizeof err);
@@ -81,6 +83,56 @@ static void check_hostile_texts(void)
     close(fd);
 }
 
+/* What the table of these lines is; each scores 3. The caller frees. */
+static char *table_of(const char *lines, const char *columns)
+{
+    struct graded_csv out;
+    json_t *all = json_loads(lines, 0, NULL), *line;
+    size_t i, n;
+    bool good = all && graded_csv_open(&out, "table.csv", "sa", false, columns, err, sizeof err);
+    json_array_foreach (all, i, line) good = good && graded_csv_add(&out, "key", line, 3);
+    json_decref(all);
+    return good && graded_csv_commit(&out, err, sizeof err) ? get_bytes("table.csv", &n) : NULL;
+}
+
+/* Right answers: pandas 2.2's, of a CSV with the same columns, read and written as upstream's driver does. */
+static void check_columns(void)
+{
+    static const struct {
+        const char *what, *lines, *columns, *table;
+    } t[] = {
+        {"columns in the input's order",
+         "[{\"path\":\"a\",\"caption\":\"b\"},{\"caption\":\"d\",\"path\":\"c\"}]", NULL,
+         ",videopath,caption,score\n0,a,b,3.0\n1,c,d,3.0\n"},
+        {"others are carried through", "[{\"id\":7,\"caption\":\"b\",\"w\":0.1,\"path\":\"a\",\"ok\":true}]",
+         NULL, ",id,caption,w,videopath,ok,score\n0,7,b,0.1,a,True,3.0\n"},
+        {"what pandas takes for missing is empty",
+         "[{\"path\":\"a\",\"caption\":\"NA\"},{\"path\":\"b\",\"caption\":\"null\"},{\"path\":\"c\",\"caption\":\"nan\"},"
+         "{\"path\":\"d\",\"caption\":\"\"},{\"path\":\"e\",\"caption\":\"na\"}]",
+         NULL, ",videopath,caption,score\n0,a,,3.0\n1,b,,3.0\n2,c,,3.0\n3,d,,3.0\n4,e,na,3.0\n"},
+        {"whole numbers are floats where one is missing",
+         "[{\"path\":\"a\",\"n\":4,\"m\":1},{\"path\":\"b\",\"m\":1},{\"path\":\"c\",\"n\":100000000,\"m\":2}]",
+         NULL, ",videopath,n,m,score\n0,a,4.0,1,3.0\n1,b,,1,3.0\n2,c,100000000.0,2,3.0\n"},
+        {"a column score is overwritten in place",
+         "[{\"score\":1,\"path\":\"a\"},{\"score\":5,\"path\":\"b\"}]", NULL,
+         ",score,videopath\n0,3,a\n1,3,b\n"},
+        {"a bare carriage return is quoted", "[{\"path\":\"a\",\"caption\":\"x\\ry\"}]", NULL,
+         ",videopath,caption,score\n0,a,\"x\ry\",3.0\n"},
+        {"columns that are asked for", "[{\"path\":\"a\",\"fps\":8,\"caption\":\"b\"}]", "caption,videopath",
+         ",caption,videopath,score\n0,b,a,3.0\n"},
+        {"the key where there is no path", "[{\"caption\":\"b\"}]", NULL,
+         ",videopath,caption,score\n0,key,b,3.0\n"},
+        {"lists as JSON", "[{\"path\":\"a\",\"size\":[1,2]}]", NULL,
+         ",videopath,size,score\n0,a,\"[1,2]\",3.0\n"},
+        {"no row", "[]", NULL, ",score\n"},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        char *table = table_of(t[i].lines, t[i].columns);
+        if (!ok(table && !strcmp(table, t[i].table), "%s", t[i].what)) printf("# %s\n", table ? table : err);
+        free(table);
+    }
+}
+
 static void check_names(void)
 {
     static const char *const name[][2] = {{"k1.csv", "k1.sa.csv"},
@@ -91,14 +143,14 @@ static void check_names(void)
     struct graded_csv c;
     mkdir("a.b", 0777);
     for (int i = 0; i < 5; i++) {
-        bool good = graded_csv_open(&c, name[i][0], "sa", true, err, sizeof err);
+        bool good = graded_csv_open(&c, name[i][0], "sa", true, NULL, err, sizeof err);
         ok(good && !strcmp(c.path, name[i][1]), "of several tasks, %s becomes %s", name[i][0], name[i][1]);
         ok(access(c.path, F_OK) != 0, "nothing is there before the commit");
         if (good && graded_csv_commit(&c, err, sizeof err)) ok(access(c.path, F_OK) == 0, "and then it is");
     }
-    ok(refused("No such file", graded_csv_open(&c, "nowhere/x.csv", "pc", false, err, sizeof err)),
+    ok(refused("No such file", graded_csv_open(&c, "nowhere/x.csv", "pc", false, NULL, err, sizeof err)),
        "a folder that is not there is told at once");
-    ok(refused("not a regular file", graded_csv_open(&c, "/dev/null", "pc", false, err, sizeof err)),
+    ok(refused("not a regular file", graded_csv_open(&c, "/dev/null", "pc", false, NULL, err, sizeof err)),
        "a device is not replaced");
 }
 
@@ -185,6 +237,7 @@ int main(void)
     if (chdir(scratch)) return 1;
     check_hostile_texts();
     check_names();
+    check_columns();
     check_lines();
     ok(scratch_leave(), "the folder is gone");
     return done();

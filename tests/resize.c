@@ -81,7 +81,8 @@ static bool swscale(struct tensor *out, const struct tensor *in)
 {
     int h = (int)in->shape[1], w = (int)in->shape[2], oh = (int)out->shape[1], ow = (int)out->shape[2];
     AVFrame *from = libav_picture(AV_PIX_FMT_RGB24, w, h), *to = libav_picture(AV_PIX_FMT_RGB24, ow, oh);
-    struct SwsContext *s = from && to ? libav_scaler(from, to, SWS_BILINEAR, 1, err, sizeof err) : NULL;
+    struct SwsContext *s =
+        from && to ? libav_scaler(from, to, SWS_BILINEAR | LIBAV_EXACT, 1, err, sizeof err) : NULL;
     bool good = s != NULL;
     for (int64_t f = 0; good && f < in->shape[0]; f++) {
         for (int y = 0; y < h; y++)

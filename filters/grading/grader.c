@@ -15,7 +15,7 @@ struct grader {
     struct tensor frames; /* U8 [frames,side,side,3] */
     int64_t *index;       /* [frames] */
     int32_t digit[OWL_SCORES], *answer;
-    float *logits; /* [max_new, vocabulary] */
+    float *logits; /* [longest answer, vocabulary] */
 };
 
 struct grader *grader_open(struct kern *k, const struct model *m, const struct grader_settings *s, char *err,
@@ -42,8 +42,9 @@ struct grader *grader_open(struct kern *k, const struct model *m, const struct g
     }
     g->frames = tensor_of(DT_U8, malloc((size_t)(s->frames * side * side * 3)), 4, s->frames, side, side, 3);
     g->index = malloc((size_t)s->frames * sizeof *g->index);
-    g->answer = malloc((size_t)s->max_new * sizeof *g->answer);
-    g->logits = malloc((size_t)(s->max_new * vocabulary) * sizeof *g->logits);
+    int64_t longest = s->max_new ? s->max_new : GRADER_LENGTH;
+    g->answer = malloc((size_t)longest * sizeof *g->answer);
+    g->logits = malloc((size_t)(longest * vocabulary) * sizeof *g->logits);
     if (g->frames.data && g->index && g->answer && g->logits) return g;
     fail(err, errlen, "out of memory");
 failed:
@@ -85,8 +86,8 @@ static void choose(int64_t *index, int64_t count, int64_t total)
 bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen)
 {
     struct video_info info;
-    if (!video_read(path, g->set.threads, choose, VIDEO_TRIANGLE, &g->frames, &info, err, errlen))
-        return false;
+    enum video_kernel kernel = g->set.exact_frames ? VIDEO_TRIANGLE : VIDEO_PLAIN;
+    if (!video_read(path, g->set.threads, choose, kernel, &g->frames, &info, err, errlen)) return false;
     return owl_look(g->owl, &g->frames) || device_failed(g, err, errlen);
 }
 
@@ -126,6 +127,12 @@ static void weigh(const struct grader *g, const float *logits, struct verdict *v
     v->expected = mean / digits; /* one of them was the likeliest of all */
 }
 
+static int longest_answer(const struct grader *g, int prompt)
+{
+    if (g->set.max_new) return (int)g->set.max_new;
+    return prompt < GRADER_LENGTH ? GRADER_LENGTH - prompt : GRADER_LENGTH;
+}
+
 bool grader_ask(struct grader *g, const char *task, const char *text, struct verdict *v, char *err,
                 size_t errlen)
 {
@@ -133,8 +140,9 @@ bool grader_ask(struct grader *g, const char *task, const char *text, struct ver
     int count;
     *v = (struct verdict){0};
     if (!owl_prompt_ids(g->tokenizer, task, text, &ids, &count, err, errlen)) return false;
+    v->prompt = count;
     int made =
-        owl_answer(g->owl, ids, count, g->answer, g->logits, (int)g->set.max_new, !g->set.exact_logits);
+        owl_answer(g->owl, ids, count, g->answer, g->logits, longest_answer(g, count), !g->set.exact_logits);
     free(ids);
     if (made < 0) return device_failed(g, err, errlen);
 

@@ -10,9 +10,15 @@
 
 struct grader;
 
+/* Upstream's max_length: prompt and answer together. It gives no answer to a prompt that is as long. */
+enum { GRADER_LENGTH = 256 };
+
 struct grader_settings {
-    int64_t frames;    /* that are looked at, at least 2 */
-    int64_t max_new;   /* ids of an answer, at most */
+    int64_t frames; /* that are looked at, at least 2 */
+    int64_t
+        max_new; /* ids of an answer, at most; 0: what the prompt leaves of GRADER_LENGTH, as upstream, and
+                          GRADER_LENGTH where it leaves nothing */
+    bool exact_frames; /* of a file: VIDEO_TRIANGLE; else VIDEO_PLAIN, as upstream */
     bool exact_rope;   /* owl_open() */
     bool exact_logits; /* owl_answer(): not rounded before they are compared */
     const char *lora;  /* owl_open(); or NULL */
@@ -25,8 +31,8 @@ struct grader *grader_open(struct kern *k, const struct model *m, const struct g
 void grader_close(struct grader *g); /* NULL is fine */
 const char *grader_id(const struct grader *g);
 
-/* Looks at a video file, or at a video U8 [F,H,W,3] RGB: owl_frames() of it, stretched to the network's
- * square. false: reason in err. */
+/* Looks at a video file, or at a video U8 [F,H,W,3] RGB (by resize_triangle()): owl_frames() of it, stretched
+ * to the network's square. false: reason in err. */
 bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen);
 bool grader_look(struct grader *g, const struct tensor *video, char *err, size_t errlen);
 
@@ -38,6 +44,7 @@ struct verdict {
     bool fallback, digit; /* owl_score() */
     double p[OWL_SCORES], expected;
     char *text; /* the caller frees */
+    int prompt; /* how many ids it has */
 };
 bool grader_ask(struct grader *g, const char *task, const char *text, struct verdict *v, char *err,
                 size_t errlen);
