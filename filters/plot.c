@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "filters/lib/filter.h"
@@ -16,6 +15,7 @@
 #include "formats/error.h"
 #include "formats/gnuplot.h"
 #include "formats/io.h"
+#include "formats/path.h"
 
 static const char help[] =
     "plot - draw training runs: losses, learning rate and gradient norm; or list them; or draw comparisons\n"
@@ -50,9 +50,9 @@ static FILE *open_input(const char *path)
     while (copy && (n = read_full(fd, some, sizeof some)) > 0 &&
            fwrite(some, 1, (size_t)n, copy) == (size_t)n)
         continue;
-    if (n != 0 || fflush(copy)) die("%s: %s", path ? path : "stdin", strerror(errno));
+    if (n != 0 || fflush(copy) || fseek(copy, 0, SEEK_SET))
+        die("%s: %s", path ? path : "stdin", strerror(errno));
     if (path) close(fd);
-    rewind(copy);
     return copy;
 }
 
@@ -72,8 +72,9 @@ static json_t *read_comparison(FILE *in, char *err, size_t errlen)
 static void read_run(struct curve *run, const char *path)
 {
     char file[4096], err[512], why_not[512];
-    struct stat st;
-    bool is_folder = path && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    enum path_kind kind = path ? path_kind(path, err, sizeof err) : PATH_FILE;
+    if (kind == PATH_UNKNOWN) die("%s", err);
+    bool is_folder = kind == PATH_FOLDER;
     snprintf(file, sizeof file, "%s%s", path ? path : "stdin", is_folder ? "/metrics.jsonl" : "");
     FILE *in = open_input(path ? file : NULL);
     if (!metrics_read(&run->m, in, file, err, sizeof err)) {

@@ -34,11 +34,11 @@ static bool start(pid_t *pid, int in, int out, int complaints, char *err, size_t
 {
     char *const argv[] = {"gnuplot", "-d", NULL};
     posix_spawn_file_actions_t files;
-    posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_adddup2(&files, in, 0);
-    posix_spawn_file_actions_adddup2(&files, out, 1);
-    posix_spawn_file_actions_adddup2(&files, complaints, 2);
-    int why = posix_spawnp(pid, "gnuplot", &files, NULL, argv, environ);
+    const int own[3] = {in, out, complaints};
+    int why = posix_spawn_file_actions_init(&files);
+    if (why) return fail(err, errlen, "gnuplot: %s", strerror(why));
+    for (int fd = 0; fd < 3 && !why; fd++) why = posix_spawn_file_actions_adddup2(&files, own[fd], fd);
+    if (!why) why = posix_spawnp(pid, "gnuplot", &files, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&files);
     return why == 0 ||
            fail(err, errlen, "gnuplot: %s%s", strerror(why), why == ENOENT ? ": is it installed?" : "");

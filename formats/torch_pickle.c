@@ -82,8 +82,9 @@ static size_t floor_of(const struct machine *m)
 static struct value *pop(struct machine *m, size_t n)
 {
     if (m->stack.count - floor_of(m) < n) return REFUSE(m, "the stack is empty"), NULL;
+    static struct value none; /* of a stack that never held any */
     m->stack.count -= n;
-    return (struct value *)m->stack.data + m->stack.count;
+    return m->stack.data ? (struct value *)m->stack.data + m->stack.count : &none;
 }
 
 /* All values since the latest mark, which goes, too. */
@@ -478,11 +479,11 @@ static bool check_names(const struct torch_dict *d, char *err, size_t errlen)
 static bool collect(struct machine *m, struct value top)
 {
     struct torch_dict *d = m->result;
-    const struct pair *pair = m->pairs.data, *end = pair + m->pairs.count;
     if (top.kind != DICT) return REFUSE(m, "it makes %s, not a dict of tensors", kind_name[top.kind]);
     d->tensor = calloc(m->pairs.count + 1, sizeof *d->tensor);
     if (!d->tensor) return REFUSE(m, "out of memory");
-    for (; pair < end; pair++) {
+    for (size_t i = 0; i < m->pairs.count; i++) {
+        const struct pair *pair = (struct pair *)m->pairs.data + i;
         if (pair->dict != top.is) continue;
         if (pair->key.kind != TEXT) return REFUSE(m, "%s for a tensor's name", kind_name[pair->key.kind]);
         char *name = copy_text(m, pair->key);

@@ -57,7 +57,7 @@ bool zip_parts_list(struct zip_parts *p, const char *folder, char *err, size_t e
     *p = (struct zip_parts){0};
     FTS *tree = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_number);
     bool good = tree || fail(err, errlen, "%s: %s", folder, strerror(errno));
-    for (FTSENT *e; good && (e = fts_read(tree));) {
+    for (FTSENT *e; good && (errno = 0, e = fts_read(tree));) {
         bool hidden = e->fts_level > 0 && e->fts_name[0] == '.';
         if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || (e->fts_info == FTS_NS && e->fts_level == 0))
             good = fail(err, errlen, "%s: %s", e->fts_path, strerror(e->fts_errno));
@@ -67,6 +67,7 @@ bool zip_parts_list(struct zip_parts *p, const char *folder, char *err, size_t e
                  (piece_number(e->fts_name) >= 0 || ends_with(e->fts_name, ".zip")))
             good = add(p, e->fts_path, e->fts_name, err, errlen);
     }
+    if (good && errno) good = fail(err, errlen, "%s: %s", folder, strerror(errno));
     if (tree) fts_close(tree);
     if (!good) zip_parts_free(p);
     return good;

@@ -58,7 +58,7 @@ my %job = (
     'report' => ["report --base base --resamples 200 -o page.html $in/base.jsonl $in/k1.jsonl", live => qr{^page}, slow => 1],
     'show' => ["show --jsonl --stats $in/video.mp $in/adapter.safetensors $in/store"],
     'show-check' => ["show --check $in/store"],
-    'show-model' => ["show -m $in/model --jsonl"],
+    'show-model' => ["show -m random:tiny --jsonl"],
     'tensor-eq' => ["tensor-eq --by-key $in/records.mp $in/records.mp"],
     'tensor-gen' => ["tensor-gen --name a --shape 4,5 --count 3 --meta b={\"c\":[1,2.5,true]}"],
     'tensor-gen-add' => ["tensor-gen --name a --shape 4,5 --add", stdin => "$in/records.mp"],

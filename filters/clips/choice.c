@@ -1,8 +1,8 @@
 #include "filters/clips/choice.h"
 
-#include <sys/stat.h>
-
+#include "filters/lib/messages.h"
 #include "formats/error.h"
+#include "formats/path.h"
 
 const char *const rule_name[RULES] = {"motion", "aesthetic", "seconds", "missing", "again"};
 
@@ -39,11 +39,12 @@ bool choice_takes(const struct choice *c, const struct openvid *t, char *err, si
 
 bool choice_is_there(const struct choice *c, const char *video)
 {
-    char path[4096];
-    struct stat info;
+    char path[4096], err[4200];
     if (!c->folder) return true;
-    return snprintf(path, sizeof path, "%s/%s", c->folder, video) < (int)sizeof path &&
-           stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    if (snprintf(path, sizeof path, "%s/%s", c->folder, video) >= (int)sizeof path) return false;
+    enum path_kind kind = path_kind(path, err, sizeof err);
+    if (kind == PATH_UNKNOWN) die("%s", err);
+    return kind == PATH_FILE;
 }
 
 enum rule choice_judge(const struct choice *c, const struct openvid *row)

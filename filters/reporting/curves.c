@@ -2,9 +2,10 @@
 
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "filters/lib/messages.h"
 #include "formats/gnuplot.h"
+#include "formats/path.h"
 
 /* Okabe and Ito's colours, which colour-blind eyes tell apart. With more runs they come again, dashed. */
 static const char *const colours[] = {"0072b2", "d55e00", "009e73", "cc79a7", "e69f00", "56b4e9", "000000"};
@@ -103,9 +104,10 @@ static void write_panel(FILE *script, const struct panel *p, const struct curve 
 /* runs/standard/metrics.jsonl and the folder runs/standard/ are "standard", loss.jsonl is "loss". */
 static void name_run(struct curve *run)
 {
-    char part[4096];
-    struct stat st;
-    bool is_folder = stat(run->path, &st) == 0 && S_ISDIR(st.st_mode);
+    char part[4096], err[4200];
+    enum path_kind kind = path_kind(run->path, err, sizeof err);
+    if (kind == PATH_UNKNOWN) die("%s", err);
+    bool is_folder = kind == PATH_FOLDER;
     snprintf(part, sizeof part, "%s", run->path);
     char *slash = strrchr(part, '/');
     if (slash && !strcmp(slash, "/metrics.jsonl")) *slash = 0, is_folder = true;
