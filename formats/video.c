@@ -264,6 +264,7 @@ static bool decode(struct clip *c, struct painter *p, const int64_t *index, stru
 bool video_read(const char *path, int threads, video_choice *choose, enum video_kernel kernel,
                 struct tensor *out, struct video_info *info, char *err, size_t errlen)
 {
+    const int refusals = libav_refusals();
     libav_quiet();
     if (!check_file(path, err, errlen)) return false;
     struct clip c = {0};
@@ -290,6 +291,7 @@ bool video_read(const char *path, int threads, video_choice *choose, enum video_
          * packets misled, once more. */
         if (good && decoded != total) total = decoded, decoded = -1, counted = true;
     }
+    if (good && libav_refusals() != refusals) good = libav_error(err, errlen, "decoder", AVERROR(ENOMEM));
     if (good) {
         AVRational fps = av_guess_frame_rate(c.format, c.stream, NULL);
         info->width = p.transpose ? c.codec->height : c.codec->width;

@@ -105,6 +105,7 @@ static void declare(struct params *list, struct dit *d)
 bool dit_declare(struct params *list, json_t *config, const char *file, char *err, size_t errlen)
 {
     struct dit *d = calloc(1, sizeof *d);
+    if (!d) fail(err, errlen, "out of memory");
     bool good = d && read_config(&d->c, config, file, err, errlen);
     if (good) declare(list, d);
     for (int i = 0; good && i < list->count; i++) list->param[i].slot = NULL; /* they pointed into d */
@@ -117,11 +118,14 @@ struct dit *dit_open(struct kern *k, const struct model *m, bool shapes_only, ch
     struct dit *d = calloc(1, sizeof *d);
     struct params list = {0};
     json_t *json = model_config(m, "transformer", err, errlen);
+    if (!d) fail(err, errlen, "out of memory");
     bool good = d && json && read_config(&d->c, json, "transformer/config.json", err, errlen);
     if (good) {
         d->k = k;
         declare(&list, d);
-        if (shapes_only)
+        if (shapes_only && !(good = !list.failed))
+            fail(err, errlen, "out of memory");
+        else if (shapes_only)
             for (int i = 0; i < list.count; i++) *list.param[i].slot = list.param[i].shape;
         else
             good = weights_load(k, &list, m, "transformer", NULL, d->id, err, errlen);

@@ -4,6 +4,7 @@
 #include "filters/nets/owl.h"
 #include "filters/nets/t5.h"
 #include "filters/nets/vae.h"
+#include "formats/error.h"
 
 static const struct part cogvideox[] = {{"transformer", "transformer", "diffusion_pytorch_model", DT_BF16,
                                          dit_declare, NULL},
@@ -28,5 +29,6 @@ bool part_declare(struct params *list, const struct model *m, const struct part 
     json_t *config = model_config(m, part->name, err, errlen);
     bool good = config && part->declare(list, config, file, err, errlen);
     json_decref(config);
+    if (good && list->failed) good = fail(err, errlen, "%s: out of memory", file);
     return good;
 }
