@@ -146,10 +146,11 @@ sub judge {
         @differ = grep { !/\.tmp-/ } @differ if $kind eq 'unlink';
         return map { "exit 0 with another $_" } @differ;
     }
+    return () if $r->{err} =~ /^AddressSanitizer: CHECK failed/m; # its own want of memory
     my @wrong;
     my $died = $kind eq 'memory' && $r->{said} =~ /^\S+ (\S+)$/m && $1 =~ $mortal &&
         ($r->{status} < 0 || $r->{err} =~ /^libgomp: Out of memory/m ||
-         ($r->{status} == 99 && $r->{err} =~ /DEADLYSIGNAL.*?^ +#0 \S+( in \S+)? \(\/(usr\/)?lib/ms));
+         ($r->{status} == 99 && $r->{err} =~ /DEADLYSIGNAL.*?^ +#0 \S+( in \S+)? +\(\/(usr\/)?lib/ms));
     if (!$died) {
         push @wrong, "exit $r->{status}" if $r->{status} != 1;
         my %usual = map { $_ => 1 } split /\n/, $good->{err};
