@@ -35,11 +35,12 @@ my $mortal = qr{/(libsentencepiece|libprotobuf|libstdc\+\+|libopenblas|libgomp|l
 #   sound   a command that must find nothing wrong after a failure
 #   same    one whose lines tell what the folder holds, instead of its files; stands last
 #   anew    what is said when some of the work is done, and told on stdout, once more
+#   dies    more objects that may (libc's fts_open crashes when it has no memory for its parent entry)
 #   slow    fewer runs
 my $train = "train-step -m random:tiny --device cpu --threads 1 --state run --lr 1e-3 --warmup 1 --max-steps 4 --save-every 1 --val $in/store --eval-every 2 --eval-clips 1";
 my $grade = "grade -m random:owl-tiny:4 --device cpu --threads 1 --frames 2 --max-new-tokens 3 --task sa,pc";
 my %job = (
-    'curate' => ["curate --videos videos --zips $in/zips --dropped dropped.jsonl --min-aesthetic 4 $in/openvid.csv", live => qr{^dropped}, lines => 9],
+    'curate' => ["curate --videos videos --zips $in/zips --dropped dropped.jsonl --min-aesthetic 4 $in/openvid.csv", live => qr{^dropped}, lines => 9, dies => qr{/libc\.so}],
     'curate-split' => ["curate --no-filter --split train --fraction 0.3 $in/clips.csv"],
     'prompts' => ["prompts $in/prompts.csv"],
     'decode' => ["decode --frames 3 --size 48x32 --threads 1", stdin => "$in/one.jsonl"],
@@ -148,7 +149,7 @@ sub judge {
     }
     return () if $r->{err} =~ /^AddressSanitizer: CHECK failed/m; # its own want of memory
     my @wrong;
-    my $died = $kind eq 'memory' && $r->{said} =~ /^\S+ (\S+)$/m && $1 =~ $mortal &&
+    my $died = $kind eq 'memory' && $r->{said} =~ /^\S+ (\S+)$/m && ($1 =~ $mortal || ($o{dies} && $1 =~ $o{dies})) &&
         ($r->{status} < 0 || $r->{err} =~ /^libgomp: Out of memory/m ||
          ($r->{status} == 99 && $r->{err} =~ /DEADLYSIGNAL.*?^ +#0 \S+( in \S+)? +\(\/(usr\/)?lib/ms));
     if (!$died) {

@@ -71,7 +71,8 @@ static void say(const char *text)
     if (fd >= 0 && (write(fd, text, strlen(text)) < 0 || close(fd))) perror(file);
 }
 
-/* The object whose call it is: the first beyond this one, and beyond what a program puts in front of an allocator. */
+/* The object whose call it is: the first beyond this one, and beyond what a program or a sanitizer puts in
+ * front of an allocator. */
 static const char *caller(void)
 {
     static Dl_info here, object;
@@ -80,6 +81,7 @@ static const char *caller(void)
     dladdr((void *)caller, &here);
     for (int i = 0; i < n; i++) {
         if (!dladdr(frame[i], &object) || object.dli_fbase == here.dli_fbase) continue;
+        if (strstr(object.dli_fname, "/libasan")) continue;
         const char *name = object.dli_sname ? object.dli_sname : "";
         if (strcmp(name, "realloc") && strcmp(name, "posix_memalign")) return object.dli_fname;
     }
