@@ -22,6 +22,7 @@ static const struct attention_way *choose(struct kern *k, const char *op, const 
                                           Takes takes)
 {
     const char *given = getenv("SLUICE_ATTENTION"), *list = given && *given ? given : preference;
+    const struct attention_way *way = NULL;
     for (const char *at = list; *at;) {
         const size_t length = strcspn(at, ",");
         const struct attention_way *w = way_named(at, length);
@@ -30,11 +31,12 @@ static const struct attention_way *choose(struct kern *k, const char *op, const 
                       preference);
             return NULL;
         }
-        if (takes(w)) return w;
+        if (!way && takes(w)) way = w;
         at += length + (at[length] == ',');
     }
-    kern_fail(k, "%s: heads of %d in %s: not by %s on %s", op, d, dtype_name(q->dtype), list, k->device);
-    return NULL;
+    if (!way)
+        kern_fail(k, "%s: heads of %d in %s: not by %s on %s", op, d, dtype_name(q->dtype), list, k->device);
+    return way;
 }
 
 static struct attention_shape shape_of(const struct tensor *q, const struct tensor *kk,
@@ -86,6 +88,11 @@ int attention_shared_limit(struct kern *k)
     cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda_of(k)->index);
     const int lower = given ? atoi(given) : 0;
     return lower > 0 && lower < limit ? lower : limit;
+}
+
+int attention_side_by_side(struct kern *k, int blocks, int steps)
+{
+    return (int)ceil_div((int64_t)6 * blocks * cuda_of(k)->processors, steps);
 }
 
 bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes)
