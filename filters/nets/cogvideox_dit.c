@@ -360,14 +360,14 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
+    const int64_t tokens = token_count(&g->rows);
     size_t mark = kern_mark(k);
-    struct tensor z = scratch(d, token_count(&g->rows), d->c.width);
+    struct tensor z = scratch(d, tokens, d->c.width);
 
     struct tensor m = modulation(d, &b->modulation1, silu_time);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     project(d, g, i, TO_Q, 3, (struct tensor *[]){&s->q, &s->k, &s->v}, &z, s);
-    struct tensor qn = scratch(d, token_count(&g->rows), d->c.width),
-                  kn = scratch(d, token_count(&g->rows), d->c.width);
+    struct tensor qn = scratch(d, tokens, d->c.width), kn = scratch(d, tokens, d->c.width);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
     attention_forward(
@@ -378,10 +378,10 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
     gated_add(d, g, &s->mid, &z, &m);
     kern_release(k, mark);
 
-    z = scratch(d, token_count(&g->rows), d->c.width);
+    z = scratch(d, tokens, d->c.width);
     m = modulation(d, &b->modulation2, silu_time);
     modulate(d, g, &z, &s->mid, &b->norm2, &m);
-    struct tensor hidden = scratch(d, token_count(&g->rows), 4 * d->c.width);
+    struct tensor hidden = scratch(d, tokens, 4 * d->c.width);
     linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
     linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
     if (out->data != s->mid.data) kern_copy(k, out, &s->mid);
@@ -393,12 +393,13 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
 static void block_scratch(struct dit *d, const struct denoiser_grid *g, int64_t i, struct block_saved *s,
                           bool training, bool pre)
 {
-    s->q = scratch(d, token_count(&g->rows), d->c.width);
-    s->k = scratch(d, token_count(&g->rows), d->c.width);
-    s->v = scratch(d, token_count(&g->rows), d->c.width);
-    s->o = scratch(d, token_count(&g->rows), d->c.width);
-    s->lse = training ? kern_tensor(d->k, DT_F32, 2, d->c.heads, token_count(&g->rows)) : (struct tensor){0};
-    s->pre = pre ? scratch(d, token_count(&g->rows), 4 * d->c.width) : (struct tensor){0};
+    const int64_t tokens = token_count(&g->rows);
+    s->q = scratch(d, tokens, d->c.width);
+    s->k = scratch(d, tokens, d->c.width);
+    s->v = scratch(d, tokens, d->c.width);
+    s->o = scratch(d, tokens, d->c.width);
+    s->lse = training ? kern_tensor(d->k, DT_F32, 2, d->c.heads, tokens) : (struct tensor){0};
+    s->pre = pre ? scratch(d, tokens, 4 * d->c.width) : (struct tensor){0};
     const struct linear_hook *hook = d->denoiser->hook;
     for (int t = 0; hook && t < PROJECTIONS; t++) {
         int64_t n = hook->saved_count(hook->context, (int)i * PROJECTIONS + t, &g->rows);
@@ -548,20 +549,19 @@ static void block_backward(struct dit *d, const struct denoiser_grid *g, int64_t
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
-    int64_t w = d->c.width;
+    const int64_t w = d->c.width, tokens = token_count(&g->rows);
     float scale = 1 / sqrtf((float)d->c.head_dim);
     bool rope = d->c.rotary;
     size_t mark = kern_mark(k);
-    struct tensor z = scratch(d, token_count(&g->rows), w);
+    struct tensor z = scratch(d, tokens, w);
 
     /* x_out = x_mid + gate2 ⊙ ff(z2) */
     struct tensor m = modulation(d, &b->modulation2, silu_time);
     {
         size_t inner = kern_mark(k);
-        struct tensor dff = scratch(d, token_count(&g->rows), w),
-                      dpre = scratch(d, token_count(&g->rows), 4 * w), pre = s->pre;
+        struct tensor dff = scratch(d, tokens, w), dpre = scratch(d, tokens, 4 * w), pre = s->pre;
         if (!pre.rank) { /* not kept: the feed-forward's first half again */
-            pre = scratch(d, token_count(&g->rows), 4 * w);
+            pre = scratch(d, tokens, 4 * w);
             modulate(d, g, &z, &s->mid, &b->norm2, &m);
             linear_forward(k, &pre, &z, &b->ff_in.weight, &b->ff_in.bias);
         }
@@ -574,15 +574,15 @@ static void block_backward(struct dit *d, const struct denoiser_grid *g, int64_t
 
     /* x_mid = x_in + gate1 ⊙ to_out(attention(z1)) */
     m = modulation(d, &b->modulation1, silu_time);
-    struct tensor dz = scratch(d, token_count(&g->rows), w), d_o = scratch(d, token_count(&g->rows), w);
+    struct tensor dz = scratch(d, tokens, w), d_o = scratch(d, tokens, w);
     gated_add_back(d, g, &dz, dx, &m);
     project_back(d, g, i, TO_OUT, 1, &d_o, (const struct tensor *[]){&dz}, &s->o, s);
-    struct tensor qn = scratch(d, token_count(&g->rows), w), kn = scratch(d, token_count(&g->rows), w);
-    struct tensor dq = scratch(d, token_count(&g->rows), w), dk = scratch(d, token_count(&g->rows), w),
-                  dv = scratch(d, token_count(&g->rows), w);
+    struct tensor qn = scratch(d, tokens, w), kn = scratch(d, tokens, w);
+    struct tensor dq = scratch(d, tokens, w), dk = scratch(d, tokens, w), dv = scratch(d, tokens, w);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
-    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v, (int)d->c.heads, scale);
+    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v,
+                       &(struct attention){.heads = (int)d->c.heads, .scale = scale});
     qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->table[0] : NULL,
                           rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
     qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->table[0] : NULL,
