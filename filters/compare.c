@@ -43,6 +43,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS | FILTER_SEED);
     if (!base) usage_error("--base is required");
     if (!filter.argc && !results) usage_error("no scores to compare: name a file");
+    filter_checked();
 
     struct scores scores = {0};
     struct pairing pairing;

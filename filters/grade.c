@@ -189,6 +189,7 @@ int main(int argc, char **argv)
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
     settle_tasks();
+    filter_checked();
     for (int i = 0; csv && task[i]; i++)
         if (!graded_csv_open(&table[i], csv, task[i], task[1] != NULL, err, sizeof err)) die("--csv %s", err);
     set.threads = (int)filter.threads;

@@ -148,6 +148,7 @@ int main(int argc, char **argv)
     if (!filter.argc) usage_error("no scores to report: name a file");
     bool html = !strcmp(format, "html");
     if (html && !output && isatty(1)) usage_error("a page is not for a terminal: use -o FILE");
+    filter_checked();
     snprintf(title, sizeof title, "Comparison with %s", base);
     if (!report.title) report.title = title;
     read_scores();

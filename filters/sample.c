@@ -179,6 +179,7 @@ int main(int argc, char **argv)
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (frames && frames % 4 != 1) usage_error("--frames: one more than a multiple of 4");
     if (!scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("--steps: %s", err);
+    filter_checked();
 
     struct kern *k = compute_open();
     struct model *m = model_open(filter.model, err, sizeof err);

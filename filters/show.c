@@ -211,6 +211,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_TEXT_OUT);
     if (model && filter.argc) usage_error("either -m or files");
     if (model && stats) usage_error("--stats is of values, and a model's are not loaded");
+    filter_checked();
     if (model)
         show_model();
     else if (!filter.argc)

@@ -160,6 +160,7 @@ int main(int argc, char **argv)
     /* What is wrong with the command is said before the weights are read. */
     if (!trainer_open(&t, k, filter.model, true, err, sizeof err)) die("%s", err);
     if (!start.init && !trainer_takes(&t, &start, err, sizeof err)) usage_error("%s", err);
+    filter_checked();
     if (dry_run) {
         if (!trainer_describe(&t, &start, frames, size.width, size.height, stdout, err, sizeof err))
             die("%s", err);
