@@ -34,7 +34,8 @@ struct variant {
     char *name, *source; /* source: the operand it is from */
     struct score *score;
     size_t count;
-    json_t *about; /* an object: label, params_M, step_s of published results; else as the first of ways */
+    json_t *about; /* an object: label, params_M, step_s of published results; else as the first of ways,
+                      and use_upsampled_captions where its lines tell */
     json_t *ways;  /* how its videos were made and graded, as JSON lines tell it: a list of
                       {"settings": an object, "outputs": how many of the lines say so} */
     json_t *seen;  /* keys and seeds */
