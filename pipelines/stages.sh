@@ -101,7 +101,7 @@ check_settings() {
     [[ $FIRST =~ ^([1-9][0-9]{0,8})?$ ]] || wrong "FIRST is a number, not \`$FIRST\`"
     [[ $JOBS =~ ^([1-9][0-9]{0,8})?$ ]] || wrong "-j (JOBS) is a number, not \`$JOBS\`"
     [[ $SIZE =~ ^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$ ]] || wrong "SIZE is WIDTHxHEIGHT, not \`$SIZE\`"
-    [[ $SEEDS =~ ^[0-9]+(\ +[0-9]+)*$ ]] || wrong "SEEDS are numbers, not \`$SEEDS\`"
+    [[ $SEEDS =~ ^[0-9]{1,18}(\ +[0-9]{1,18})*\ *$ ]] || wrong "SEEDS are numbers, not \`$SEEDS\`"
     [ -z "$(tr -s ' ' '\n' <<<"$SEEDS" | sort | uniq -d)" ] || wrong "SEEDS names one twice: \`$SEEDS\`"
     check_runs
 }
@@ -204,7 +204,10 @@ start() {
     if [ -n "$worker" ]; then work "$worker"; fi
     choose_runs
     failed=0
-    [ -z "$checking" ] || return 0
+    if [ -n "$checking" ]; then
+        SEEDS=${SEEDS%% *} # one shows what all get
+        return
+    fi
     case $name$checked in
     *yes) ;;
     plan) pipeline reproduce --check "${operands[@]}" || exit ;;
