@@ -117,7 +117,7 @@ test: deps
 	@$(MAKE) --no-print-directory check
 
 check: all $(TESTS_C) $(FAMILY_BIN)
-	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SLUICE_DATA="$(CURDIR)/examples" OMP_WAIT_POLICY=passive prove -j2 \
+	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SLUICE_DATA="$(CURDIR)/examples" OMP_WAIT_POLICY=passive prove -j2 --failures --comments \
 	    $(filter $(BUILD)/tests/$(T)%,$(TESTS_C)) $(filter-out tests/lib.sh tests/soak%,$(filter tests/$(T)%,$(TESTS_SH)))
 
 soak: all $(TESTS_C)

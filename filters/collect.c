@@ -28,6 +28,7 @@ int main(int argc, char **argv)
     const struct option_spec options[] = {{.name = "missing", .kind = OPT_FLAG, .dest = &missing}, {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
     if (!filter.argc) usage_error("name the files that tell what was made");
+    filter_checked();
 
     json_t *made = json_object();
     for (int i = 0; i < filter.argc; i++)

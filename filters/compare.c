@@ -14,6 +14,10 @@ static const char help[] =
     "      --resamples N    of the bootstrap                          [5000]\n"
     "      --intersect      leave out prompts that a run lacks; average unequal repeats  [an error]\n"
     "      --results FILE   also write the scores as published results; without a FILE, read these\n"
+    "      --run DIR        for these, a training run's folder, of the name of its run; may be given again  [none]\n"
+    "      --data TEXT      for these, what the runs were trained on           [not known]\n"
+    "      --store DIR      for these, the store of that                       [not known]\n"
+    "      --csv DIR        also write DIR/RUN/scores_sa.csv and scores_pc.csv in the grader's own form  [none]\n"
     "COMMON\n"
     "input   FILE: JSON lines of `grade`, a run that is called by the file's name (NAME=FILE: by that name);\n"
     "        a CSV with the columns variant, prompt_id or key, sa, pc; or published results.\n"
@@ -29,7 +33,8 @@ static const char help[] =
 
 int main(int argc, char **argv)
 {
-    const char *base = NULL, *format = "table", *results = NULL;
+    const char *base = NULL, *format = "table", *results = NULL, *data = NULL, *store = NULL, *csv = NULL;
+    struct text_list runs = {0};
     int64_t resamples = 5000;
     bool intersect = false;
     char err[512];
@@ -39,10 +44,17 @@ int main(int argc, char **argv)
         {.name = "resamples", .kind = OPT_INT, .dest = &resamples, .low = 100, .high = 1e6},
         {.name = "intersect", .kind = OPT_FLAG, .dest = &intersect},
         {.name = "results", .kind = OPT_TEXT, .dest = &results},
+        {.name = "run", .kind = OPT_LIST, .dest = &runs},
+        {.name = "data", .kind = OPT_TEXT, .dest = &data},
+        {.name = "store", .kind = OPT_TEXT, .dest = &store},
+        {.name = "csv", .kind = OPT_TEXT, .dest = &csv},
         {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS | FILTER_SEED);
     if (!base) usage_error("--base is required");
     if (!filter.argc && !results) usage_error("no scores to compare: name a file");
+    if ((runs.count || data || store) && !(filter.argc && results))
+        usage_error("--run, --data and --store are for --results that are written");
+    filter_checked();
 
     struct scores scores = {0};
     struct pairing pairing;
@@ -54,6 +66,8 @@ int main(int argc, char **argv)
 
     if (filter.argc && results) {
         struct atomic_file file;
+        if (!results_tell_training(&scores, runs.item, runs.count, data, store, err, sizeof err))
+            die("%s", err);
         json_t *published = results_make(&pairing, err, sizeof err);
         if (!published) die("%s: %s", results, err);
         if (!atomic_open(&file, results, err, sizeof err)) die("%s", err);
@@ -62,6 +76,7 @@ int main(int argc, char **argv)
         if (!atomic_commit(&file, err, sizeof err)) die("%s", err);
         json_decref(published);
     }
+    if (csv && !results_write_tables(&scores, csv, err, sizeof err)) die("%s", err);
     json_t *comparison = comparison_make(&pairing, resamples, (uint64_t)filter.seed);
     if (!comparison) die("out of memory");
     if (!strcmp(format, "json"))

@@ -81,6 +81,7 @@ static void settle_options(void)
     if (isnan(fraction)) fraction = 0.05;
     if (split_seed < 0) split_seed = 0;
     if (!choice_settle(&choice, err, sizeof err)) usage_error("%s", err);
+    filter_checked();
     const char *videos = choice.folder;
     struct stat info;
     choice.may_come = zips != NULL;

@@ -65,6 +65,7 @@ int main(int argc, char **argv)
     if (frames * size.height * size.width * 3 > UINT32_MAX)
         usage_error("%lld frames of %lldx%lld are more than a tensor's 4 GiB", (long long)frames,
                     (long long)size.width, (long long)size.height);
+    filter_checked();
     while (filter_next(&f)) {
         if (decode(&f))
             filter_emit(&f);

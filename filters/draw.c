@@ -68,6 +68,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_RECORDS_OUT | FILTER_SEED | FILTER_ARGUMENTS);
     if (filter.argc != 1) usage_error("one store folder is wanted");
     if (from && position >= 0) usage_error("--from and --position both say where to start");
+    filter_checked();
 
     struct store *s = store_open(filter.argv[0], err, sizeof err);
     if (!s) die("%s", err);

@@ -77,6 +77,7 @@ int main(int argc, char **argv)
     char path[4096], why[512];
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT);
     if (!folder || !*folder) usage_error("--output is required");
+    filter_checked();
     const char *encoder = mp4_encoder(codec, why, sizeof why);
     if (!encoder) die("%s", why);
     if (!make_folder(folder, why, sizeof why)) die("%s", why);

@@ -229,6 +229,7 @@ int main(int argc, char **argv)
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
     settle_tasks();
+    filter_checked();
     for (int i = 0; csv && task[i]; i++)
         if (!graded_csv_open(&table[i], csv, task[i], task[1] != NULL, columns, err, sizeof err))
             die("--csv %s", err);

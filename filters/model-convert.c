@@ -200,6 +200,7 @@ int main(int argc, char **argv)
     size_t count = 0;
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS);
     if (filter.argc != 2) usage_error("a folder or file to read, and another to write, are wanted");
+    filter_checked();
     if (kind_of(filter.argv[0]) == PATH_FOLDER)
         convert_folder(filter.argv[0], filter.argv[1]);
     else

@@ -144,6 +144,7 @@ int main(int argc, char **argv)
     char name[4096];
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_SEED);
     if (filter.argc != 2) usage_error("a preset and a folder are wanted");
+    filter_checked();
     const char *dir = filter.argv[1];
     if (strlen(dir) > sizeof name - 256) die("%.40s...: too long a name", dir);
     snprintf(name, sizeof name, "random:%s:%lld", filter.argv[0], (long long)filter.seed);

@@ -175,6 +175,7 @@ int main(int argc, char **argv)
             usage_error("%s is neither .png nor .svg: say which with --format", output);
         format = dot + 1;
     }
+    filter_checked();
 
     bool svg = !strcmp(format, "svg");
     int runs = filter.argc ? filter.argc : 1;

@@ -163,6 +163,7 @@ int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
     if (filter.argc > 1) usage_error("one test CSV, not `%s` also", filter.argv[1]);
+    filter_checked();
     const char *name = filter.argc ? filter.argv[0] : "stdin";
     json_t *texts = read_upsampled(), *numbers = json_object(), *models = json_object();
     struct csv *c = open_table(name, filter.argc ? open(name, O_RDONLY | O_CLOEXEC) : 0);

@@ -34,7 +34,8 @@ static const char help[] =
     "input   scores in the forms that compare takes\n"
     "output  tables and charts of compare and plot, eight frames of each video, the settings that the inputs\n"
     "        state; no scripts, no network. As text, the tables. As JSON {\"comparison\": compare's, \"training\":\n"
-    "        rows of plot --table, \"budget\", \"provenance\": {run: [{\"settings\", \"outputs\": made so}]}}.\n"
+    "        rows of plot --table, \"budget\", \"misfits\": sentences about adapters whose objective the scheduler\n"
+    "        does not fit, \"provenance\": {run: [{\"settings\", \"outputs\": made so}]}}.\n"
     "        The same inputs give the same bytes\n"
     "exit    0 written, 1 something failed, such as a video that cannot be shown (gnuplot must be there), 2 wrong usage\n"
     "e.g.    report --base base --prompts 12,80 base.jsonl k1.jsonl >page.html      see also: compare, plot, grade\n";
@@ -149,6 +150,7 @@ int main(int argc, char **argv)
     if (!filter.argc) usage_error("no scores to report: name a file");
     bool html = !strcmp(format, "html");
     if (html && !output && isatty(1)) usage_error("a page is not for a terminal: use -o FILE");
+    filter_checked();
     snprintf(title, sizeof title, "Comparison with %s", base);
     if (!report.title) report.title = title;
     read_scores();

@@ -188,12 +188,12 @@ int main(int argc, char **argv)
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (!scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("--steps: %s", err);
-
     /* What is wrong with the command is said before the weights are read. */
     struct latent_geometry g;
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m || !denoiser_geometry(m, false, &g, err, sizeof err)) die("%s", err);
     if (!geometry_fits(&g, frames, size.width, size.height, err, sizeof err)) usage_error("%s", err);
+    filter_checked();
     struct kern *k = compute_open();
     json_t *config = model_config(m, "scheduler", err, sizeof err);
     if (!config || !scheduler_init(&s.scheduler, scheduler, steps, config, err, sizeof err)) die("%s", err);

@@ -229,6 +229,7 @@ int main(int argc, char **argv)
     if (model && filter.argc) usage_error("either -m or files");
     if (geometry && !model) usage_error("--geometry is a model's: it needs -m");
     if (model && stats) usage_error("--stats is of values, and a model's are not loaded");
+    filter_checked();
     if (model)
         show_model();
     else if (!filter.argc)

@@ -158,6 +158,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_TEXT_OUT);
     if (filter.argc != 2) usage_error("two streams to compare, not %d", filter.argc);
     if (!strcmp(filter.argv[0], "-") && !strcmp(filter.argv[1], "-")) usage_error("stdin is but one stream");
+    filter_checked();
     exactly = max_abs < 0 && max_rel < 0 && min_psnr < 0;
     struct record_reader *a = open_stream(filter.argv[0]), *b = open_stream(filter.argv[1]);
     (by_key ? compare_by_key : compare_in_order)(a, b);

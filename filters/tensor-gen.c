@@ -122,6 +122,7 @@ int main(int argc, char **argv)
     dtype_parse(&d, upper);
     json_t *meta = json_object();
     parse_fields(meta);
+    filter_checked();
 
     for (int64_t i = 0; adding ? filter_next(&f) : i < count; i++) {
         if (!adding) {

@@ -40,6 +40,7 @@ int main(int argc, char **argv)
     struct record f = RECORD_INIT;
     int64_t checked = 0, right = 0;
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT);
+    filter_checked();
     while (filter_next(&f)) {
         struct tensor *video = record_want(&f, "video", DT_U8, 4);
         int colour, way, kind;

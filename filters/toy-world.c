@@ -106,6 +106,7 @@ int main(int argc, char **argv)
         usage_error("--captions are of what is to be: neither --unlawful nor --mismatch");
     choice.kinds = parse_kinds(kinds);
     choice.split = !strcmp(split, "all") ? TOY_ALL : !strcmp(split, "train") ? TOY_TRAIN : TOY_TEST;
+    filter_checked();
 
     for (int64_t i = 0; i < count; i++) {
         json_t *key = json_sprintf("%s%05lld", prefix, (long long)i);

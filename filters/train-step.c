@@ -164,6 +164,7 @@ int main(int argc, char **argv)
     bool takes = start.init || trainer_takes(&t, &start, err, sizeof err);
     if (!takes && errno == ENOMEM) die("%s", err);
     if (!takes) usage_error("%s", err);
+    filter_checked();
     if (dry_run) {
         if (!trainer_describe(&t, &start, frames, size.width, size.height, stdout, err, sizeof err))
             die("%s", err);

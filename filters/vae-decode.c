@@ -44,6 +44,7 @@ int main(int argc, char **argv)
     char err[512];
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_KEEP | FILTER_NEEDS_MODEL);
+    filter_checked();
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();

@@ -35,7 +35,8 @@ struct variant {
     char *name, *source; /* source: the operand it is from */
     struct score *score;
     size_t count;
-    json_t *about; /* an object: label, params_M, step_s of published results; else as the first of ways */
+    json_t *about; /* an object: label, params_M, step_s of published results; else as the first of ways, and
+                      use_upsampled_captions where its lines state it */
     json_t *ways;  /* how its videos were made and graded, from JSON lines: a list of
                       {"settings": an object, "outputs": how many lines have these settings} */
     json_t *seen;  /* keys and seeds */

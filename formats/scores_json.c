@@ -117,6 +117,18 @@ static void count_way(struct variant *v, const json_t *line)
     json_decref(settings);
 }
 
+/* Videos of captions that were made longer say so: what they were generated from is another text. */
+static void note_upsampled(struct variant *v, const json_t *line)
+{
+    const char *prompt = json_string_value(json_object_get(line, "prompt")),
+               *caption = json_string_value(json_object_get(line, "caption"));
+    static const char field[] = "use_upsampled_captions";
+    if (!caption || !json_is_object(json_object_get(line, "sample")) ||
+        json_is_true(json_object_get(v->about, field)))
+        return;
+    json_object_set_new(v->about, field, json_boolean(prompt && *prompt && strcmp(prompt, caption)));
+}
+
 static bool add_line(struct scores *s, struct variant *v, json_t *line, char *why, size_t size)
 {
     struct borrowed b = {0};
@@ -135,6 +147,7 @@ static bool add_line(struct scores *s, struct variant *v, json_t *line, char *wh
     if (!r.key) r.key = r.path;
     if (!r.seed) r.seed = text_of(sample, "seed", &b, &odd);
     count_way(v, line);
+    note_upsampled(v, line);
     bool good = odd ? fail(why, size, "its `%s` is of no use", odd) : scores_add(s, v, &r, why, size);
     while (b.count) json_decref(b.made[--b.count]);
     return good;

@@ -178,6 +178,12 @@ ok 'what is wrong with the grader'\''s own form is said' '
 ok 'videos of one name in several folders keep their paths' '
     for t in sa pc; do sed "s/base\/1.mp4/other\/0.mp4/" base-$t.csv >p-$t.csv; done
     figures --results back.json base=p-sa.csv,p-pc.csv >json; grep "\"key\": \"videos/other/0.mp4\"" back.json'
+ok 'scores go back into the form of the grader, run by run' '
+    figures --csv csv base=base-sa.csv,base-pc.csv >json
+    sort -t , -k 3,3 base-sa.csv | cut -d , -f 2- >want; sort -t , -k 3,3 csv/base/scores_sa.csv | cut -d , -f 2- | diff want -
+    figures base=csv/base/scores_sa.csv,csv/base/scores_pc.csv | diff json -
+    figures --csv csv scores.csv >json; [ "$(wc -l <csv/better/scores_pc.csv)" = 41 ]; head -n 1 csv/better/scores_pc.csv | grep -x ",caption,videopath,score"
+    echo x >file; fails 1 figures --csv file scores.csv; grep "file" err'
 ok 'a base that is none, runs of one name, files that are not there' '
     fails 1 compare --base gone scores.csv >out; grep "no variant is called .gone.: there are .base., .better." err; [ ! -s out ]
     fails 1 figures scores.csv base.jsonl; grep "base.jsonl: variant .base. has been read from scores.csv already" err
@@ -185,7 +191,7 @@ ok 'a base that is none, runs of one name, files that are not there' '
     fails 1 figures nowhere/base.jsonl; grep "nowhere/base.jsonl: No such file" err; fails 1 figures .; grep "[.]: Is a directory" err'
 ok 'wrong usage' '
     fails 2 compare scores.csv; grep -e "--base" err; fails 2 compare --base base; grep "name a file" err
-    fails 2 compare --base base --format yaml scores.csv; fails 2 compare --base base --resamples 1 scores.csv; fails 2 compare --base base --seed -1 scores.csv'
+    fails 2 compare --base base --format yaml scores.csv; fails 2 compare --base base --run x scores.csv; fails 2 compare --base base --resamples 1 scores.csv; fails 2 compare --base base --seed -1 scores.csv'
 ok 'a full disk, no half-written results' '
     fails 1 figures scores.csv >/dev/full; grep "No space" err
     echo old >old.json; (trap "" XFSZ; ulimit -f 1; fails 1 figures --results old.json scores.csv >out); [ "$(cat old.json)" = old ]

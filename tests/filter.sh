@@ -95,4 +95,35 @@ ok 'on a terminal there is a progress line with rate and time left, and it is go
     grep "^$(printf "\033")\[K" said
     script -qec "$add --log-json <four >out" typescript </dev/null >/dev/null
     if grep "[0-9] done" typescript; then exit 1; fi'
+ok '--check-options: 0 or 2, and nothing is read, written or opened' '
+    while read -r command; do
+        $command --check-options <&- >out 2>err || { echo "$command"; cat err; exit 1; }
+        [ ! -s out ] && [ ! -s err ] && [ ! -e nothing ] || { echo "$command"; cat out err; exit 1; }
+    done <<E2
+curate --videos nothing --split val
+prompts nothing
+decode --frames 5
+vae-encode -m nothing
+vae-decode -m nothing
+t5-encode -m nothing
+pack -o nothing
+draw nothing
+train-step -m random:cogvideox-5b --state nothing
+sample -m nothing --steps 50
+encode-mp4 -o nothing
+grade -m nothing --csv nothing
+collect nothing
+compare --base b --results nothing --csv nothing nothing
+plot -o nothing.png nothing
+report --base b -o nothing nothing
+show -m nothing
+tensor-gen --name x --shape 2
+tensor-eq nothing nothing
+toy-world --count 2
+toy-check
+model-init tiny nothing
+model-convert nothing nothing
+E2
+    fails 2 sample -m nothing --steps 7 --check-options; fails 2 train-step -m random:tiny --state nothing --adapter odd --check-options
+    fails 2 grade -m nothing --task sa,x --check-options; fails 2 curate --fraction 0.1 --check-options; fails 2 toy-world --kinds odd --check-options'
 finish

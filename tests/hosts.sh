@@ -70,6 +70,16 @@ ok 'generate on two hosts, without GNU parallel there: both work, and the videos
     for host in hosta hostb; do ledger work | grep "\"end\".*\"host\":\"$host\".*\"done\":[1-9]"; done
     same_results work here
     little generate -j 1 --sshlogin "$hosts" 2>err; grep "0 of 6 jobs" err'
+ok 'names of every sign get there' '
+    need_hosts
+    mkdir -- "./$odd"; cd -- "./$odd"
+    odd_inputs
+    set -- --config "$odd.conf" WORK="$odd" CLIPS="$odd.clips/$odd.csv" VIDEOS="$odd.clips" PROMPTS="$odd.csv" MODEL="$odd.model" -j 1 --sshlogin "$hosts"
+    precompute "$@" 2>err || { cat err; exit 1; }; [ "$(show --jsonl "./$odd/train" "./$odd/val" | grep -c .)" = 8 ]
+    generate "$@" base 2>err || { cat err; exit 1; }
+    mv "./$odd/videos" ../away; generate "$@" HOSTS= base 2>err || { cat err; exit 1; }
+    diff -r "./$odd/videos/base/42" ../away/base/42
+    [ -z "$(find "$work" -name hit)" ]'
 ok 'a host that dies in the middle: another does its work, and nothing is lost' '
     need_hosts
     rm -r work; cp -r before work

@@ -26,12 +26,26 @@ ok 'nothing is made, and what can be done ends with 0' '
 ok 'a probe: plans by what it measured, for these settings only' '
     need_plan
     little probe >measured 2>err || { cat err; exit 1; }
-    [ "$(ls work)" = measured.conf ]; cmp measured work/measured.conf
+    [ "$(ls work | tr "\n" " ")" = "log measured.conf " ]; cmp measured work/measured.conf
     grep "^COST_CLIP=[0-9.]*[1-9]" measured; grep "^COST_VIDEO=[0-9.]*[1-9]" measured; grep "^COST_SCORE=[0-9.]*[1-9]" measured
     grep "^COST_STEP=. standard [0-9.]* transformer [0-9.]* gdn_cssm [0-9.]*.\$" measured
     little plan >table; grep "^hours by: work/measured.conf" table
     little plan STEPS=4 >table; grep "^hours by: the settings" table
     little probe --dry-run | grep -c "^t5-encode .* | sample .* | vae-decode .* | encode-mp4" | grep -x 2'
+ok 'a folder of somebody else: nothing in measured.conf is run' '
+    need_plan
+    cp work/measured.conf measured; head -n 1 measured >line
+    for evil in "touch hit" "COST_CLIP=1; touch hit" "COST_CLIP=\$(touch hit)" "COST_STEP='"'"'a 1'"'"'; touch hit" "PATH=1" "COST_CLIP=1e}system(\"touch hit\")" "COST_STEP='"'"'\$(touch hit) 1'"'"'"; do
+        { cat line; printf "%s\n" "$evil"; } >work/measured.conf
+        fails 1 little plan >table; grep -F "work/measured.conf: \`$evil\` is no measurement" err; [ ! -e hit ]
+    done
+    { cat line; echo "COST_VIDEO=3600.5"; echo "COST_STEP='"'"' standard 7200 gdn_cssm 1'"'"'"; } >work/measured.conf
+    little plan >table; [ "$(number generate 7)" = 6 ]; [ "$(number train 9)" = 12 ]; cp measured work/measured.conf'
+ok 'an objective and a scheduler that do not fit are told, with those that do' '
+    need_plan
+    little plan OBJECTIVE=flow >table 2>err; grep "^plan: OBJECTIVE=flow and SCHEDULER=dpm do not fit: .*OBJECTIVE=flow fits SCHEDULER=euler, .*SCHEDULER=dpm fits OBJECTIVE=flow-snr" err
+    little plan SCHEDULER=euler >table 2>err; grep "^plan: OBJECTIVE=flow-snr and SCHEDULER=euler do not fit" err
+    little plan OBJECTIVE=flow SCHEDULER=euler 2>err >table; little plan 2>>err >table; little plan OBJECTIVE=flow base 2>>err >table; fails 1 grep "do not fit" err'
 ok 'it needs on disk what it said' '
     need_plan
     little reproduce >said 2>err || { cat err; exit 1; }
@@ -43,15 +57,14 @@ ok 'it needs on disk what it said' '
 ok 'what cannot be done is refused, and told' '
     need_plan
     refused() { why=$1; shift; fails 1 little plan "$@" >table; grep "^plan: cannot be done: .*$why" err || { cat err; return 1; }; }
-    refused "STEPS=7 does not divide" STEPS=7
-    refused "FRAMES=6" FRAMES=6
-    refused "SIZE=60x32" SIZE=60x32
+    for setting in STEPS=7 FRAMES=6 SIZE=60x32; do fails 2 little plan "$setting" >table; grep "^sample: --" err; done
     refused "nowhere: no such model" MODEL=nowhere
     refused "nowhere: no such model" GRADER=nowhere
     refused "no clips for val" VAL_FRACTION=0 WORK=other
     refused "no clips for train" CLIPS=nowhere.csv WORK=other
     refused "no prompts" PROMPTS=nowhere.csv WORK=other
-    refused "odd: .*nonsense" RUNS="odd nonsense"
+    fails 2 little plan RUNS="base
+odd nonsense" >table; grep "^train-step: no adapter .nonsense." err
     refused "GB of disk are needed" SIZE=1600x1600 FRAMES=49 SEEDS="$(seq -s " " 1 1000)" WORK=other
-    fails 1 little reproduce STEPS=7 WORK=other >out; grep "STEPS=7" err; [ ! -e other/train ]'
+    fails 1 little reproduce CLIPS=nowhere.csv WORK=other >out; grep "no clips for train" err; [ ! -e other/train ]'
 finish

@@ -24,9 +24,10 @@ ok "run again, it makes nothing; a record that is damaged is made again" '
     [ "$(show --jsonl four/train four/val | wc -l)" = 8 ]'
 ok "killed, and run again" '
     need_parallel
-    killed "[ -e killed/lists/val.jsonl ]" session precompute --config little.conf -j 1 WORK=killed
-    killed "[ -e killed/train/0/index.jsonl ]" session precompute --config little.conf -j 1 WORK=killed
-    killed "[ -e killed/train/1/.lock ]" group precompute --config little.conf -j 1 WORK=killed
+    set -- precompute --config little.conf -j 1 WORK=killed
+    hold curate "--split val" 0; killed session "$@"; [ ! -e killed/lists/val.jsonl ]
+    hold pack "-o killed/train/0" 9000 2; killed session "$@"
+    hold pack "-o killed/train/1" 9000 2; killed group "$@"
     little precompute -j 2 WORK=killed
     draw --count 9 one/train >one.mp
     draw --count 9 killed/train | cmp - one.mp
@@ -51,7 +52,7 @@ ok "a program makes the inputs, once, before anything else; if it fails nothing 
     need_parallel
     inputs() { printf "#!/bin/sh\nmkdir \"\$1\" && cp %s/examples/clips/* \"\$1\" && echo >>count\n%s\n" "$top" "${1:-}" >inputs; chmod +x inputs; }
     set -- INPUTS=./inputs CLIPS=WORK/inputs/clips.csv VIDEOS=WORK/inputs WORK="made there"
-    little precompute --dry-run "$@" 2>err | grep "^./inputs made.* there/inputs.new && mv"
+    little precompute --dry-run "$@" 2>err | grep "^./inputs made.* there/.tmp-inputs && mv"
     inputs "exit 3"
     fails 1 little precompute "$@"; grep "precompute: ./inputs: it failed" err; [ ! -e "made there/inputs" ]; [ ! -e "made there/train" ]
     inputs

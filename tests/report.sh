@@ -178,6 +178,13 @@ ok 'the same as text and as JSON: results, training, provenance of every video' 
     grep "\"training\":\[{\"run\":\"k1\",\"adapter\":{.*\"parameters\":65536,.*\"steps\":4,\"finished\":true" json; grep "\"phases\":\[{\"phase\":\"train\",\"of\":null,\"wall_s\":7200" json
     grep "\"provenance\":{\"base\":\[{\"settings\":{.*\"outputs\":6}\],\"k1\":\[{\"settings\":.*\"outputs\":6}\]}}" json
     fails 1 page --format text --run nowhere base.jsonl; grep "run nowhere" err'
+ok 'an adapter that was sampled with a scheduler that does not fit its objective is told' '
+    sed "s/\"variant\":\"gdn_cssm\"/&,\"objective\":\"flow\"/; s/\"steps\":50/&,\"scheduler\":\"dpm\"/" k1.jsonl >k2.jsonl
+    page --format text base.jsonl k2.jsonl >text; grep "^k2: an adapter of objective flow was sampled with dpm, .*objective flow fits scheduler euler, scheduler dpm fits objective flow-snr\$" text
+    page --format json base.jsonl k2.jsonl | tr -d "\n" | grep "\"misfits\": \[ *\"k2: an adapter"
+    page --format text base.jsonl k1.jsonl >text; fails 1 grep "was sampled with" text
+    sed "s/\"dpm\"/\"euler\"/" k2.jsonl >k3.jsonl; page --format text base.jsonl k3.jsonl >text; fails 1 grep "was sampled with" text
+    ready; page base.jsonl k2.jsonl >page.html; has "k2: an adapter of objective flow was sampled with dpm"'
 ok 'videos of a run that were not all made alike show as such' '
     { head -n 5 base.jsonl; tail -n 1 base.jsonl | sed "s/\"steps\":50/\"steps\":25/"; } >mixed.jsonl
     page --format text base=mixed.jsonl k1.jsonl >text; grep -E "^sample.steps +50, 25 +50 *\$" text

@@ -17,18 +17,29 @@ ok 'the whole experiment, by four workers' '
     grep "^2 prompts, " table
     [ "$(videos work/videos)" = 6 ]
     for file in runs.txt curves.png comparison.txt comparison.json results.json bars.png forest.png report.html; do [ -s work/$file ]; done
-    for run in base standard_r16 gdn_cssm_r16_k5; do [ "$(wc -l <work/scores/$run.jsonl)" = 2 ]; done'
+    for run in base standard_r16 gdn_cssm_r16_k5; do
+        [ "$(wc -l <work/scores/$run.jsonl)" = 2 ]
+        for task in sa pc; do
+            head -n 1 work/scores/$run/scores_$task.csv | grep -x ",caption,videopath,score"
+            sed "1d; s/.*\(.\)[.]0\$/\1/" work/scores/$run/scores_$task.csv >graded
+            sed "s/.*\"$task\":\([0-5]\).*/\1/" work/scores/$run.jsonl | diff graded -
+        done
+    done
+    tr -d "\n " <work/results.json >results
+    grep "\"use_upsampled_captions\":true" results
+    grep "\"training\":{\"data\":\"clips.csv\",\"n_train_videos\":6,\"rank\":16,\"lora_alpha\":16,\"lr\":0.001,\"max_steps\":6,\"eval_every\":3,\"patience\":5," results
+    grep "\"standard_r16\":{\"label\":\"standard_r16\",\"params_M\":0.065536,\"step_s\":[0-9.e-]*," results; grep "\"label\":\"base\",\"params_M\":null,\"step_s\":null" results'
 ok 'by one, killed at work in each stage, and run again: the same videos, scores and results' '
     need_all
     mkdir one; cp prompts.csv little.conf one; cd one
     set -- reproduce --config little.conf -j 1
-    killed "[ -e work/train/1/index.jsonl ]" group "$@"
-    killed "[ -e work/runs/standard_r16/state.safetensors ]" session "$@"
-    killed "[ -e work/runs/gdn_cssm_r16_k5/metrics.jsonl ]" group "$@"
-    killed "[ -s work/videos/base/42.1.jsonl ]" session "$@"
-    killed "[ -e work/videos/standard_r16/42.0.jsonl ]" group "$@"
-    killed "[ -s work/scores/base/42.0.jsonl ]" session "$@"
-    killed "[ -e work/scores/gdn_cssm_r16_k5.made ]" session "$@"
+    hold vae-encode "" 40000 2; killed group "$@"
+    hold train-step "--state work/runs/standard_r16" 22000 1 work/runs/standard_r16/state.safetensors; killed session "$@"
+    hold train-step "--state work/runs/gdn_cssm_r16_k5" 22000 1 work/runs/gdn_cssm_r16_k5/metrics.jsonl; killed group "$@"
+    hold encode-mp4 "videos/base/42" 9000 2; killed session "$@"; [ -s work/videos/base/42.0.jsonl ]
+    hold encode-mp4 "videos/standard_r16/42" 9000; killed group "$@"
+    hold grade "" 99 2; killed session "$@"; [ -s work/scores/base/42.0.jsonl ]
+    hold grade "" 99 4; killed session "$@"
     "$@" >table
     same_results work ../four/work
     cmp table ../four/table'
@@ -86,26 +97,44 @@ ok 'each worker has a GPU of its own, and no two have one' '
     mkdir -p fake run; printf "#!/bin/sh\nprintf \"0\\n1\\n\"\n" >fake/nvidia-smi; chmod +x fake/nvidia-smi
     mkdir gpus; cp prompts.csv little.conf gpus; cd gpus
     unset CUDA_VISIBLE_DEVICES
-    PATH=$work/fake:$PATH; export XDG_RUNTIME_DIR=$work/run
+    PATH=$work/fake:$PATH; export XDG_CACHE_HOME=$work/run
     little train --dry-run >told 2>err
     grep -o "train-step .* --device [^ ]*" told | sed "s/.* //" | tr "\n" " " | grep -x "cuda:0 cuda:1 "
     CUDA_VISIBLE_DEVICES=5 little train --dry-run 2>err | grep -c -e "--device cuda:0" | grep -x 2
     little train --dry-run DEVICE=cpu 2>err | grep -c -e "--device cpu" | grep -x 2
-    printf "#!/bin/sh\necho \"\$@\" >>$work/told; sleep 1\n" >../fake/train-step; chmod +x ../fake/train-step
+    printf "#!/bin/sh\necho \"\$@\" >>$work/told\n" >../fake/train-step; chmod +x ../fake/train-step
     little precompute DEVICE=cpu 2>err
-    flock "$work/run/sluice-$(id -u)-gpu-0.lock" sleep 3 &
-    sleep 0.2
+    locks=$work/run/sluice/gpus-$(bash -c "echo \$HOSTNAME")
+    mkdir -p "$locks"; chmod 755 "$locks"
+    exec 9>"$locks/0.lock"; flock 9
     little train -j 1 >out 2>err || true
-    grep -o "cuda:[01]" ../told | head -n 1 | grep -x cuda:1'
-ok 'paths with spaces, quotes, unicode and a leading dash' '
+    [ "$(stat -c %a "$locks")" = 700 ]
+    grep -v -e --check-options ../told | grep -o "cuda:[01]" | head -n 1 | grep -x cuda:1'
+ok 'a name of every sign, for folder, WORK, models, clips, prompts and configuration; a neighbour with all but one of them is left alone' '
     need_all
-    odd="-it'"'"'s “odd” \$HOME \"dir\""
-    mkdir -- "$odd"; cp little.conf "./$odd/-little.conf"; cp prompts.csv "./$odd/-p.csv"; cd -- "./$odd"
-    cp -r "$top/examples/clips" "./-clips ü"; model-init tiny "./-model ü" 2>err
-    set -- --config -little.conf WORK="-w é '"'"'" CLIPS="-clips ü/clips.csv" VIDEOS="-clips ü" PROMPTS=-p.csv MODEL="-model ü"
+    mkdir -- "./$odd"; cd -- "./$odd"
+    odd_inputs
+    neighbour=$(printf %s "$odd" | tr -d "&"); cp -r ../one/work "./$neighbour"; find "./$neighbour" -type f -exec cksum {} + >../before
+    set -- --config "$odd.conf" WORK="$odd" CLIPS="$odd.clips/$odd.csv" VIDEOS="$odd.clips" PROMPTS="$odd.csv" MODEL="$odd.model" GRADER="$odd.grader"
     reproduce "$@" standard_r16 >table 2>err || { cat err; exit 1; }
-    [ "$(videos "./-w é '"'"'/videos")" = 4 ]
-    reproduce "$@" standard_r16 >again 2>err; grep -c " 0 of " err | grep -x 4; cmp table again'
+    [ "$(videos "./$odd/videos")" = 4 ]; [ "$(show --jsonl "./$odd/train" "./$odd/val" | grep -c .)" = 8 ]
+    reproduce "$@" standard_r16 >again 2>err; grep -c " 0 of " err | grep -x 4; cmp table again
+    plan "$@" standard_r16 | grep -F "beside"
+    find "./$neighbour" -type f -exec cksum {} + | cmp - ../before
+    [ -z "$(find "$work" -name hit)" ]'
+ok 'WORK=w&0 beside w0: each has its own results' '
+    need_all
+    mkdir pair; cp prompts.csv little.conf pair; cd pair; cp -r ../one/work w0; cp -r ../one/work "w&0"; sed -i "s/\"sa\":[0-9]/\"sa\":1/" "w&0"/scores/*.jsonl
+    little reproduce --stage 6 SHOWN=0 WORK="w&0" >table 2>err || { cat err; exit 1; }; cat table; grep "^base  *0.00 .* 1.000 " table'
+ok 'a line break in a name is refused, before anything is there' '
+    need_all
+    broken=$(printf "a\nb")
+    for setting in WORK MODEL GRADER CLIPS VIDEOS PROMPTS; do
+        for p in plan probe precompute train generate grade-all reproduce; do
+            fails 2 little $p WORK=nothing "$setting=$broken"; grep "$setting has a line break" err
+        done
+    done
+    [ ! -e nothing ] && [ ! -e "$broken" ]'
 ok 'a clip that fails stops it, or with KEEP_GOING is left out, and counts' '
     need_all
     mkdir without; cp prompts.csv little.conf without; cd without
@@ -115,6 +144,42 @@ ok 'a clip that fails stops it, or with KEEP_GOING is left out, and counts' '
     fails 1 little reproduce "$@" KEEP_GOING=yes >table; grep "precompute: 1 of 4 jobs" err; grep "not done: hit.mp4" err; [ -s work/report.html ]
     grep "^2 prompts" table
     cp "$top/examples/clips/hit.mp4" clips; fails 1 little reproduce "$@" >table; grep "now  *RECORDS=" err'
+ok 'two at once: the second names the first and ends, and with --wait waits; other runs go on beside it; nothing is lost' '
+    need_all
+    mkdir two; cp prompts.csv little.conf two; cd two
+    hold train-step "--state work/runs/standard_r16" 22000
+    begun reproduce --config little.conf -j 1 standard_r16; first=$victim
+    fails 1 little reproduce -j 1 standard_r16 >table
+    grep "^reproduce: at work already, with the same runs in work: process $first on .*, since 2" err; [ ! -s table ]
+    fails 1 little train base standard_r16; grep "^train: at work already" err
+    little reproduce -j 1 gdn_cssm_r16_k5 >other 2>err || { cat err; exit 1; }
+    grep "^gdn_cssm_r16_k5 " other; kill -0 $first
+    little reproduce -j 1 --wait standard_r16 >waited 2>err & second=$!
+    until grep "waiting for the end of process $first" err; do sleep 0.05; kill -0 $second; done
+    released
+    wait $first || { cat begun.err; exit 1; }; wait $second || { cat err; exit 1; }
+    grep "0 of 1 jobs" err; cmp begun.out waited
+    for run in base standard_r16 gdn_cssm_r16_k5; do
+        diff -r work/videos/$run ../four/work/videos/$run -x "*.[0-9].jsonl"; cmp work/scores/$run.jsonl ../four/work/scores/$run.jsonl
+    done
+    [ -z "$(find work -name ".tmp-*")" ]'
+ok 'settings that a program would refuse hours later are refused by it at the start' '
+    need_all
+    refused() { setting=$1 program=$2 where=$3; for p in plan reproduce $where; do fails 2 little $p WORK=nothing "$setting"; grep "^$program: " err; done; }
+    refused RESAMPLES=50 compare ""; refused SHOWN=-1 report ""; refused TASKS=sa,pc,x grade grade-all; refused LOOK=1 grade grade-all
+    refused GUIDANCE=much sample generate; refused SCHEDULER=ddpm sample generate; refused STEPS=7 sample generate; refused FPS=x encode-mp4 generate
+    refused OBJECTIVE=v2 train-step train; refused LR=fast train-step train; refused WARMUP=6 train-step train; refused EVAL_EVERY=-3 train-step train
+    refused "RUNS=base
+odd nonsense" train-step train
+    refused VAL_FRACTION=2 curate precompute; refused DEVICE=gpu "[a-z0-9-]*" precompute; refused THREADS=-1 "[a-z0-9-]*" precompute
+    fails 2 little plan TASKS=sa WORK=nothing; grep "TASKS are sa and pc at least" err
+    for setting in FILTER=maybe TILING=on KEEP_GOING=1 DELAY=soon COST_CLIP="1; touch hit" COST_STEP="standard \$(touch hit)" SEEDS="1 1" BASE=other "RUNS=base
+base" "RUNS=base
+a standard more" "RUNS=base
+a.made standard"; do
+        fails 2 little precompute "$setting" WORK=nothing; [ "$(wc -l <err)" = 1 ]
+    done
+    [ ! -e nothing ] && [ ! -e hit ]'
 ok 'what was made with other settings is not gone on with; wrong usage' '
     need_all
     cd one

@@ -66,6 +66,17 @@ ok 'adapters and videos by arrays: the same bytes as without' '
     same_results work ../here/work
     ls work/log/generate.*.slurm | wc -l | grep -x 6; ls work/log/train.*.slurm | wc -l | grep -x 2
     little generate --slurm "--ntasks=1" 2>err; grep "0 of 6 jobs" err'
+ok 'names of every sign get there' '
+    need_slurm
+    mkdir -- "./$odd"; cd -- "./$odd"
+    odd_inputs
+    set -- --config "$odd.conf" WORK="$odd" CLIPS="$odd.clips/$odd.csv" VIDEOS="$odd.clips" PROMPTS="$odd.csv" MODEL="$odd.model" --slurm --ntasks=1
+    precompute "$@" 2>err || { cat err; exit 1; }; [ "$(show --jsonl "./$odd/train" "./$odd/val" | grep -c .)" = 8 ]
+    ls "./$odd/log/" | grep -c "^precompute.*\.slurm" | grep -x 4
+    generate "$@" base 2>err || { cat err; exit 1; }
+    mv "./$odd/videos" ../away; generate "$@" SLURM= base 2>err || { cat err; exit 1; }
+    diff -r "./$odd/videos/base/42" ../away/base/42
+    [ -z "$(find "$work" -name hit)" ]'
 ok 'a task that is killed loses nothing: what it left is named, and done by the next run' '
     need_slurm
     cd there; rm -r work/videos

@@ -20,7 +20,7 @@ ok 'killed five times, and started again: the same bytes' '
         n=$((n + 1)); [ $n -le 50 ]
         if [ $((n % 2)) = 0 ]; then whom=group; else whom=session; fi
         pause=$(od -An -N2 -tu2 /dev/urandom | awk "{ printf \"%.2f\", \$1 / 65536 * $took / 3 }")
-        if killed "sleep $pause" $whom reproduce --config tiny; then
+        if killed_when "sleep $pause" $whom reproduce --config tiny; then
             kills=$((kills + 1))
             echo "kill $kills, of its $whom, after $pause s: $(find . -name "*.mp4" | wc -l) videos, $(cat experiment-tiny/scores/*/*.jsonl 2>/dev/null | wc -l) scores"
         else # it had got to its end

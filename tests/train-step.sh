@@ -41,19 +41,20 @@ ok "killed with -9 at random moments and started again" 'survive_kills 3'
 ok "SIGTERM saves, and the run goes on from there" '
     whole
     mkfifo slow
-    { train --state term.$$ 2>err >/dev/null || echo $? >status; } <slow &
+    train-step -m "$M" --device cpu --objective flow-snr --lr 1e-3 --warmup 3 --max-steps 24 --val val --eval-every 8 --eval-clips 3 \
+        --save-every 5 --state term <slow 2>err >/dev/null &
+    trainer=$!
     draw --count 40 train | head -c 60000 >first
     exec 9>slow
     cat first >&9
-    for i in 1 2 3 4 5 6 7 8 9 10; do grep -q grad_norm term.$$/metrics.jsonl 2>/dev/null || sleep 0.3; done
-    sleep 0.5
-    pkill -TERM -f "state term.$$"
-    wait
+    until grep -q grad_norm term/metrics.jsonl; do kill -0 $trainer; sleep 0.1; done 2>/dev/null
+    kill -TERM $trainer
+    status=0; wait $trainer || status=$?
     exec 9>&-
-    grep 143 status
+    [ $status = 143 ]
     grep "saved after step" err
-    draw --count 40 train | train --state term.$$ >/dev/null
-    same_run whole term.$$'
+    draw --count 40 train | train --state term >/dev/null
+    same_run whole term'
 ok "a damaged state is told, and the one before taken" '
     whole
     cp -r whole hurt
@@ -139,11 +140,11 @@ ok "two programs in one folder: the second is refused" '
     train --state locked <hold >/dev/null 2>&1 & pid=$!
     exec 9>hold
     draw --count 3 train | head -c 30000 >&9
-    for i in 1 2 3 4 5 6 7 8 9 10; do [ -s locked/metrics.jsonl ] || [ -e locked/.lock ] || sleep 0.3; done
+    until [ -s locked/metrics.jsonl ]; do kill -0 $pid; sleep 0.1; done
     draw --count 3 train >three.mp
     fails 1 train --state locked <three.mp; grep "another train-step" err
-    kill -9 $pid
-    exec 9>&-'
+    exec 9>&-
+    if wait $pid; then exit 1; fi'
 ok "early stopping" '
     draw --count 40 train | train-step -m "$M" --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state stop 2>err | tail -n 1 | grep "\"step\":6"
     grep "no better validation loss in 3" err'

@@ -14,6 +14,7 @@
 struct filter_state filter = {.name = "sluice", .device = "auto", .dtype = "", .seed = 42};
 
 static unsigned flags;
+static bool only_checking; /* --check-options */
 static struct record_reader *input;
 static struct record_writer *output;
 
@@ -69,6 +70,7 @@ static const struct option_spec keep_options[] = {
     {.name = "keep", .kind = OPT_FLAG, .dest = &filter.keep, .setting = true}, {0}};
 static const struct option_spec common_options[] = {
     {.name = "strict", .kind = OPT_FLAG, .dest = &filter.strict},
+    {.name = "check-options", .kind = OPT_FLAG, .dest = &only_checking},
     {.name = "log-json", .kind = OPT_FLAG, .dest = &filter.log_json},
     {0}};
 
@@ -79,9 +81,12 @@ static const char compute_help[] =
     "      --profile        tell at the end where the time went       [off]\n";
 static const char seed_help[] = "      --seed N         of the random numbers                     [42]\n";
 static const char keep_help[] = "      --keep           pass the consumed tensors on, too         [off]\n";
-static const char common_help[] = "      --strict         stop at the first record that fails       [off]\n"
-                                  "      --log-json       messages as JSON lines                    [off]\n"
-                                  "      --help, --version\n";
+static const char common_help[] =
+    "      --strict         stop at the first record that fails       [off]\n"
+    "      --log-json       messages as JSON lines                    [off]\n"
+    "      --check-options  end with 0 when the options are right, else with 2; no weights\n"
+    "                       are read, no records, and nothing is written\n"
+    "      --help, --version\n";
 
 /* Prints the program's help; the shared options replace its line "COMMON". */
 static void print_help(const char *help, const struct option_spec *options)
@@ -168,11 +173,17 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     if (flags & FILTER_COMPUTE && !is_device(filter.device))
         usage_error("--device is cpu, cuda or cuda:N, not `%s`", filter.device);
     if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
-    if (flags & FILTER_RECORDS_OUT && isatty(1))
+    if (only_checking && flags & FILTER_COMPUTE) filter.device = "cpu"; /* a GPU takes seconds to start */
+    if (flags & FILTER_RECORDS_OUT && isatty(1) && !only_checking)
         usage_error("frames are not for a terminal: send stdout to a file or a pipe");
 
     if (which & FILTER_COMPUTE && !*filter.dtype) filter.dtype = filter_dtype() == DT_F32 ? "f32" : "bf16";
     filter.settings = options_settings(tables, TABLES);
+}
+
+void filter_checked(void)
+{
+    if (only_checking) exit(0);
 }
 
 /* ---- records ------------------------------------------------------------------------------------------- */

@@ -3,6 +3,8 @@
  * A program has one stdin and one stdout, so this keeps them for it. The shape of a main():
  *
  *   filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_RECORDS_OUT);
+ *   ... usage_error() for options that do not go together ...
+ *   filter_checked();
  *   ... open a device and a network, or die() ...
  *   struct record f = RECORD_INIT;
  *   while (filter_next(&f)) {
@@ -49,6 +51,10 @@ extern struct filter_state {
 
 /* Parses and checks options; prints --help and --version; makes sure that descriptors 0, 1, 2 are open. */
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned flags);
+
+/* To be called when the program's own checks of its options are done, before it reads or makes anything (but
+ * what a check needs, as a model's configuration): with --check-options the program ends here. */
+void filter_checked(void);
 
 /* The next record of stdin, from the wire or from JSON lines; false at a clean end. A damaged stream ends the
  * program with exit code 1. A JSON line that is not a record is reported and counted, and the next one is

@@ -137,11 +137,20 @@ static void put_budget(FILE *f, const json_t *budget)
     put_table(f, "settings", "Their parts.", budget_parts(budget));
 }
 
+static void put_misfits(FILE *f, const struct scores *s)
+{
+    json_t *misfits = settings_misfits(s), *text;
+    size_t i;
+    json_array_foreach (misfits, i, text) html_element(f, "p", "missing text", json_string_value(text));
+    json_decref(misfits);
+}
+
 static void put_settings(FILE *f, const struct scores *s)
 {
     json_t *shared, *differing;
     settings_tables(s, &shared, &differing);
     html_element(f, "h2", NULL, "How the videos were made and graded");
+    put_misfits(f, s);
     html_element(
         f, "p", "note",
         "As the inputs tell it, of every video: where a run has several values, its videos were not all made alike.");
@@ -230,6 +239,14 @@ void page_text(FILE *f, const struct report *r)
     if (json_array_size(r->training)) print_table(f, "Training", table_texts(r->training), 2);
     if (r->budget) print_table(f, "What it cost", budget_phases(r->budget), 1);
     if (r->budget) print_table(f, "Its parts", budget_parts(r->budget), 2);
+    json_t *misfits = settings_misfits(&r->scores), *text;
+    size_t i;
+    json_array_foreach (misfits, i, text) {
+        fputs(i ? "" : "\n", f);
+        put_plain(f, json_string_value(text));
+        fputs("\n", f);
+    }
+    json_decref(misfits);
     settings_tables(&r->scores, &shared, &differing);
     print_table(f, "How the videos were made and graded: what differs", differing, SIZE_MAX);
     print_table(f, "What the runs share", shared, SIZE_MAX);
@@ -240,9 +257,9 @@ void page_json(FILE *f, const struct report *r)
     json_t *provenance = json_object();
     for (int i = 0; i < r->scores.count; i++)
         json_object_set(provenance, r->scores.variant[i].name, r->scores.variant[i].ways);
-    json_t *all =
-        json_pack("{s:s, s:O, s:O, s:O*, s:o}", "version", SLUICE_VERSION, "comparison", r->comparison,
-                  "training", r->training, "budget", r->budget, "provenance", provenance);
+    json_t *all = json_pack("{s:s, s:O, s:O, s:O*, s:o, s:o}", "version", SLUICE_VERSION, "comparison",
+                            r->comparison, "training", r->training, "budget", r->budget, "misfits",
+                            settings_misfits(&r->scores), "provenance", provenance);
     json_dumpf(all, f, JSON_INDENT(1) | JSON_REAL_PRECISION(15));
     fputs("\n", f);
     json_decref(all);

@@ -29,7 +29,8 @@ bool page_html(FILE *f, const struct report *r, page_told *told, char *err, size
 /* The same tables. */
 void page_text(FILE *f, const struct report *r);
 
-/* {"version", "comparison", "training", "budget", "provenance": {run: variant.ways of scores.h}} */
+/* {"version", "comparison", "training", "budget", "misfits": those of settings.h,
+ * "provenance": {run: variant.ways of scores.h}} */
 void page_json(FILE *f, const struct report *r);
 
 #endif

@@ -15,4 +15,14 @@
  * base's first line. Unknown values are null. Percentages and means are computed from the lists. */
 json_t *results_make(const struct pairing *p, char *err, size_t errlen);
 
+/* What runs' folders tell of their training, for results_make: params_M and step_s of each, and in `training` what
+ * they have in common. A folder's run is the one of the folder's name. data: what it was done on, in words, and
+ * the store of that; either may be NULL. false with the reason in err: a folder is no run's, or of no variant. */
+bool results_tell_training(struct scores *s, const char *const *folder, int count, const char *data,
+                           const char *store, char *err, size_t errlen);
+
+/* Each run's scores as upstream's driver writes them (formats/graded.h), in their order, to
+ * FOLDER/RUN/scores_sa.csv and scores_pc.csv. false with the reason in err. */
+bool results_write_tables(const struct scores *s, const char *folder, char *err, size_t errlen);
+
 #endif

@@ -104,3 +104,37 @@ void settings_tables(const struct scores *s, json_t **shared, json_t **differing
     json_decref(rows);
     json_decref(published);
 }
+
+/* The rule is sample's: an adapter of objective flow answers with a velocity, which euler reads; the others answer
+ * as the base does, which dpm and ddim read. */
+static json_t *misfit(const char *run, const char *objective, const char *scheduler)
+{
+    bool flow = !strcmp(objective, "flow"), euler = !strcmp(scheduler, "euler");
+    if (flow == euler) return NULL;
+    return json_sprintf(
+        flow
+            ? "%s: an adapter of objective flow was sampled with %s, which reads its answers as something else: "
+              "objective flow fits scheduler euler, scheduler %s fits objective flow-snr"
+            : "%s: an adapter of objective %s was sampled with euler, which reads its answers as something else: "
+              "objective %s fits scheduler dpm, scheduler euler fits objective flow",
+        run, flow ? scheduler : objective, flow ? scheduler : objective);
+}
+
+json_t *settings_misfits(const struct scores *s)
+{
+    json_t *list = json_array(), *way, *adapter;
+    for (int run = 0; run < s->count; run++) {
+        json_t *said = NULL;
+        size_t i, k;
+        json_array_foreach (s->variant[run].ways, i, way) {
+            json_t *sample = json_object_get(json_object_get(way, "settings"), "sample");
+            const char *scheduler = json_string_value(json_object_get(sample, "scheduler")), *objective;
+            json_array_foreach (json_object_get(sample, "adapters"), k, adapter)
+                if (!said && scheduler &&
+                    (objective = json_string_value(json_object_get(adapter, "objective"))))
+                    said = misfit(s->variant[run].name, objective, scheduler);
+        }
+        if (said) json_array_append_new(list, said);
+    }
+    return list;
+}

@@ -11,4 +11,8 @@
  * commas between. Both lists are new and start with a heading. */
 void settings_tables(const struct scores *s, json_t **shared, json_t **differing);
 
+/* A sentence for every run whose adapters were trained with an objective that its scheduler does not read: what
+ * fits which. A new list of texts, empty when all fit. */
+json_t *settings_misfits(const struct scores *s);
+
 #endif

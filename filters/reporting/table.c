@@ -109,6 +109,15 @@ static bool add_speed(json_t *row, const char *folder, char *err, size_t errlen)
     return true;
 }
 
+json_t *table_config(const char *folder, char *err, size_t errlen)
+{
+    struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);
+    json_t *config = s ? header(s, "config") : NULL;
+    if (s && !config) fail(err, errlen, "%s: its header is not a training state's", s->path);
+    safetensors_close(s);
+    return config;
+}
+
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
 {
     struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);

@@ -13,6 +13,9 @@
  * triples. A new object; NULL with the reason in err. */
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen);
 
+/* The settings that a run's state keeps, a new object; NULL with the reason in err. */
+json_t *table_config(const char *folder, char *err, size_t errlen);
+
 /* A list of rows for people, as lists of texts under a heading, new; and as aligned columns. */
 json_t *table_texts(const json_t *rows);
 void table_print(FILE *out, const json_t *rows);
