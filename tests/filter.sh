@@ -109,7 +109,7 @@ t5-encode -m nothing
 pack -o nothing
 draw nothing
 train-step -m random:cogvideox-5b --state nothing
-sample -m nothing --steps 50
+sample -m random:cogvideox-5b --steps 50
 encode-mp4 -o nothing
 grade -m nothing --csv nothing
 collect nothing
@@ -124,6 +124,6 @@ toy-check
 model-init tiny nothing
 model-convert nothing nothing
 E2
-    fails 2 sample -m nothing --steps 7 --check-options; fails 2 train-step -m random:tiny --state nothing --adapter odd --check-options
+    fails 2 sample -m random:tiny --frames 6 --check-options; fails 2 sample -m nothing --steps 7 --check-options; fails 2 train-step -m random:tiny --state nothing --adapter odd --check-options
     fails 2 grade -m nothing --task sa,x --check-options; fails 2 curate --fraction 0.1 --check-options; fails 2 toy-world --kinds odd --check-options'
 finish
