@@ -75,6 +75,8 @@ ok "filters/ holds programs and nothing else at its top, and every room is in th
         echo "filters/$file is no program and no known room"; failed=1
     done
     [ -z "${failed:-}" ]'
+ok "programs open a device in one place, with all that its options asked for" '
+    [ "$(grep -rlE "kern_(open|compute_in|profile_start)\(" "$top/filters")" = "$top/filters/lib/compute.c" ]'
 
 # ---- texts -------------------------------------------------------------------------------------------------------------
 ok "the README is a front page: 200 lines of 140 columns, 1600 words" '

@@ -1,18 +1,23 @@
 #include "filters/lib/compute.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "filters/lib/filter.h"
 
 struct kern *compute_open(void)
 {
+    static char chosen[32]; /* a program that opens a second device means the same one */
     char err[512] = "";
     struct kern *k = kern_open(filter.device, (int)filter.threads, err, sizeof err);
     if (!k) die("%s", err);
     kern_compute_in(k, filter_dtype());
     if (filter.profile) kern_profile_start(k);
-    if (!strcmp(filter.device, "auto"))
+    if (!strcmp(filter.device, "auto")) {
         say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
+        snprintf(chosen, sizeof chosen, "%s", kern_device(k));
+        filter.device = chosen;
+    }
     return k;
 }
 
