@@ -300,21 +300,31 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
 
 /* ---- attention -------------------------------------------------------------------------------------- */
 
+/* Queries and keys of so many heads and sequences. */
+static bool attention_shapes(struct kern *k, const char *op, const struct tensor *q, const struct tensor *kk,
+                             const struct attention *a)
+{
+    if (!wanted(k, op, "q", q, X, (const int64_t[]){2, -1, -1}) ||
+        !wanted(k, op, "kk", kk, X, (const int64_t[]){2, -1, q->shape[1]}))
+        return false;
+    const long long rows = q->shape[0], keys = kk->shape[0], width = q->shape[1];
+    const long long batch = a->batch ? a->batch : 1;
+    if (a->heads <= 0 || width % a->heads) return refuse(k, op, "rows of %lld in %d heads", width, a->heads);
+    if (batch < 0 || rows % batch || keys % batch)
+        return refuse(k, op, "%lld queries and %lld keys in %lld sequences", rows, keys, batch);
+    if (!keys && rows) return refuse(k, op, "no keys to attend to");
+    if (a->causal && keys < rows)
+        return refuse(k, op, "causal attention of %lld queries to %lld keys", rows, keys);
+    return true;
+}
+
 void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
                        const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
                        const struct attention *a)
 {
-    if (!want(q, X, 2, -1, -1) || !want(kk, X, 2, -1, q->shape[1])) return;
-    int64_t rows = q->shape[0], width = q->shape[1], batch = a->batch ? a->batch : 1;
-    if (!check(a->heads > 0 && width % a->heads == 0, "rows of %lld in %d heads", (long long)width,
-               a->heads) ||
-        !check(batch > 0 && rows % batch == 0 && kk->shape[0] % batch == 0,
-               "%lld queries and %lld keys in %lld sequences", (long long)rows, (long long)kk->shape[0],
-               (long long)batch) ||
-        !check(kk->shape[0] > 0 || !rows, "no keys to attend to") ||
-        !check(!a->causal || kk->shape[0] >= rows, "causal attention of %lld queries to %lld keys",
-               (long long)rows, (long long)kk->shape[0]) ||
-        !want(v, X, 2, kk->shape[0], width) || !want(o, X, 2, rows, width) ||
+    if (!attention_shapes(k, __func__, q, kk, a)) return;
+    const int64_t rows = q->shape[0], width = q->shape[1], batch = a->batch ? a->batch : 1;
+    if (!want(v, X, 2, kk->shape[0], width) || !want(o, X, 2, rows, width) ||
         (lse && !want(lse, DT_F32, 2, a->heads, rows)) ||
         (bias && !want(bias, DT_F32, 3, a->heads, rows / batch, kk->shape[0] / batch)))
         return;
@@ -323,17 +333,17 @@ void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, con
 
 void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
                         const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
-                        const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
-                        float scale)
+                        const struct tensor *q, const struct tensor *kk, const struct tensor *v,
+                        const struct attention *a)
 {
-    if (!want(q, X, 2, -1, -1)) return;
-    int64_t rows = q->shape[0], width = q->shape[1];
-    if (!check(heads > 0 && width % heads == 0, "rows of %lld in %d heads", (long long)width, heads) ||
-        !want(kk, X, 2, rows, width) || !want(v, X, 2, rows, width) || !want(o, X, 2, rows, width) ||
-        !want(dout, X, 2, rows, width) || !want(lse, DT_F32, 2, heads, rows) ||
-        !want(dq, X, 2, rows, width) || !want(dk, X, 2, rows, width) || !want(dv, X, 2, rows, width))
+    if (!attention_shapes(k, __func__, q, kk, a)) return;
+    const int64_t rows = q->shape[0], keys = kk->shape[0], width = q->shape[1];
+    if (!want(v, X, 2, keys, width) || !want(o, X, 2, rows, width) || !want(dout, X, 2, rows, width) ||
+        !want(lse, DT_F32, 2, a->heads, rows) || !want(dq, X, 2, rows, width) ||
+        !check(!dk == !dv, "dk and dv go together") ||
+        (dk && (!want(dk, X, 2, keys, width) || !want(dv, X, 2, keys, width))))
         return;
-    RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, heads, scale);
+    RUN_WITH_SCRATCH(attention_backward, dq, dk, dv, dout, o, lse, q, kk, v, a);
 }
 
 /* ---- adapters ------------------------------------------------------------------------------------------ */

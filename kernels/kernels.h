@@ -183,12 +183,13 @@ struct attention {
 void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
                        const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
                        const struct attention *a);
-/* Of one sequence that attends to all of itself, without bias: q, kk, v, o, dout, dq, dk, dv [rows,heads*d].
+/* The gradients of attention_forward without bias: dq, and with dk and dv (both or neither may be NULL) theirs.
+ * dq, q, o, dout [batch*queries,heads*d]  dk, dv, kk, v [batch*keys,heads*d]  lse F32 [heads,batch*queries]
  * δ = rowsum(do ⊙ o), P from lse; dv = Pᵀ do, dS = P ⊙ (do vᵀ - δ), dq = scale dS k, dk = scale dSᵀ q */
 void attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
                         const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
-                        const struct tensor *q, const struct tensor *kk, const struct tensor *v, int heads,
-                        float scale);
+                        const struct tensor *q, const struct tensor *kk, const struct tensor *v,
+                        const struct attention *a);
 
 /* ---- adapters, between their two projections ---------------------------------------------------------- */
 

@@ -582,7 +582,8 @@ static void block_backward(struct dit *d, const struct denoiser_grid *g, int64_t
                   dv = scratch(d, token_count(&g->rows), w);
     normed_rope(d, g, &qn, &s->q, &b->norm_q);
     normed_rope(d, g, &kn, &s->k, &b->norm_k);
-    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v, (int)d->c.heads, scale);
+    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v,
+                       &(struct attention){.heads = (int)d->c.heads, .scale = scale});
     qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->table[0] : NULL,
                           rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
     qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->table[0] : NULL,

@@ -85,36 +85,49 @@ void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse,
             }
 }
 
+/* dk and dv sum over the query tiles of a head, so one thread does these in order. */
 void cpu_attention_backward(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
                             const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
                             const struct tensor *q, const struct tensor *kk, const struct tensor *v,
-                            int heads, float scale)
+                            const struct attention *a)
 {
-    int64_t rows = q->shape[0], width = q->shape[1], d = width / heads, tile = min64(QUERIES, rows);
-    float *scratch = cpu_scratch(k, DT_F32, k->threads * 2 * tile * rows);
-    if (!scratch || !rows || !d || !fits_blas(k, rows, width)) return;
-    int n = (int)rows, depth = (int)d, stride = (int)width;
-    PARALLEL_FOR(k, heads * rows * rows)
-    for (int64_t h = 0; h < heads;
-         h++) /* dk and dv sum over the query tiles of a head, so one thread does them in order */
-        for (int64_t first = 0; first < rows; first += tile) {
-            float *p = scratch + omp_get_thread_num() * 2 * tile * rows, *ds = p + tile * rows;
-            int m = (int)min64(tile, rows - first);
-            int64_t at = first * width + h * d;
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, scale, f32(q) + at, stride,
-                        f32(kk) + h * d, stride, 0, p, n);
-            for (int64_t i = 0; i < m; i++) exp_row(p + i * rows, f32(lse)[h * rows + first + i], rows);
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, 1, p, n, f32(dout) + at, stride,
-                        first > 0, f32(dv) + h * d, stride);
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, 1, f32(dout) + at, stride,
-                        f32(v) + h * d, stride, 0, ds, n);
-            for (int64_t i = 0; i < m; i++) {
-                double delta = dot_of(f32(dout) + at + i * width, f32(o) + at + i * width, d);
-                softmax_slope_row(ds + i * rows, p + i * rows, (float)delta, rows);
+    int64_t batch = a->batch ? a->batch : 1, rows = q->shape[0] / batch, keys = kk->shape[0] / batch;
+    int64_t width = q->shape[1], d = width / a->heads, tile = min64(QUERIES, rows);
+    float *scratch = cpu_scratch(k, DT_F32, k->threads * 2 * tile * keys);
+    if (!rows && dk && dk->data) { /* no query has a gradient to give */
+        memset(dk->data, 0, tensor_bytes(dk));
+        memset(dv->data, 0, tensor_bytes(dv));
+    }
+    if (!scratch || !rows || !d || !fits_blas(k, keys, width)) return;
+    int n = (int)keys, depth = (int)d, stride = (int)width;
+    PARALLEL_FOR(k, batch * a->heads * rows * keys, collapse(2))
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < a->heads; h++)
+            for (int64_t first = 0; first < rows; first += tile) {
+                float *p = scratch + omp_get_thread_num() * 2 * tile * keys, *ds = p + tile * keys;
+                int m = (int)min64(tile, rows - first);
+                int64_t at = (b * rows + first) * width + h * d, key_at = b * keys * width + h * d;
+                const float *sums = f32(lse) + (h * batch + b) * rows + first;
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, a->scale, f32(q) + at,
+                            stride, f32(kk) + key_at, stride, 0, p, n);
+                for (int64_t i = 0; i < m; i++) {
+                    int64_t seen = a->causal ? first + i + 1 + keys - rows : keys;
+                    exp_row(p + i * keys, sums[i], seen);
+                    memset(p + i * keys + seen, 0, (size_t)(keys - seen) * sizeof *p);
+                }
+                if (dv)
+                    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, 1, p, n, f32(dout) + at,
+                                stride, first > 0, f32(dv) + key_at, stride);
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, depth, 1, f32(dout) + at, stride,
+                            f32(v) + key_at, stride, 0, ds, n);
+                for (int64_t i = 0; i < m; i++) {
+                    double delta = dot_of(f32(dout) + at + i * width, f32(o) + at + i * width, d);
+                    softmax_slope_row(ds + i * keys, p + i * keys, (float)delta, keys);
+                }
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, a->scale, ds, n,
+                            f32(kk) + key_at, stride, 0, f32(dq) + at, stride);
+                if (dk)
+                    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, a->scale, ds, n,
+                                f32(q) + at, stride, first > 0, f32(dk) + key_at, stride);
             }
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, depth, n, scale, ds, n, f32(kk) + h * d,
-                        stride, 0, f32(dq) + at, stride);
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, depth, m, scale, ds, n, f32(q) + at,
-                        stride, first > 0, f32(dk) + h * d, stride);
-        }
 }

@@ -1,4 +1,4 @@
-/* attention - the ways of attention on this device; attention.cu chooses among them. */
+/* attention - the ways of attention on a CUDA device; attention.cu chooses among them. */
 #ifndef KERNELS_CUDA_ATTENTION_H
 #define KERNELS_CUDA_ATTENTION_H
 
@@ -12,30 +12,43 @@ struct attention_shape {
     bool causal;
 };
 
-static inline struct attention_shape attention_shape(const struct tensor *q, const struct tensor *kk,
-                                                     const struct attention *a)
+/* The operands of attention_forward and attention_backward in kernels.h; NULL where one is left out. */
+struct attention_forward {
+    struct tensor *o, *lse;
+    const struct tensor *q, *k, *v, *bias;
+};
+struct attention_backward {
+    struct tensor *dq, *dk, *dv;
+    const struct tensor *dout, *o, *lse, *q, *k, *v;
+};
+
+/* A way to compute both. Whether it takes a call depends on the card, dtype, shape and alignment alone, and
+ * not on what is in memory or what was faster before: the same call goes the same way, always. Each way adds
+ * up in one order, so its results are the same bytes every time. */
+struct attention_way {
+    const char *name;
+    bool (*takes_forward)(struct kern *k, const struct attention_shape *s, const struct attention_forward *t);
+    void (*forward)(struct kern *k, const struct attention_shape *s, const struct attention_forward *t);
+    bool (*takes_backward)(struct kern *k, const struct attention_shape *s,
+                           const struct attention_backward *t);
+    void (*backward)(struct kern *k, const struct attention_shape *s, const struct attention_backward *t);
+};
+
+extern const struct attention_way attention_hopper, /* wgmma and TMA, BF16, heads of 64 */
+    attention_mma,                                  /* mma.sync, BF16, heads of 64 and 128 */
+    attention_f32;                                  /* any dtype, heads to 256, without tensor cores */
+
+/* BF16 whose rows of whole heads begin at multiples of 16 bytes; a NULL tensor is. */
+static inline bool attention_aligned(const struct tensor *t)
 {
-    const int64_t batch = a->batch ? a->batch : 1;
-    return {
-        a->heads, (int)(q->shape[1] / a->heads), batch, q->shape[0] / batch, kk->shape[0] / batch, a->scale,
-        a->causal};
+    return !t || (t->dtype == DT_BF16 && (uintptr_t)t->data % 16 == 0);
 }
 
-/* mma.sync, BF16, heads of 64 or 128, rows that begin at 16 bytes: anything else that
- * attention_forward has. */
-void attention_forward_mma(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
-                           const struct attention_shape *s);
+/* Shared memory that a block may have on this card; SLUICE_SHARED_LIMIT lowers it, to try on a large card what
+ * a small one gets: 101376 bytes on 8.6, 8.9 and 12.0, 166912 on 8.0. */
+int attention_shared_limit(struct kern *k);
 
-/* Hopper's own instructions, BF16, heads of 64, rows that begin at 16 bytes, a positive scale; without bias,
- * not causal. */
-bool attention_has_hopper(struct kern *k);
-void attention_forward_hopper(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                              const struct tensor *kk, const struct tensor *v,
-                              const struct attention_shape *s);
-void attention_backward_hopper(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
-                               const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
-                               const struct tensor *q, const struct tensor *kk, const struct tensor *v,
-                               int heads, float scale);
+/* Lets `kernel` have so many bytes of dynamic shared memory; false after a failure. */
+bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes);
 
 #endif

@@ -567,54 +567,67 @@ static bool describe(struct kern *k, CUtensorMap *map, const struct tensor *t, i
     return false;
 }
 
-bool attention_has_hopper(struct kern *k)
+static bool is_hopper(struct kern *k)
 {
     int major = 0;
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda_of(k)->index);
     return major == 9;
 }
 
-void attention_forward_hopper(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                              const struct tensor *kk, const struct tensor *v,
-                              const struct attention_shape *s)
+static bool takes_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
+{
+    return s->d == D && s->scale > 0 && !s->causal && !t->bias && attention_aligned(t->o) &&
+           attention_aligned(t->q) && attention_aligned(t->k) && attention_aligned(t->v) && is_hopper(k);
+}
+
+static void run_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
 {
     CUtensorMap qm, km, vm;
-    if (!describe(k, &qm, q, s->batch, QUERIES) || !describe(k, &km, kk, s->batch, KEYS) ||
-        !describe(k, &vm, v, s->batch, KEYS))
+    if (!t->q->data || !describe(k, &qm, t->q, s->batch, QUERIES) ||
+        !describe(k, &km, t->k, s->batch, KEYS) || !describe(k, &vm, t->v, s->batch, KEYS))
         return;
     const forward_shape a = {s->queries, s->keys, s->batch, s->heads, s->scale * LOG2E};
-    const int bytes = (int)sizeof(forward_shared) + ALIGN;
-    cudaFuncSetAttribute(forward, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    const size_t bytes = sizeof(forward_shared) + ALIGN;
+    if (!attention_allow_shared(k, (const void *)forward, bytes)) return;
     forward<<<(unsigned)(ceil_div(s->queries, QUERIES) * s->heads * s->batch), FORWARD_THREADS, bytes,
-              stream_of(k)>>>((bf16 *)o->data, lse ? (float *)lse->data : NULL, qm, km, vm, a);
+              stream_of(k)>>>((bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, qm, km, vm, a);
     cuda_good(k, "attention_forward", cudaGetLastError());
 }
 
-void attention_backward_hopper(struct kern *k, struct tensor *dq, struct tensor *dk, struct tensor *dv,
-                               const struct tensor *dout, const struct tensor *o, const struct tensor *lse,
-                               const struct tensor *q, const struct tensor *kk, const struct tensor *v,
-                               int heads, float scale)
+/* Of one sequence that sees all of itself. */
+static bool takes_backward(struct kern *k, const struct attention_shape *s,
+                           const struct attention_backward *t)
 {
-    const int rows = (int)q->shape[0], steps = tiles_of(rows, PAST), blocks = tiles_of(rows, HELD),
-              padded = steps * PAST;
+    return s->d == D && s->batch == 1 && s->queries == s->keys && !s->causal && t->dk &&
+           attention_aligned(t->dq) && attention_aligned(t->dout) && attention_aligned(t->o) &&
+           attention_aligned(t->q) && attention_aligned(t->k) && attention_aligned(t->v) && is_hopper(k);
+}
+
+static void run_backward(struct kern *k, const struct attention_shape *s, const struct attention_backward *t)
+{
+    const int rows = (int)s->queries, heads = s->heads, steps = tiles_of(rows, PAST),
+              blocks = tiles_of(rows, HELD), padded = steps * PAST;
     float *sums = (float *)cuda_scratch(k, DT_F32, (int64_t)heads * steps * DQ);
     row_pair *pairs = (row_pair *)cuda_scratch(k, DT_F32, (int64_t)heads * padded * 2);
     int *turns = (int *)cuda_scratch(k, DT_I32, (int64_t)heads * steps + 1);
+    const size_t bytes = sizeof(backward_shared) + ALIGN;
     CUtensorMap qm, km, vm, dm;
-    if (!sums || !pairs || !turns || !describe(k, &qm, q, 1, PAST) || !describe(k, &km, kk, 1, HELD) ||
-        !describe(k, &vm, v, 1, HELD) || !describe(k, &dm, dout, 1, PAST) ||
+    if (!sums || !pairs || !turns || !attention_allow_shared(k, (const void *)backward, bytes) ||
+        !describe(k, &qm, t->q, 1, PAST) || !describe(k, &km, t->k, 1, HELD) ||
+        !describe(k, &vm, t->v, 1, HELD) || !describe(k, &dm, t->dout, 1, PAST) ||
         !cuda_good(k, "attention_backward",
                    cudaMemsetAsync(turns, 0, ((size_t)heads * steps + 1) * sizeof(int), stream_of(k))))
         return;
     row_sums<<<(unsigned)ceil_div((int64_t)padded * heads * 8, 256), 256, 0, stream_of(k)>>>(
-        pairs, (const bf16 *)dout->data, (const bf16 *)o->data, (const float *)lse->data, rows, heads,
-        padded);
-    const backward_shape a = {rows, heads, scale};
-    const int bytes = (int)sizeof(backward_shared) + ALIGN;
-    cudaFuncSetAttribute(backward, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        pairs, (const bf16 *)t->dout->data, (const bf16 *)t->o->data, (const float *)t->lse->data, rows,
+        heads, padded);
+    const backward_shape a = {rows, heads, s->scale};
     backward<<<(unsigned)(blocks * heads), BACKWARD_THREADS, bytes, stream_of(k)>>>(
-        sums, (bf16 *)dk->data, (bf16 *)dv->data, turns, pairs, qm, km, vm, dm, a);
-    round_dq<<<(unsigned)(steps * heads), WARPGROUP, 0, stream_of(k)>>>((bf16 *)dq->data, sums, rows, heads,
-                                                                        steps, scale);
+        sums, (bf16 *)t->dk->data, (bf16 *)t->dv->data, turns, pairs, qm, km, vm, dm, a);
+    round_dq<<<(unsigned)(steps * heads), WARPGROUP, 0, stream_of(k)>>>((bf16 *)t->dq->data, sums, rows,
+                                                                        heads, steps, s->scale);
     cuda_good(k, "attention_backward", cudaGetLastError());
 }
+
+const struct attention_way attention_hopper = {"hopper", takes_forward, run_forward, takes_backward,
+                                               run_backward};

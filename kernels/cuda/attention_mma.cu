@@ -167,22 +167,33 @@ __global__ static void __launch_bounds__(THREADS)
 }
 
 template <int D>
-static void launch(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                   const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
-                   const struct attention_shape *s)
+static void launch(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
 {
-    const int bytes = (QUERIES + 4 * KEYS) * D * (int)sizeof(bf16);
+    const size_t bytes = (QUERIES + 4 * KEYS) * D * sizeof(bf16);
     const unsigned blocks = (unsigned)(ceil_div(s->queries, QUERIES) * s->heads * s->batch);
-    cudaFuncSetAttribute(forward<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (!attention_allow_shared(k, (const void *)forward<D>, bytes)) return;
     forward<D><<<blocks, THREADS, bytes, stream_of(k)>>>(
-        (bf16 *)o->data, lse ? (float *)lse->data : NULL, (const bf16 *)q->data, (const bf16 *)kk->data,
-        (const bf16 *)v->data, bias ? (const float *)bias->data : NULL, *s);
+        (bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, (const bf16 *)t->q->data,
+        (const bf16 *)t->k->data, (const bf16 *)t->v->data, t->bias ? (const float *)t->bias->data : NULL,
+        *s);
     cuda_good(k, "attention_forward", cudaGetLastError());
 }
 
-void attention_forward_mma(struct kern *k, struct tensor *o, struct tensor *lse, const struct tensor *q,
-                           const struct tensor *kk, const struct tensor *v, const struct tensor *bias,
-                           const struct attention_shape *s)
+static bool takes_forward(struct kern *, const struct attention_shape *s, const struct attention_forward *t)
 {
-    (s->d == 64 ? launch<64> : launch<128>)(k, o, lse, q, kk, v, bias, s);
+    return (s->d == 64 || s->d == 128) && attention_aligned(t->o) && attention_aligned(t->q) &&
+           attention_aligned(t->k) && attention_aligned(t->v);
 }
+
+static void run_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
+{
+    if (!t->q->data) return; /* planning: there is no scratch */
+    (s->d == 64 ? launch<64> : launch<128>)(k, s, t);
+}
+
+static bool takes_backward(struct kern *, const struct attention_shape *, const struct attention_backward *)
+{
+    return false;
+}
+
+const struct attention_way attention_mma = {"mma", takes_forward, run_forward, takes_backward, NULL};

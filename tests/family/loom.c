@@ -212,7 +212,7 @@ static void backward(struct denoiser *d, const struct denoiser_grid *g, const st
         linear_back(d, i, WEAVE, &g->rows, &dwide, &dx, &l->saved.wide[i]);
         linear_back(d, i, SPREAD, &g->rows, &d_o, &dwide, &l->saved.o[i]);
         attention_backward(k, &part[0], &part[1], &part[2], &d_o, &l->saved.o[i], &l->saved.lse[i], x, x, x,
-                           1, 1 / sqrtf((float)w));
+                           &(struct attention){.heads = 1, .scale = 1 / sqrtf((float)w)});
         for (int p = 0; p < 3; p++) add(k, &dx, &part[p]);
         linear_back(d, i, CONTEXT, &text_rows, NULL, &head, &l->saved.text);
         kern_release(k, mark);

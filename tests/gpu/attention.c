@@ -151,7 +151,7 @@ static bool measure(struct kern *k, const struct network *n)
                       n->bias ? &bias.device : NULL, &a)
 #define BACKWARD()                                                                                           \
     attention_backward(k, &grad[0].device, &grad[1].device, &grad[2].device, &dout.device, &o.device,        \
-                       &lse.device, &q.device, &kk.device, &v.device, n->heads, scale)
+                       &lse.device, &q.device, &kk.device, &v.device, &a)
     kern_plan_begin(k);
     FORWARD();
     if (n->backward) BACKWARD();
