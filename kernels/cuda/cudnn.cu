@@ -14,7 +14,8 @@ enum { CANDIDATES = 64 };
 #define CUDNN_CALLS(X)                                                                                       \
     X(GetVersion)                                                                                            \
     X(Create)                                                                                                \
-    X(Destroy) X(SetStream) X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor)               \
+    X(Destroy)                                                                                               \
+    X(SetStream) X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor)                          \
         X(BackendDestroyDescriptor) X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize)         \
             X(BackendExecute)
 
@@ -164,7 +165,7 @@ desc cudnn_tensor(struct cudnn_graph *g, int64_t id, cudnnDataType_t t, int rank
     return tensor(g, id, false, t, rank, dims, strides);
 }
 
-desc cudnn_between(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
+desc cudnn_virtual(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
                    const int64_t *strides)
 {
     return tensor(g, g ? g->virtual_id++ : 0, true, t, rank, dims, strides);

@@ -5,7 +5,7 @@
  *
  *     struct cudnn_graph *g = cudnn_begin(k);
  *     desc x = cudnn_tensor(g, 1, CUDNN_DATA_BFLOAT16, 4, dims, strides);
- *     desc s = cudnn_between(g, CUDNN_DATA_FLOAT, 4, dims, strides);       a value that gets no memory
+ *     desc s = cudnn_virtual(g, CUDNN_DATA_FLOAT, 4, dims, strides);       a value that gets no memory
  *     cudnn_pointwise(g, CUDNN_POINTWISE_ADD, x, b, s);
  *     if (cudnn_plan(g, NULL)) ...
  *     cudnn_run(g, 3, (const int64_t[]){1, 2, 3}, (void *const[]){x, b, y});
@@ -50,7 +50,7 @@ void cudnn_free(struct cudnn_graph *g);          /* and its plan */
 
 desc cudnn_tensor(struct cudnn_graph *g, int64_t id, cudnnDataType_t t, int rank, const int64_t *dims,
                   const int64_t *strides);
-desc cudnn_between(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
+desc cudnn_virtual(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
                    const int64_t *strides);
 /* y = a (mode) b, computed in F32 */
 void cudnn_pointwise(struct cudnn_graph *g, cudnnPointwiseMode_t mode, desc a, desc b, desc y);
