@@ -567,11 +567,11 @@ static bool describe(struct kern *k, CUtensorMap *map, const struct tensor *t, i
     return false;
 }
 
+/* A Hopper card, and code for it: from PTX of less than 9.0a the kernels have no body. */
 static bool is_hopper(struct kern *k)
 {
-    int major = 0;
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda_of(k)->index);
-    return major == 9;
+    const struct cuda *c = cuda_of(k);
+    return c->capability / 10 == 9 && c->code >= 90;
 }
 
 static bool takes_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)

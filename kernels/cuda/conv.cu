@@ -250,7 +250,7 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
 /* Engine 41 is the one for Hopper that adds bias and residual. Its heuristics' first choice of knobs runs at
  * 675, 538, 718 TFLOP/s where these reach 788, 788, 794 (2026-11-22, one H200; 128 and 256 channels to 128 at
  * 480x720, 256 to 256 at 120x180, 8 frames). */
-static const struct cudnn_engine *best_engine(const struct conv *c)
+static const struct cudnn_engine *best_engine(const struct cuda *cuda, const struct conv *c)
 {
 #define KNOBS(tile, workspace, m, n)                                                                         \
     {                                                                                                        \
@@ -264,7 +264,7 @@ static const struct cudnn_engine *best_engine(const struct conv *c)
                                      many = KNOBS(3, 1, 1, 2);
 #undef KNOBS
     const int64_t pixels = c->T * c->out_h * c->out_w >> 2 * c->up;
-    if (c->out < 128 || c->C < 64) return NULL;
+    if (!cuda_card_is(cuda, "NVIDIA H200") || c->out < 128 || c->C < 64) return NULL;
     if (c->out < 256) return c->residual ? &narrow_residual : &narrow;
     return pixels < 65536 ? &few : pixels < 400000 || c->residual ? &wide : &many;
 }
@@ -282,7 +282,7 @@ static struct cudnn_graph *plan_of(struct kern *k, const struct conv *c)
         g = build(k, c);
         if (!g) return NULL;
         memcpy(g->key, key, sizeof key);
-        cudnn_plan(g, best_engine(c));
+        cudnn_plan(g, best_engine(cuda, c));
         g->next = cuda->convolutions;
         cuda->convolutions = g;
     }
@@ -429,15 +429,24 @@ void cuda_convolutions_close(struct cuda *) {}
 static void convolve(struct kern *k, struct tensor *y, const struct tensor *x, const struct conv *g,
                      const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
+    const bool few = g->out <= 4 && g->C >= 64 && g->stride == 1 && !g->up;
     if (!tensor_count(y) || !g->C) return;
-    if (g->out <= 4 && g->C >= 64 && g->stride == 1 && !g->up)
+    const bool cudnn = !few && x->dtype == DT_BF16 && cudnn_does(k, *g);
+    if (few)
         convolve_few(k, y, x, g, w, b, residual);
-    else if (x->dtype != DT_BF16 || !cudnn_does(k, *g))
+    else if (!cudnn)
         convolve_rows(k, y, x, g, w, b, residual);
     else if (g->up)
         convolve_phases(k, y, x, *g, w, b);
     else
         convolve_cudnn(k, y, x, *g, w, b, residual);
+    kern_took(k, few      ? "product of all taps"
+                 : !cudnn ? "product of rows"
+                 : g->up  ? "cudnn, 4 phases"
+                          : "cudnn");
+    if (!few && !cudnn && x->dtype == DT_BF16 && g->C % EIGHT == 0 && kern_ok(k))
+        kern_note(k, "convolutions of %lld to %lld channels go without cuDNN on this card: slow",
+                  (long long)g->C, (long long)g->out);
 }
 
 /* ---- the operations ---- */
