@@ -4,18 +4,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const struct attention_way *const ways[] = {&attention_hopper, &attention_mma, &attention_f32};
+static const struct attention_way *const ways[] = {&attention_hopper, &attention_cudnn, &attention_mma,
+                                                   &attention_f32};
 enum { LONG_ENOUGH = 1 << 24 }; /* scores, from which on a slow way is felt */
-static const char names[] = "hopper, mma, f32";
+static const char names[] = "hopper, cudnn, mma, f32";
 
-/* The first of these that takes a call computes it. SLUICE_ATTENTION holds another such list, for tests and
- * comparisons: what none of its ways takes is refused. */
+/* The first of these that takes a call computes it. On an H200 hopper has the heads of 64 at 593 TFLOP/s (17,776
+ * rows, 48 heads), cuDNN at 441; those of 128 (8192 rows) cuDNN at 677, where mma.sync reaches half of that at
+ * best. The tensor cores of compute capability 10 have instructions of their own, too, and cuDNN alone uses them;
+ * those of 8 and 12 have none but mma.sync. SLUICE_ATTENTION holds another such list, for tests and comparisons: what none of its ways takes is refused. */
 static const char *preference(struct kern *k)
 {
     const char *given = getenv("SLUICE_ATTENTION");
     if (given && *given) return given;
     switch (cuda_of(k)->capability / 10) {
-    case 9: return "hopper,mma,f32";
+    case 9: return "hopper,cudnn,mma,f32";
+    case 10: return "cudnn,mma,f32";
     default: return "mma,f32";
     }
 }
@@ -78,6 +82,8 @@ extern "C" void cuda_attention_forward(struct kern *k, struct tensor *o, struct 
     const struct attention_way *w = choose(k, "attention_forward", q, &s, [&](const struct attention_way *w) {
         return w->takes_forward(k, &s, &t);
     });
+    if (w == &attention_mma && strstr(preference(k), "cudnn,mma") && !cuda_cudnn_version(cuda_of(k)))
+        kern_note(k, "attention_forward goes without cuDNN, which is not here: slow for this card");
     if (w) w->forward(k, &s, &t);
 }
 
@@ -119,9 +125,4 @@ bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes)
     }
     return cuda_good(k, "attention",
                      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-}
-
-void cuda_attentions_close(struct cuda *c)
-{
-    (void)c;
 }
