@@ -178,6 +178,15 @@ ok 'the same as text and as JSON: results, training, provenance of every video' 
     grep "\"training\":\[{\"run\":\"k1\",\"adapter\":{.*\"parameters\":65536,.*\"steps\":4,\"finished\":true" json; grep "\"phases\":\[{\"phase\":\"train\",\"of\":null,\"wall_s\":7200" json
     grep "\"provenance\":{\"base\":\[{\"settings\":{.*\"outputs\":6}\],\"k1\":\[{\"settings\":.*\"outputs\":6}\]}}" json
     fails 1 page --format text --run nowhere base.jsonl; grep "run nowhere" err'
+ok 'a run that went on on another device says so below the table of training' '
+    part() { OPENBLAS_CORETYPE=$1 train-step -m random:tiny --device cpu --max-steps 4 --warmup 1 --state runs/moved >/dev/null 2>&1; }
+    pack -o store <train.mp 2>/dev/null
+    draw --count 2 store >two.mp; part Nehalem <two.mp
+    draw --count 4 store >four.mp; part Haswell <four.mp
+    plot --table --json runs/moved | grep -q "Haswell" || { echo "this OpenBLAS has kernels of one kind alone"; exit 77; }
+    said="moved: to step 2 on CPU, OpenBLAS .* for Nehalem, then to step 4 on CPU, OpenBLAS .* for Haswell; not the bytes that one of them alone gives."
+    page --format text --run runs/moved --run runs/k1 base.jsonl k1.jsonl >text; [ "$(grep -cx "$said" text)" = 1 ]
+    ready; page --run runs/moved base.jsonl k1.jsonl >page.html; grep "<p>$said</p>" page.html'
 ok 'videos of a run that were not all made alike show as such' '
     { head -n 5 base.jsonl; tail -n 1 base.jsonl | sed "s/\"steps\":50/\"steps\":25/"; } >mixed.jsonl
     page --format text base=mixed.jsonl k1.jsonl >text; grep -E "^sample.steps +50, 25 +50 *\$" text
