@@ -178,6 +178,57 @@ static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int hea
     near_size(&alone, want.dq, size, GRADIENT + roundings(4), "dq without dk and dv");
 }
 
+/* What follows goes by these ways of the CUDA backend (NULL: as it chooses), with so much shared memory. */
+static void go_by(const char *ways, const char *shared)
+{
+    ways ? setenv("SLUICE_ATTENTION", ways, 1) : unsetenv("SLUICE_ATTENTION");
+    shared ? setenv("SLUICE_SHARED_LIMIT", shared, 1) : unsetenv("SLUICE_SHARED_LIMIT");
+    if (mode != modes)
+        printf("# by %s%s%s\n", ways ? ways : "its own choice", shared ? ", shared memory " : "",
+               shared ? shared : "");
+}
+
+/* Sizes of heads that tensor cores take, whole tiles and ragged ones. */
+static void test_heads_of(int64_t d)
+{
+    test_attention(150, 2, d, true, 1);
+    test_sequences(1, 257, 257, 2, d, false);
+    test_sequences(1, 1, 1, 2, d, true);
+    test_sequences(2, 130, 257, 2, d, false);
+    test_sequences(3, 5, 70, 1, d, true);
+    test_sequences(1, 200, 200, 3, d, true);
+    test_sequences(1, 77, 512, 2, d, true);
+    test_sequences(1, 1100, 70, 1, d, false); /* many queries, few keys */
+}
+
+static void test_refused(const char *ways, const char *words)
+{
+    fresh();
+    struct tensor q = given(2, 8, 64), o = given(2, 8, 64);
+    go_by(ways, NULL);
+    attention_forward(kerns[0], &o, NULL, &q, &q, &q, NULL, &(struct attention){.heads = 1, .scale = 1});
+    ok(strstr(kern_error(kerns[0]), words), "%sSLUICE_ATTENTION=%s: %s", mode->label, ways,
+       kern_error(kerns[0]));
+    kern_clear(kerns[0]);
+}
+
+static void test_ways(void)
+{
+    static const char SMALL[] = "101376"; /* 99 KB: compute capability 8.6, 8.9, 12.0 */
+    test_refused("mma,none", "\"none\" is no way");
+    if (X == DT_F32) test_refused("mma", "not by mma");
+    for (int64_t d = 64; d <= 128; d *= 2)
+        for (int i = 0; i < 4; i++) {
+            if (X == DT_F32 && i < 2) continue;
+            go_by((const char *[]){"mma", "mma", "f32", NULL}[i], i == 1 ? SMALL : NULL);
+            test_heads_of(d);
+        }
+    go_by("f32", SMALL);
+    test_sequences(1, 150, 150, 1, 256, true);
+    test_sequences(1, 70, 90, 2, 128, false);
+    go_by(NULL, NULL);
+}
+
 int main(void)
 {
     while (next_mode()) {
@@ -198,6 +249,7 @@ int main(void)
         test_sequences(1, 16, 300, 4, 8, false);
         test_sequences(2, 300, 70, 2, 8, false);
         test_sequences(1, 10, 140, 1, 200, true);
+        if (mode != modes) test_ways();
     }
     return done();
 }

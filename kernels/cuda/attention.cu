@@ -9,10 +9,10 @@ static const struct attention_way *const ways[] = {&attention_hopper, &attention
 enum { LONG_ENOUGH = 1 << 24 }; /* scores, from which on a slow way is felt */
 static const char names[] = "hopper, cudnn, mma, f32";
 
-/* The first of these that takes a call computes it. On an H200 hopper has the heads of 64 at 593 TFLOP/s (17,776
- * rows, 48 heads), cuDNN at 441; those of 128 (8192 rows) cuDNN at 677, where mma.sync reaches half of that at
- * best. The tensor cores of compute capability 10 have instructions of their own, too, and cuDNN alone uses them;
- * those of 8 and 12 have none but mma.sync. SLUICE_ATTENTION holds another such list, for tests and comparisons: what none of its ways takes is refused. */
+/* The first of these that takes a call computes it. Forward on an H200, TFLOP/s: heads of 64 (17,776 rows, 48 heads)
+ * hopper 593, cudnn 441, mma 370; of 128 (8192 rows) cudnn 687, mma 361. The tensor cores of compute capability 10
+ * have instructions of their own, too, which cuDNN alone uses; those of 8 and 12 have none but mma.sync.
+ * SLUICE_ATTENTION holds another such list, for tests and comparisons: what none of its ways takes is refused. */
 static const char *preference(struct kern *k)
 {
     const char *given = getenv("SLUICE_ATTENTION");
@@ -42,6 +42,7 @@ static const struct attention_way *choose(struct kern *k, const char *op, const 
                                           const struct attention_shape *s, Takes takes)
 {
     const char *const list = preference(k);
+    const struct attention_way *way = NULL;
     for (const char *at = list; *at;) {
         const size_t length = strcspn(at, ",");
         const struct attention_way *w = way_named(at, length);
@@ -50,16 +51,17 @@ static const struct attention_way *choose(struct kern *k, const char *op, const 
                       names);
             return NULL;
         }
-        if (takes(w)) {
-            kern_took(k, w->name);
-            if (w == &attention_f32 && q->dtype == DT_BF16 && s->queries * s->keys * s->heads > LONG_ENOUGH)
-                kern_note(k, "%s with heads of %d goes without tensor cores on this card: slow", op, s->d);
-            return w;
-        }
+        if (!way && takes(w)) way = w;
         at += length + (at[length] == ',');
     }
-    kern_fail(k, "%s: heads of %d in %s: not by %s on %s", op, s->d, dtype_name(q->dtype), list, k->device);
-    return NULL;
+    if (!way)
+        kern_fail(k, "%s: heads of %d in %s: not by %s on %s", op, s->d, dtype_name(q->dtype), list,
+                  k->device);
+    else
+        kern_took(k, way->name);
+    if (way == &attention_f32 && q->dtype == DT_BF16 && s->queries * s->keys * s->heads > LONG_ENOUGH)
+        kern_note(k, "%s with heads of %d goes without tensor cores on this card: slow", op, s->d);
+    return way;
 }
 
 static struct attention_shape shape_of(const struct tensor *q, const struct tensor *kk,
@@ -113,6 +115,11 @@ int attention_shared_limit(struct kern *k)
     cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda_of(k)->index);
     const int lower = given ? atoi(given) : 0;
     return lower > 0 && lower < limit ? lower : limit;
+}
+
+int attention_side_by_side(struct kern *k, int blocks, int steps)
+{
+    return (int)ceil_div((int64_t)6 * blocks * cuda_of(k)->processors, steps);
 }
 
 bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes)

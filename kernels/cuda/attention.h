@@ -45,6 +45,22 @@ static inline bool attention_aligned(const struct tensor *t)
     return !t || (t->dtype == DT_BF16 && (uintptr_t)t->data % 16 == 0);
 }
 
+/* Where blocks add to dq in the order of their keys, each is a few steps behind the one before it, so a head alone
+ * cannot keep a device busy whose blocks finish faster than that. Blocks begin with the first keys of some heads
+ * side by side, then with the second of each, ..: the head and the block of keys of the item-th block to begin.
+ * The order of the sums does not depend on it. */
+__device__ static inline int attention_head(int item, int blocks, int heads, int side_by_side, int *block)
+{
+    const int first = item / (side_by_side * blocks) * side_by_side, count = min(side_by_side, heads - first),
+              i = item - first * blocks;
+    *block = i / count;
+    return first + i % count;
+}
+
+/* So many heads that a block may be six steps behind, where so many blocks of so many steps share a
+ * multiprocessor. */
+int attention_side_by_side(struct kern *k, int blocks, int steps);
+
 /* Shared memory that a block may have on this card; SLUICE_SHARED_LIMIT lowers it, to try on a large card what
  * a small one gets: 101376 bytes on 8.6, 8.9 and 12.0, 166912 on 8.0. */
 int attention_shared_limit(struct kern *k);

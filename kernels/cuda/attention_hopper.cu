@@ -52,34 +52,34 @@ static const float LN2 = 0.69314718f;
 __device__ static void fetch_forward(forward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
                                      const CUtensorMap &v, int h, int first, int b, int steps)
 {
-    barrier_expect(&m.q_full, QUERIES * ROW);
-    load_box(m.q, &q, &m.q_full, h * D, first, b);
+    mbarrier_expect_tx(&m.q_full, QUERIES * ROW);
+    tma_load(m.q, &q, &m.q_full, h * D, first, b);
     for (int i = 0; i < steps; i++) {
         const int at = i % STAGES, old = (i / STAGES & 1) ^ 1, key = (steps - 1 - i) * KEYS;
-        barrier_wait(&m.k_empty[at], old);
-        barrier_expect(&m.k_full[at], KEYS * ROW);
-        load_box(m.k[at], &k, &m.k_full[at], h * D, key, b);
-        barrier_wait(&m.v_empty[at], old);
-        barrier_expect(&m.v_full[at], KEYS * ROW);
-        load_box(m.v[at], &v, &m.v_full[at], h * D, key, b);
+        mbarrier_wait(&m.k_empty[at], old);
+        mbarrier_expect_tx(&m.k_full[at], KEYS * ROW);
+        tma_load(m.k[at], &k, &m.k_full[at], h * D, key, b);
+        mbarrier_wait(&m.v_empty[at], old);
+        mbarrier_expect_tx(&m.v_full[at], KEYS * ROW);
+        tma_load(m.v[at], &v, &m.v_full[at], h * D, key, b);
     }
 }
 
 /* s [64,128] = q kᵀ */
 __device__ static void start_scores(float (&s)[64], uint64_t q, uint64_t k)
 {
-    product<false>(s, q, k);
+    wgmma<false>(s, q, k);
 #pragma unroll
-    for (int c = 1; c < D / 16; c++) product<true>(s, further(q, 32 * c), further(k, 32 * c));
-    products_commit();
+    for (int c = 1; c < D / 16; c++) wgmma<true>(s, wgmma_advance(q, 32 * c), wgmma_advance(k, 32 * c));
+    wgmma_commit();
 }
 
 /* o [64,64] += p [64,128] v */
 __device__ static void start_sums(float (&o)[32], const unsigned (&p)[32], uint64_t v)
 {
 #pragma unroll
-    for (int c = 0; c < KEYS / 16; c++) product<true, true>(o, &p[4 * c], further(v, 16 * ROW * c));
-    products_commit();
+    for (int c = 0; c < KEYS / 16; c++) wgmma<true, true>(o, &p[4 * c], wgmma_advance(v, 16 * ROW * c));
+    wgmma_commit();
 }
 
 /* The softmax of two rows as it goes on: `sum` of exp(score - max), where max is near the largest score. */
@@ -134,18 +134,18 @@ __device__ static void attend(forward_shared &m, bf16 *o, float *lse, const forw
                               int first, int b, int steps)
 {
     const int group = threadIdx.x / WARPGROUP - 1, t = threadIdx.x % WARPGROUP, lane = t % 32;
-    const uint64_t q = operand(m.q + group * 64 * ROW);
+    const uint64_t q = wgmma_descriptor(m.q + group * 64 * ROW);
     float s[64], acc[32] = {}, fall[2];
     unsigned p[32];
     softmax x;
 
-    barrier_wait(&m.q_full, 0);
-    barrier_wait(&m.k_full[0], 0);
-    products_begin();
-    start_scores(s, q, operand(m.k[0]));
-    products_wait<0>();
-    arrived(s);
-    if (lane == 0) barrier_arrive(&m.k_empty[0]);
+    mbarrier_wait(&m.q_full, 0);
+    mbarrier_wait(&m.k_full[0], 0);
+    wgmma_fence();
+    start_scores(s, q, wgmma_descriptor(m.k[0]));
+    wgmma_wait<0>();
+    wgmma_fence_operand(s);
+    if (lane == 0) mbarrier_arrive(&m.k_empty[0]);
     /* The last keys come first: only there may some be missing. */
     const int seen = (int)(a.keys - (int64_t)(steps - 1) * KEYS) - lane % 4 * 2;
 #pragma unroll
@@ -156,35 +156,35 @@ __device__ static void attend(forward_shared &m, bf16 *o, float *lse, const forw
 
     for (int i = 1; i < steps; i++) {
         const int at = i % STAGES, before = (i - 1) % STAGES;
-        barrier_wait(&m.k_full[at], i / STAGES & 1);
-        products_begin();
-        start_scores(s, q, operand(m.k[at]));
-        barrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
-        start_sums(acc, p, operand(m.v[before]));
-        products_wait<1>();
-        arrived(s);
-        if (lane == 0) barrier_arrive(&m.k_empty[at]);
+        mbarrier_wait(&m.k_full[at], i / STAGES & 1);
+        wgmma_fence();
+        start_scores(s, q, wgmma_descriptor(m.k[at]));
+        mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
+        start_sums(acc, p, wgmma_descriptor(m.v[before]));
+        wgmma_wait<1>();
+        wgmma_fence_operand(s);
+        if (lane == 0) mbarrier_arrive(&m.k_empty[at]);
         const bool anew = weigh<false>(x, s, fall, a.unit);
         /* All exponentials before the wait, which the assembler moves up where no branch is between. */
-        arrived(s);
+        wgmma_fence_operand(s);
         if (anew) {
-            products_wait<0>();
-            arrived(acc);
+            wgmma_wait<0>();
+            wgmma_fence_operand(acc);
             const float shrink[2] = {power_of_2(fall[0]), power_of_2(fall[1])};
 #pragma unroll
             for (int j = 0; j < 32; j++) acc[j] *= shrink[j / 2 % 2];
         }
-        products_wait<0>();
-        arrived(acc);
-        arrived(p);
-        if (lane == 0) barrier_arrive(&m.v_empty[before]);
+        wgmma_wait<0>();
+        wgmma_fence_operand(acc);
+        wgmma_fence_operand(p);
+        if (lane == 0) mbarrier_arrive(&m.v_empty[before]);
         round_weights(p, s);
     }
-    barrier_wait(&m.v_full[(steps - 1) % STAGES], (steps - 1) / STAGES & 1);
-    products_begin();
-    start_sums(acc, p, operand(m.v[(steps - 1) % STAGES]));
-    products_wait<0>();
-    arrived(acc);
+    mbarrier_wait(&m.v_full[(steps - 1) % STAGES], (steps - 1) / STAGES & 1);
+    wgmma_fence();
+    start_sums(acc, p, wgmma_descriptor(m.v[(steps - 1) % STAGES]));
+    wgmma_wait<0>();
+    wgmma_fence_operand(acc);
 
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -214,21 +214,21 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, 1)
               first = (int)(blockIdx.x % tiles) * QUERIES, h = (int)(blockIdx.x / tiles % a.heads),
               b = (int)(blockIdx.x / tiles / a.heads);
     if (threadIdx.x == 0) {
-        barrier_init(&m.q_full, 1);
+        mbarrier_init(&m.q_full, 1);
         for (int i = 0; i < STAGES; i++) {
-            barrier_init(&m.k_full[i], 1);
-            barrier_init(&m.v_full[i], 1);
-            barrier_init(&m.k_empty[i], 4 * GROUPS);
-            barrier_init(&m.v_empty[i], 4 * GROUPS);
+            mbarrier_init(&m.k_full[i], 1);
+            mbarrier_init(&m.v_full[i], 1);
+            mbarrier_init(&m.k_empty[i], 4 * GROUPS);
+            mbarrier_init(&m.v_empty[i], 4 * GROUPS);
         }
-        barriers_are_made();
+        mbarrier_init_fence();
     }
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
-        registers_fewer<32>();
+        setmaxnreg_dec<32>();
         if (threadIdx.x == 0) fetch_forward(m, q, k, v, h, first, b, steps);
     } else {
-        registers_more<160>();
+        setmaxnreg_inc<160>();
         attend(m, o, lse, a, h, first, b, steps);
     }
 #endif
@@ -269,7 +269,7 @@ struct backward_shared {
 };
 
 struct backward_shape {
-    int rows, heads;
+    int rows, heads, side_by_side;
     float scale;
 };
 
@@ -283,17 +283,17 @@ __device__ static void fetch_backward(backward_shared &m, const CUtensorMap &q, 
                                       const CUtensorMap &v, const CUtensorMap &dout, const row_pair *rows,
                                       int h, int first, int steps)
 {
-    barrier_expect(&m.kv_full, 2 * HELD * ROW);
-    load_box(m.k, &k, &m.kv_full, h * D, first, 0);
-    load_box(m.v, &v, &m.kv_full, h * D, first, 0);
+    mbarrier_expect_tx(&m.kv_full, 2 * HELD * ROW);
+    tma_load(m.k, &k, &m.kv_full, h * D, first, 0);
+    tma_load(m.v, &v, &m.kv_full, h * D, first, 0);
     for (int i = 0; i < steps; i++) {
         const int at = i % Q_STAGES;
-        barrier_wait(&m.empty[at], (i / Q_STAGES & 1) ^ 1);
-        barrier_expect(&m.full[at], 2 * PAST * ROW + (int)sizeof m.rows[0]);
-        load_box(m.q[at], &q, &m.full[at], h * D, i * PAST, 0);
-        load_box(m.dout[at], &dout, &m.full[at], h * D, i * PAST, 0);
-        load_bytes(m.rows[at], rows + ((int64_t)h * steps + i) * (PAST / 2), (int)sizeof m.rows[0],
-                   &m.full[at]);
+        mbarrier_wait(&m.empty[at], (i / Q_STAGES & 1) ^ 1);
+        mbarrier_expect_tx(&m.full[at], 2 * PAST * ROW + (int)sizeof m.rows[0]);
+        tma_load(m.q[at], &q, &m.full[at], h * D, i * PAST, 0);
+        tma_load(m.dout[at], &dout, &m.full[at], h * D, i * PAST, 0);
+        bulk_load(m.rows[at], rows + ((int64_t)h * steps + i) * (PAST / 2), (int)sizeof m.rows[0],
+                  &m.full[at]);
     }
 }
 
@@ -301,12 +301,12 @@ __device__ static void fetch_backward(backward_shared &m, const CUtensorMap &q, 
 __device__ static void add_dq(backward_shared &m, float *dq, int *turns, int which, int n, int steps)
 {
     for (int i = which; i < steps; i += 2) {
-        barrier_wait(&m.dq_full[which], i / 2 & 1);
-        turn_wait(&turns[i], n);
-        store_floats(dq + (int64_t)i * DQ, m.dq[which], DQ * (int)sizeof(float), n > 0);
-        stores_wait();
-        turn_pass(&turns[i]);
-        barrier_arrive(&m.dq_empty[which]);
+        mbarrier_wait(&m.dq_full[which], i / 2 & 1);
+        turn_wait_async(&turns[i], n);
+        bulk_store(dq + (int64_t)i * DQ, m.dq[which], DQ * (int)sizeof(float), n > 0);
+        bulk_wait();
+        turn_pass_async(&turns[i]);
+        mbarrier_arrive(&m.dq_empty[which]);
     }
 }
 
@@ -316,50 +316,51 @@ __device__ static void make_dq(backward_shared &m, int steps)
     const int t = threadIdx.x % WARPGROUP, warp = t / 32, lane = t % 32;
     unsigned kt[HELD / 16][4];
     float acc[32];
-    barrier_wait(&m.kv_full, 0);
+    mbarrier_wait(&m.kv_full, 0);
 #pragma unroll
     for (int c = 0; c < HELD / 16; c++) {
         const int row = 16 * c + lane / 16 * 8 + lane % 8, piece = 2 * warp + lane / 8 % 2;
-        load_matrices_transposed(kt[c], m.k + row * ROW + (piece ^ row % 8) * 16);
+        ldmatrix_x4_trans(kt[c], shared_address(m.k + row * ROW + (piece ^ row % 8) * 16));
     }
     for (int i = 0; i < steps; i++) {
         const int at = i % 2, phase = i / 2 & 1;
-        barrier_wait(&m.ds_full[at], phase);
-        products_begin();
-        product<false, true>(acc, kt[0], operand(m.ds[at]));
+        mbarrier_wait(&m.ds_full[at], phase);
+        wgmma_fence();
+        wgmma<false, true>(acc, kt[0], wgmma_descriptor(m.ds[at]));
 #pragma unroll
         for (int c = 1; c < HELD / 16; c++)
-            product<true, true>(acc, kt[c], further(operand(m.ds[at]), 16 * ROW * c));
-        products_commit();
-        products_wait<0>();
-        arrived(acc);
-        if (lane == 0) barrier_arrive(&m.ds_empty[at]);
-        barrier_wait(&m.dq_empty[at], phase ^ 1);
+            wgmma<true, true>(acc, kt[c], wgmma_advance(wgmma_descriptor(m.ds[at]), 16 * ROW * c));
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_fence_operand(acc);
+        if (lane == 0) mbarrier_arrive(&m.ds_empty[at]);
+        mbarrier_wait(&m.dq_empty[at], phase ^ 1);
 #pragma unroll
         for (int j = 0; j < 8; j++)
             ((float4 *)m.dq[at])[j * WARPGROUP + t] =
                 make_float4(acc[4 * j], acc[4 * j + 1], acc[4 * j + 2], acc[4 * j + 3]);
-        writes_to_engines();
+        fence_proxy_async();
         __syncwarp();
-        if (lane == 0) barrier_arrive(&m.dq_full[at]);
+        if (lane == 0) mbarrier_arrive(&m.dq_full[at]);
     }
 }
 
 /* sᵀ [64 keys, 64 queries] = rows of one tile times rows of another, both 64 channels long */
 __device__ static void start_scores(float (&s)[32], uint64_t a, uint64_t b)
 {
-    product<false, false, false>(s, a, b);
+    wgmma<false, false, false>(s, a, b);
 #pragma unroll
-    for (int c = 1; c < D / 16; c++) product<true, false, false>(s, further(a, 32 * c), further(b, 32 * c));
-    products_commit();
+    for (int c = 1; c < D / 16; c++)
+        wgmma<true, false, false>(s, wgmma_advance(a, 32 * c), wgmma_advance(b, 32 * c));
+    wgmma_commit();
 }
 
 /* acc [64 keys, 64 channels] += p [64 keys, 64 queries] times a tile of queries */
 __device__ static void start_sums(float (&acc)[32], const unsigned (&p)[16], uint64_t b)
 {
 #pragma unroll
-    for (int c = 0; c < PAST / 16; c++) product<true, true>(acc, &p[4 * c], further(b, 16 * ROW * c));
-    products_commit();
+    for (int c = 0; c < PAST / 16; c++) wgmma<true, true>(acc, &p[4 * c], wgmma_advance(b, 16 * ROW * c));
+    wgmma_commit();
 }
 
 __device__ static void store_rows(bf16 *to, const float (&acc)[32], float scale, int row, int rows,
@@ -380,7 +381,7 @@ __device__ static void make_dk_dv(backward_shared &m, bf16 *dk, bf16 *dv, const 
     const int group = threadIdx.x / WARPGROUP - 2, t = threadIdx.x % WARPGROUP, lane = t % 32;
     const int mine =
         group * 64 + t / 32 * 16 + lane / 4; /* the first of this thread's two keys of the block */
-    const uint64_t k = operand(m.k + group * 64 * ROW), v = operand(m.v + group * 64 * ROW);
+    const uint64_t k = wgmma_descriptor(m.k + group * 64 * ROW), v = wgmma_descriptor(m.v + group * 64 * ROW);
     const bool there[2] = {first + mine < a.rows, first + mine + 8 < a.rows}, whole = first + HELD <= a.rows;
     const float unit = a.scale * LOG2E;
     float s[32], dp[32], w[32], sum_k[32] = {}, sum_v[32] = {};
@@ -389,17 +390,17 @@ __device__ static void make_dk_dv(backward_shared &m, bf16 *dk, bf16 *dv, const 
     const int row = group * 64 + t / 32 * 16 + lane % 16;
     const int row_at = row * ROW, piece = lane / 16;
 
-    barrier_wait(&m.kv_full, 0);
-    barrier_wait(&m.full[0], 0);
-    products_begin();
-    start_scores(s, k, operand(m.q[0]));
-    products_wait<0>();
-    arrived(s);
+    mbarrier_wait(&m.kv_full, 0);
+    mbarrier_wait(&m.full[0], 0);
+    wgmma_fence();
+    start_scores(s, k, wgmma_descriptor(m.q[0]));
+    wgmma_wait<0>();
+    wgmma_fence_operand(s);
     for (int i = 0; i < steps; i++) {
         const int at = i % Q_STAGES, next = (i + 1) % Q_STAGES;
         const row_pair *const rows = m.rows[at] + lane % 4;
-        products_begin();
-        start_scores(dp, v, operand(m.dout[at]));
+        wgmma_fence();
+        start_scores(dp, v, wgmma_descriptor(m.dout[at]));
 #pragma unroll
         for (int j = 0; j < PAST / 8; j++)
 #pragma unroll
@@ -411,34 +412,34 @@ __device__ static void make_dk_dv(backward_shared &m, bf16 *dk, bf16 *dv, const 
                 if (!there[e / 2 % 2]) w[e] = 0;
 #pragma unroll
         for (int j = 0; j < 16; j++) p[j] = pack_bf16(w[2 * j], w[2 * j + 1]);
-        products_begin();
-        start_sums(sum_v, p, operand(m.dout[at]));
-        products_wait<1>();
-        arrived(dp);
+        wgmma_fence();
+        start_sums(sum_v, p, wgmma_descriptor(m.dout[at]));
+        wgmma_wait<1>();
+        wgmma_fence_operand(dp);
 #pragma unroll
         for (int j = 0; j < PAST / 8; j++)
 #pragma unroll
             for (int e = 0; e < 4; e++) w[4 * j + e] *= dp[4 * j + e] - rows[4 * j].delta[e % 2];
 #pragma unroll
         for (int j = 0; j < 16; j++) ds[j] = pack_bf16(w[2 * j], w[2 * j + 1]);
-        barrier_wait(&m.ds_empty[i % 2], (i / 2 & 1) ^ 1);
+        mbarrier_wait(&m.ds_empty[i % 2], (i / 2 & 1) ^ 1);
 #pragma unroll
         for (int c = 0; c < PAST / 16; c++)
-            store_matrices(m.ds[i % 2] + row_at + ((2 * c + piece) ^ row % 8) * 16, &ds[4 * c]);
-        writes_to_engines();
+            stmatrix_x4(m.ds[i % 2] + row_at + ((2 * c + piece) ^ row % 8) * 16, &ds[4 * c]);
+        fence_proxy_async();
         __syncwarp();
-        if (lane == 0) barrier_arrive(&m.ds_full[i % 2]);
-        products_begin();
-        start_sums(sum_k, ds, operand(m.q[at]));
+        if (lane == 0) mbarrier_arrive(&m.ds_full[i % 2]);
+        wgmma_fence();
+        start_sums(sum_k, ds, wgmma_descriptor(m.q[at]));
         if (i + 1 < steps) {
-            barrier_wait(&m.full[next], (i + 1) / Q_STAGES & 1);
-            start_scores(s, k, operand(m.q[next]));
+            mbarrier_wait(&m.full[next], (i + 1) / Q_STAGES & 1);
+            start_scores(s, k, wgmma_descriptor(m.q[next]));
         }
-        products_wait<0>();
-        arrived(s);
-        arrived(sum_k);
-        arrived(sum_v);
-        if (lane == 0) barrier_arrive(&m.empty[at]);
+        wgmma_wait<0>();
+        wgmma_fence_operand(s);
+        wgmma_fence_operand(sum_k);
+        wgmma_fence_operand(sum_v);
+        if (lane == 0) mbarrier_arrive(&m.empty[at]);
     }
     const int stride = a.heads * D;
     const int64_t to = (int64_t)first * stride + h * D + lane % 4 * 2;
@@ -460,24 +461,26 @@ __global__ static void __launch_bounds__(BACKWARD_THREADS, 1)
     backward_shared &m = aligned<backward_shared>(dynamic);
     if (threadIdx.x == 0) {
         m.item = atomicAdd(turns, 1);
-        barrier_init(&m.kv_full, 1);
+        mbarrier_init(&m.kv_full, 1);
         for (int i = 0; i < Q_STAGES; i++) {
-            barrier_init(&m.full[i], 1);
-            barrier_init(&m.empty[i], 8);
+            mbarrier_init(&m.full[i], 1);
+            mbarrier_init(&m.empty[i], 8);
         }
         for (int i = 0; i < 2; i++) {
-            barrier_init(&m.ds_full[i], 8);
-            barrier_init(&m.ds_empty[i], 4);
-            barrier_init(&m.dq_full[i], 4);
-            barrier_init(&m.dq_empty[i], 1);
+            mbarrier_init(&m.ds_full[i], 8);
+            mbarrier_init(&m.ds_empty[i], 4);
+            mbarrier_init(&m.dq_full[i], 4);
+            mbarrier_init(&m.dq_empty[i], 1);
         }
-        barriers_are_made();
+        mbarrier_init_fence();
     }
     __syncthreads();
-    const int blocks = tiles_of(a.rows, HELD), steps = tiles_of(a.rows, PAST), h = m.item / blocks,
-              n = m.item % blocks, warpgroup = threadIdx.x / WARPGROUP;
+    int n;
+    const int blocks = tiles_of(a.rows, HELD), steps = tiles_of(a.rows, PAST),
+              h = attention_head(m.item, blocks, a.heads, a.side_by_side, &n),
+              warpgroup = threadIdx.x / WARPGROUP;
     if (warpgroup == 0) {
-        registers_fewer<24>();
+        setmaxnreg_dec<24>();
         const int warp = threadIdx.x / 32;
         if (threadIdx.x % 32 == 0) {
             if (warp == 0)
@@ -486,10 +489,10 @@ __global__ static void __launch_bounds__(BACKWARD_THREADS, 1)
                 add_dq(m, dq + (int64_t)h * steps * DQ, turns + 1 + h * steps, warp - 1, n, steps);
         }
     } else if (warpgroup == 1) {
-        registers_fewer<104>();
+        setmaxnreg_dec<104>();
         make_dq(m, steps);
     } else {
-        registers_more<192>();
+        setmaxnreg_inc<192>();
         make_dk_dv(m, dk, dv, a, h, n * HELD, steps);
     }
 #endif
@@ -621,7 +624,7 @@ static void run_backward(struct kern *k, const struct attention_shape *s, const 
     row_sums<<<(unsigned)ceil_div((int64_t)padded * heads * 8, 256), 256, 0, stream_of(k)>>>(
         pairs, (const bf16 *)t->dout->data, (const bf16 *)t->o->data, (const float *)t->lse->data, rows,
         heads, padded);
-    const backward_shape a = {rows, heads, s->scale};
+    const backward_shape a = {rows, heads, attention_side_by_side(k, 1, steps), s->scale};
     backward<<<(unsigned)(blocks * heads), BACKWARD_THREADS, bytes, stream_of(k)>>>(
         sums, (bf16 *)t->dk->data, (bf16 *)t->dv->data, turns, pairs, qm, km, vm, dm, a);
     round_dq<<<(unsigned)(steps * heads), WARPGROUP, 0, stream_of(k)>>>((bf16 *)t->dq->data, sums, rows,

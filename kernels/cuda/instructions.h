@@ -34,77 +34,100 @@ __device__ static inline float power_of_2(float x)
     return y;
 }
 
-/* ---- Ampere: matrices of 8 x 8, a row of 16 bytes each; lane l gives the address of row l % 8 of matrix
- * l / 8, and holds elements 2 (l % 4), + 1 of row l / 4 of all four */
+/* ---- since Ampere: ldmatrix, mma.sync, cp.async --------------------------------------------------------
+ * Addresses in shared memory are 32 bits, as shared_address gives them. A matrix of ldmatrix is 8 x 8, a row of
+ * 16 bytes; lane l gives the address of row l % 8 of matrix l / 8, and receives elements 2 (l % 4), + 1 of row
+ * l / 4 of all four; of the transposed matrices with _trans. */
 
-__device__ static inline void load_matrices(unsigned (&r)[4], const void *at)
+__device__ static inline void ldmatrix_x4(unsigned (&r)[4], unsigned at)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(at))
+                 : "r"(at)
                  : "memory");
 }
 
-__device__ static inline void load_matrices_transposed(unsigned (&r)[4], const void *at)
+__device__ static inline void ldmatrix_x4_trans(unsigned (&r)[4], unsigned at)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(at))
+                 : "r"(at)
                  : "memory");
 }
 
 /* c [16,8] += a [16,16] b [16,8] */
-__device__ static inline void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
+__device__ static inline void mma_m16n8k16(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-                 "{%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* 16 bytes on their way to shared memory; zeros unless `there` */
-__device__ static inline void copy_16(void *to, const void *from, bool there)
+/* 16 bytes from global memory to shared memory; zeros unless `there` */
+__device__ static inline void cp_async_16(unsigned to, const void *from, bool there)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-                 "r"(there ? 16 : 0)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0)
                  : "memory");
 }
-__device__ static inline void copies_commit()
+__device__ static inline void cp_async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 /* until at most N groups are on their way */
-template <int N> __device__ static inline void copies_wait()
+template <int N> __device__ static inline void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+/* ---- turns among blocks -------------------------------------------------------------------------------
+ * Those who add to one place in global memory do so in one order: the n-th waits until *turn is n, adds, and
+ * passes the turn on. Between, the lanes of a warp whose first does both meet by __syncwarp. */
+
+/* Whose turn it is, without an order among loads: enough for those who only add. */
+__device__ static inline int turn_now(const int *turn)
+{
+    int now;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn));
+    return now;
+}
+__device__ static inline void turn_wait(const int *turn, int n)
+{
+    int now;
+    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
+    while (now != n);
+}
+__device__ static inline void turn_pass(int *turn)
+{
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(turn) : "memory");
+}
+
 #if defined(HOPPER) || !defined(__CUDA_ARCH__)
 /* ---- Hopper: barriers in shared memory ----------------------------------------------------------------
- * A phase ends when all arrivals and all expected bytes have come. barrier_wait(b, parity) returns once the
+ * A phase ends when all arrivals and all expected bytes have come. mbarrier_wait(b, parity) returns once the
  * phase of that parity is over: 0, 1, 0, .. for the first, the second, .. */
 
-__device__ static inline void barrier_init(uint64_t *b, int arrivals)
+__device__ static inline void mbarrier_init(uint64_t *b, int arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
                  : "memory");
 }
 /* After all inits, before the block's threads meet: the copy engine sees them, too. */
-__device__ static inline void barriers_are_made()
+__device__ static inline void mbarrier_init_fence()
 {
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ static inline void barrier_arrive(uint64_t *b)
+__device__ static inline void mbarrier_arrive(uint64_t *b)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
 }
 /* Arrives, and lets the phase wait for so many bytes more. */
-__device__ static inline void barrier_expect(uint64_t *b, int bytes)
+__device__ static inline void mbarrier_expect_tx(uint64_t *b, int bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)), "r"(bytes)
                  : "memory");
 }
-__device__ static inline void barrier_wait(uint64_t *b, int parity)
+__device__ static inline void mbarrier_wait(uint64_t *b, int parity)
 {
     asm volatile("{\n.reg .pred p;\nagain:\n"
                  "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
@@ -115,11 +138,11 @@ __device__ static inline void barrier_wait(uint64_t *b, int parity)
 
 /* Barrier `id` (1..15) of the block's own: waits until so many threads have come; or comes
  * and does not wait. */
-__device__ static inline void named_barrier_wait(int id, int threads)
+__device__ static inline void bar_sync(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
-__device__ static inline void named_barrier_arrive(int id, int threads)
+__device__ static inline void bar_arrive(int id, int threads)
 {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -127,13 +150,13 @@ __device__ static inline void named_barrier_arrive(int id, int threads)
 /* ---- the copy engine ---------------------------------------------------------------------------------- */
 
 /* What this thread wrote to shared memory is there for the copy engine and wgmma, once the others know. */
-__device__ static inline void writes_to_engines()
+__device__ static inline void fence_proxy_async()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /* A box of the tensor at coordinates c0 (innermost), c1, c2, zeros where it juts out. */
-__device__ static inline void load_box(void *to, const CUtensorMap *map, uint64_t *b, int c0, int c1, int c2)
+__device__ static inline void tma_load(void *to, const CUtensorMap *map, uint64_t *b, int c0, int c1, int c2)
 {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, "
@@ -141,7 +164,7 @@ __device__ static inline void load_box(void *to, const CUtensorMap *map, uint64_
         "l"(map), "r"(shared_address(b)), "r"(c0), "r"(c1), "r"(c2)
         : "memory");
 }
-__device__ static inline void load_bytes(void *to, const void *from, int bytes, uint64_t *b)
+__device__ static inline void bulk_load(void *to, const void *from, int bytes, uint64_t *b)
 {
     asm volatile(
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
@@ -150,7 +173,7 @@ __device__ static inline void load_bytes(void *to, const void *from, int bytes, 
         : "memory");
 }
 /* to[i] += from[i]; or without `add`, to[i] = from[i] */
-__device__ static inline void store_floats(float *to, const float *from, int bytes, bool add)
+__device__ static inline void bulk_store(float *to, const float *from, int bytes, bool add)
 {
     if (add)
         asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
@@ -162,34 +185,30 @@ __device__ static inline void store_floats(float *to, const float *from, int byt
                      : "memory");
 }
 /* until all that this thread has stored so is in global memory */
-__device__ static inline void stores_wait()
+__device__ static inline void bulk_wait()
 {
     asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
 }
 
-/* ---- turns among blocks ------------------------------------------------------------------------------- */
-
-/* Waits until *turn is n; what those before wrote by the copy engine comes before what this thread lets it
- * write. turn_pass gives the turn on. */
-__device__ static inline void turn_wait(const int *turn, int n)
+/* The same turns where the adding is done by bulk copies, which are of another proxy. */
+__device__ static inline void turn_wait_async(const int *turn, int n)
 {
-    int now;
-    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
-    while (now != n);
+    turn_wait(turn, n);
     asm volatile("fence.proxy.async;" ::: "memory");
 }
-__device__ static inline void turn_pass(int *turn)
+__device__ static inline void turn_pass_async(int *turn)
 {
-    asm volatile("fence.proxy.async;\nred.release.gpu.global.add.s32 [%0], 1;" ::"l"(turn) : "memory");
+    asm volatile("fence.proxy.async;" ::: "memory");
+    turn_pass(turn);
 }
 
 /* ---- registers ---------------------------------------------------------------------------------------- */
 
-template <int N> __device__ static inline void registers_more()
+template <int N> __device__ static inline void setmaxnreg_inc()
 {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
-template <int N> __device__ static inline void registers_fewer()
+template <int N> __device__ static inline void setmaxnreg_dec()
 {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
@@ -205,37 +224,37 @@ template <int N> __device__ static inline void registers_fewer()
 
 /* bits 0-13: address; 16-29: leading offset, for tiles wider than these; 32-45: from 8 rows to the next 8;
  * 62: 128-byte swizzle; lengths in units of 16 bytes */
-__device__ static inline uint64_t operand(const void *tile)
+__device__ static inline uint64_t wgmma_descriptor(const void *tile)
 {
     return (uint64_t)(shared_address(tile) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
 }
 /* The operand so many bytes further. */
-__device__ static inline uint64_t further(uint64_t operand, int bytes)
+__device__ static inline uint64_t wgmma_advance(uint64_t operand, int bytes)
 {
     return operand + (unsigned)(bytes >> 4);
 }
 
 /* Before the first product, and after registers that products use were written by other means. */
-__device__ static inline void products_begin()
+__device__ static inline void wgmma_fence()
 {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
-__device__ static inline void products_commit()
+__device__ static inline void wgmma_commit()
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 /* until at most N groups are on their way */
-template <int N> __device__ static inline void products_wait()
+template <int N> __device__ static inline void wgmma_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 /* After the wait: values that were on their way are used here and below only. */
-template <int N> __device__ static inline void arrived(float (&d)[N])
+template <int N> __device__ static inline void wgmma_fence_operand(float (&d)[N])
 {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
-template <int N> __device__ static inline void arrived(unsigned (&a)[N])
+template <int N> __device__ static inline void wgmma_fence_operand(unsigned (&a)[N])
 {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+r"(a[i])::"memory");
@@ -257,7 +276,7 @@ template <int N> __device__ static inline void arrived(unsigned (&a)[N])
 
 /* d [64,64] (+)= a [64,16] b [16,64]: a from registers or shared memory; without ADD, d is only written */
 template <bool ADD, bool TRANS_B>
-__device__ static inline void product(float (&d)[32], const unsigned *a, uint64_t b)
+__device__ static inline void wgmma(float (&d)[32], const unsigned *a, uint64_t b)
 {
 #define PRODUCT(io, add)                                                                                     \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " #add ", 0;\n"                                           \
@@ -272,7 +291,7 @@ __device__ static inline void product(float (&d)[32], const unsigned *a, uint64_
 #undef PRODUCT
 }
 template <bool ADD, bool TRANS_A, bool TRANS_B>
-__device__ static inline void product(float (&d)[32], uint64_t a, uint64_t b)
+__device__ static inline void wgmma(float (&d)[32], uint64_t a, uint64_t b)
 {
 #define PRODUCT(io, add)                                                                                     \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " #add ", 0;\n"                                           \
@@ -287,7 +306,7 @@ __device__ static inline void product(float (&d)[32], uint64_t a, uint64_t b)
 #undef PRODUCT
 }
 /* d [64,128] (+)= a [64,16] b [16,128], k along the rows of both */
-template <bool ADD> __device__ static inline void product(float (&d)[64], uint64_t a, uint64_t b)
+template <bool ADD> __device__ static inline void wgmma(float (&d)[64], uint64_t a, uint64_t b)
 {
 #define PRODUCT(io, add)                                                                                     \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " #add ", 0;\n"                                           \
@@ -303,7 +322,7 @@ template <bool ADD> __device__ static inline void product(float (&d)[64], uint64
 }
 
 /* Four matrices of 8 x 8 to shared memory, as load_matrices has them. */
-__device__ static inline void store_matrices(void *at, const unsigned *r)
+__device__ static inline void stmatrix_x4(void *at, const unsigned *r)
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(at)),
                  "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])

@@ -24,6 +24,7 @@ struct network {
 static const struct network networks[] = {
     {"dit_49x480x720", 17776, 17776, 1, 48, 64, false, false, true},
     {"dit_9x480x720", 4276, 4276, 1, 48, 64, false, false, true},
+    {"heads_of_128", 8192, 8192, 1, 48, 128, false, false, true},
     {"t5_226", 226, 226, 1, 64, 64, false, true, false},
     {"vit_32", 257, 257, 32, 16, 64, false, false, false},
     {"abstractor_32", 128, 8352, 1, 16, 64, false, false, false},
