@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# demo.sh - a model that generates, taught what it does not know, and graded: on this machine's CPU in a minute or two.
+# demo.sh - a model that generates, taught what it does not know, and graded: on this machine's CPU in a few minutes.
 #
 #     make demo                      results below build/demo
 #     examples/demo.sh [DIR]         the same into DIR

@@ -22,6 +22,7 @@ static const char help[] =
     "      --videos DIR     path is DIR/video; drop rows without a file [path is video]\n"
     "      --zips DIR       unpack kept clips that --videos DIR lacks from the archives in this folder:\n"
     "                       *.zip, or parts *_partaa, *_partab ..  [none]\n"
+    "      --max-growth X   of what is unpacked: an archive's size so many times, and no more  [100]\n"
     "      --no-filter      no bounds: any CSV with video and caption [off]\n"
     "      --min-motion X   motion score, at least                    [1]\n"
     "      --min-aesthetic X   aesthetic score, at least              [5]\n"
@@ -34,19 +35,22 @@ static const char help[] =
     "COMMON\n"
     "stdin   the CSV, unless a file is named. Columns go by name, in any order, a space equals an underscore:\n"
     "        video, caption, motion score, aesthetic score, seconds and others\n"
-    "stdout  JSON lines in the CSV's order: key (the video), path, caption and OpenVid's other columns\n"
+    "stdout  JSON lines in the CSV's order: key (the video), path, caption and OpenVid's other columns. Captions\n"
+    "        stay as they are: in a table again, a spreadsheet may run a cell that begins with = + - or @ as a\n"
+    "        formula\n"
     "exit    0 every row was read, 1 something failed, 2 wrong usage\n"
     "e.g.    curate --videos clips --zips OpenVid-1M --split train OpenVid-1M.csv | decode >train.mp\n"
     "see also: decode, prompts\n";
 
 static struct choice choice = CHOICE_INIT;
 static const char *zips, *split, *dropped_path;
-static double fraction = NAN;
+static double fraction = NAN, max_growth = NAN;
 static int64_t split_seed = -1;
 
 static const struct option_spec options[] = {
     {.name = "videos", .kind = OPT_TEXT, .dest = &choice.folder},
     {.name = "zips", .kind = OPT_TEXT, .dest = &zips},
+    {.name = "max-growth", .kind = OPT_REAL, .dest = &max_growth, .low = 1, .high = 1e6},
     {.name = "no-filter", .kind = OPT_FLAG, .dest = &choice.unbounded},
     {.name = "min-motion", .kind = OPT_REAL, .dest = &choice.bound[RULE_MOTION].low},
     {.name = "min-aesthetic", .kind = OPT_REAL, .dest = &choice.bound[RULE_AESTHETIC].low},
@@ -72,6 +76,8 @@ static void settle_options(void)
     if (!split && (!isnan(fraction) || split_seed >= 0))
         usage_error("--fraction and --split-seed go with --split");
     if (zips && !choice.folder) usage_error("--zips needs --videos, where clips are unpacked to");
+    if (!zips && !isnan(max_growth)) usage_error("--max-growth goes with --zips");
+    if (isnan(max_growth)) max_growth = 100;
     if (isnan(fraction)) fraction = 0.05;
     if (split_seed < 0) split_seed = 0;
     if (!choice_settle(&choice, err, sizeof err)) usage_error("%s", err);
@@ -171,8 +177,12 @@ static void tell(enum unpack_event event, const char *video, const char *text)
 
 static void unpack(bool *there)
 {
-    struct unpack u = {
-        .from = zips, .to = choice.folder, .wanted = &choice.kept, .there = there, .tell = tell};
+    struct unpack u = {.from = zips,
+                       .to = choice.folder,
+                       .wanted = &choice.kept,
+                       .growth = max_growth,
+                       .there = there,
+                       .tell = tell};
     if (!unpack_wanted(&u, err, sizeof err)) die("%s", err);
     say(NULL, "%d archives: %lld clips unpacked, %lld there already, %lld again", u.archives,
         (long long)u.unpacked, (long long)u.present, (long long)u.again);

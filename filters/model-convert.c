@@ -12,6 +12,7 @@
 #include "formats/path.h"
 #include "formats/safetensors.h"
 #include "formats/torch_file.h"
+#include "formats/names.h"
 
 static const char help[] =
     "model-convert - PyTorch's weight files to safetensors\n"
@@ -43,12 +44,6 @@ static enum path_kind kind_of(const char *path)
     enum path_kind kind = path_kind(path, err, sizeof err);
     if (kind == PATH_UNKNOWN) die("%s", err);
     return kind;
-}
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && !strcmp(name + n - m, end);
 }
 
 /* ---- one file ------------------------------------------------------------------------------------------ */

@@ -30,7 +30,9 @@ static struct store_writer *writer;
 static void keep_what_came(void)
 {
     char err[512];
-    if (writer && !filter.no_memory && !store_commit(writer, err, sizeof err)) say(NULL, "%s", err);
+    if (filter.no_memory)
+        return; /* in the middle of something, perhaps of a change to the writer's own lists */
+    if (writer && !store_commit(writer, err, sizeof err)) say(NULL, "%s", err);
     store_writer_close(writer);
     writer = NULL;
 }

@@ -25,7 +25,7 @@ static const char help[] =
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
     "      --guidance X     classifier-free guidance; 1 or less for none           [6]\n"
     "      --dynamic        the reference's dynamic guidance                       [off]\n"
-    "      --scheduler S    how the noise is taken away                            [dpm]\n" SCHEDULER_HELP
+    "      --scheduler S    how noise is removed                                   [dpm]\n" SCHEDULER_HELP
     "      --negative TEXT  negative prompt, for records that bring none           [\"\"]\n"
     "      --rng KIND       keyed | torch-cpu | torch-cuda: the last two draw what PyTorch's generator of that\n"
     "                       seed draws, restarted for each record, in --dtype      [keyed]\n"

@@ -3,6 +3,7 @@
  *
  *   stdin   latents [T,16,h,w], prompt_embeds [L,D]     from draw; meta.position; may bring noise and meta.s
  *   stdout  JSON lines, as in RUN/metrics.jsonl */
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
@@ -159,7 +160,10 @@ int main(int argc, char **argv)
     t.seed = (uint64_t)filter.seed;
     /* What is wrong with the command is said before the weights are read. */
     if (!trainer_open(&t, k, filter.model, true, err, sizeof err)) die("%s", err);
-    if (!start.init && !trainer_takes(&t, &start, err, sizeof err)) usage_error("%s", err);
+    errno = 0;
+    bool takes = start.init || trainer_takes(&t, &start, err, sizeof err);
+    if (!takes && errno == ENOMEM) die("%s", err);
+    if (!takes) usage_error("%s", err);
     if (dry_run) {
         if (!trainer_describe(&t, &start, frames, size.width, size.height, stdout, err, sizeof err))
             die("%s", err);

@@ -10,7 +10,7 @@
 struct atomic_file {
     char path[4096], temporary[4096 + 32];
     FILE *f;                  /* write here */
-    struct atomic_file *next; /* of those that exit() removes: this must stay where it is until the end */
+    struct atomic_file *next; /* of the files that exit() removes: the struct must not move until then */
 };
 
 /* false with the reason in err. A link's target is replaced, not the link; what is there and no regular file
@@ -36,8 +36,8 @@ bool atomic_folder_open(struct atomic_folder *a, const char *path, char *err, si
 bool atomic_folder_commit(struct atomic_folder *a, char *err, size_t errlen);
 void atomic_folder_abort(struct atomic_folder *a); /* removes all of it; harmless after a commit */
 
-/* Removes temporaries that killed writers left in a folder. Only for who holds the folder's lock: another's
- * work would go, too. */
+/* Removes temporaries that killed writers left in a folder. Only the holder of the folder's lock may call it:
+ * it also removes the files of writers at work. */
 void atomic_sweep(const char *folder);
 
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */

@@ -1,5 +1,5 @@
-/* io - reads and writes on a descriptor that go on after short counts, EINTR, and EAGAIN (by poll); and what of
- * stdio says too little about failures. */
+/* io - reads and writes on a descriptor that go on after short counts, EINTR, and EAGAIN (by poll); and calls
+ * of stdio that report every failure. */
 #ifndef FORMATS_IO_H
 #define FORMATS_IO_H
 
@@ -9,20 +9,20 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-extern volatile sig_atomic_t io_interrupted; /* set by a handler: a wait ends with EINTR, not going on */
+extern volatile sig_atomic_t io_interrupted; /* set by a signal handler; a wait then ends with EINTR */
 
-/* What there is, up to n bytes: how many, 0 at end of file, -1 with errno. */
+/* Reads up to n bytes, as many as are there. Returns how many, 0 at end of file, -1 with errno. */
 ssize_t read_some(int fd, void *buf, size_t n);
-/* n bytes: how many were read, less only at end of file; -1 with errno. */
+/* Reads n bytes. Returns how many, fewer only at end of file; -1 with errno. */
 ssize_t read_full(int fd, void *buf, size_t n);
-/* All of them; false with errno. */
+/* Writes all n bytes; false with errno. */
 bool write_full(int fd, const void *buf, size_t n);
 
-/* The next line into *text, which is the caller's to free: its length with the line end, 0 at the end of file, -1
- * with errno. getline() alone does not tell a lack of memory from the end. */
+/* Reads the next line into *text, which the caller frees. Returns its length with the line end, 0 at the end
+ * of file, -1 with errno. getline() alone does not tell a lack of memory from the end. */
 ssize_t read_text_line(FILE *f, char **text, size_t *room);
-/* Closes what was written; false with errno when any of it was lost. Of a stream in memory fclose() tells only of
- * the last bytes. */
+/* Closes a stream that was written to; false with errno when any write failed. fclose() alone reports only a
+ * failure of the last bytes of a stream in memory. */
 bool close_written(FILE *f);
 
 #endif

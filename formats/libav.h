@@ -24,6 +24,10 @@ enum {
 };
 int libav_heard(void);
 
+/* How often this process was refused memory in the way that libav* asks for it. libav* goes on where it has none
+ * for a reference, an option or a part of an index: when this has grown, what came out may be another thing. */
+int libav_refusals(void);
+
 /* "what: the error's name (what libav* said last)" into err; code is an AVERROR, or 0 when there is none.
  * Always false, so that a caller can return it. */
 bool libav_error(char *err, size_t errlen, const char *what, int code);

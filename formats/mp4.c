@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +14,6 @@
 #include "formats/atomic.h"
 #include "formats/error.h"
 #include "formats/libav.h"
-#include "formats/made.h"
 
 /* The number of threads changes what an encoder writes, so it is not the machine's to choose. */
 enum { ENCODER_THREADS = 4 };
@@ -274,25 +272,6 @@ static bool write_file(const struct writer *w, const char *path, const char *nam
     return r >= 0 || libav_error(err, errlen, name, r);
 }
 
-/* Once more, into memory: libavformat goes on without the parts of an index that it had no memory for, and says
- * nothing. */
-static bool check_file(const struct writer *w, const char *path, const char *name, char *err, size_t errlen)
-{
-    char again[64];
-    int64_t bytes[2];
-    uint32_t crc[2];
-    int fd = memfd_create("mp4", MFD_CLOEXEC);
-    if (fd < 0) return fail(err, errlen, "%s: memory to check it in: %s", name, strerror(errno));
-    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
-    bool good = write_file(w, again, name, err, errlen) &&
-                file_checksum(path, &bytes[0], &crc[0], err, errlen) &&
-                file_checksum(again, &bytes[1], &crc[1], err, errlen);
-    close(fd);
-    return good &&
-           ((bytes[0] == bytes[1] && crc[0] == crc[1]) ||
-            fail(err, errlen, "%s: libavformat wrote something else the second time: out of memory?", name));
-}
-
 bool mp4_write(const char *path, const struct tensor *video, const char *encoder, double fps, char *err,
                size_t errlen)
 {
@@ -302,13 +281,14 @@ bool mp4_write(const char *path, const struct tensor *video, const char *encoder
     if (width < 2 || height < 2 || width % 2 || height % 2 || width > 16384 || height > 16384)
         return fail(err, errlen, "frames of %lldx%lld: mp4 wants even sizes of 2 to 16384", (long long)width,
                     (long long)height);
+    const int refusals = libav_refusals();
     libav_quiet();
     struct writer w = {0};
     struct atomic_file file;
     if (!atomic_temporary(&file, path, err, errlen)) return false;
     bool good = open_codec(&w, encoder, (int)width, (int)height, fps, err, errlen) &&
-                encode_frames(&w, video, err, errlen) && write_file(&w, file.temporary, path, err, errlen) &&
-                check_file(&w, file.temporary, path, err, errlen);
+                encode_frames(&w, video, err, errlen) && write_file(&w, file.temporary, path, err, errlen);
+    if (good && libav_refusals() != refusals) good = libav_error(err, errlen, path, AVERROR(ENOMEM));
     close_writer(&w);
     if (good) return atomic_commit(&file, err, errlen);
     atomic_abort(&file);

@@ -33,6 +33,7 @@ static bool record_error(struct record *f, const char *fmt, ...)
 static bool record_slots(struct record *f)
 {
     if (!f->tensor) f->tensor = calloc(RECORD_MAX_TENSORS, sizeof *f->tensor);
+    f->unread = !f->tensor;
     return f->tensor || record_error(f, "out of memory");
 }
 

@@ -89,6 +89,7 @@ static int encode_png(AVCodecContext *c, const AVFrame *picture, AVPacket *packe
 /* The sheet as a new packet; NULL with the reason, which starts with name, in err. */
 static AVPacket *encode(const struct sheet *s, const char *name, char *err, size_t errlen)
 {
+    const int refusals = libav_refusals();
     libav_quiet();
     const AVCodec *png = avcodec_find_encoder(AV_CODEC_ID_PNG);
     if (!png) return fail(err, errlen, "%s: no png encoder in this libavcodec", name), NULL;
@@ -99,6 +100,7 @@ static AVPacket *encode(const struct sheet *s, const char *name, char *err, size
     if (c && packet && picture) {
         copy_rows(picture->data[0], picture->linesize[0], s->rgb, 3 * WIDTH, 3 * WIDTH, s->height);
         r = encode_png(c, picture, packet);
+        if (libav_refusals() != refusals) r = AVERROR(ENOMEM);
     }
     if (r < 0) libav_error(err, errlen, name, r), av_packet_free(&packet);
     avcodec_free_context(&c);

@@ -587,7 +587,7 @@ bad:
 
 static void drop_shard(struct store_writer *w)
 {
-    if (w->out) atomic_abort(&w->file);
+    atomic_abort(&w->file); /* open without `out`, too, when the program ends in between */
     record_writer_close(w->out);
     w->out = NULL;
     w->records = 0;

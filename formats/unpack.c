@@ -19,9 +19,9 @@ static bool extract(const struct zip *z, const struct zip_entry *e, const char *
     return fail(err, errlen, "%s: %s", z->path, why);
 }
 
-/* Whether the member is in place now. */
+/* Whether the member is in place now. *left: how many bytes may still come out of the archive. */
 static bool unpack_one(struct unpack *u, const char *archive, const struct zip *z, const struct zip_entry *e,
-                       const char *name)
+                       const char *name, double *left)
 {
     char path[4096], why[1024];
     struct stat info;
@@ -31,7 +31,15 @@ static bool unpack_one(struct unpack *u, const char *archive, const struct zip *
         return true;
     }
     u->tell(UNPACK_BEGUN, name, archive);
-    bool good = fits ? extract(z, e, path, why, sizeof why) : fail(why, sizeof why, "too long a path");
+    bool good = false;
+    if (!fits)
+        fail(why, sizeof why, "too long a path");
+    else if ((double)e->bytes > *left)
+        fail(why, sizeof why, "%s: with its %llu bytes more than %g times the archive's would come out of it",
+             z->path, (unsigned long long)e->bytes, u->growth);
+    else
+        good = extract(z, e, path, why, sizeof why);
+    if (good) *left -= (double)e->bytes;
     if (!good) u->tell(UNPACK_FAILED, name, why);
     u->unpacked += good;
     return good;
@@ -42,13 +50,14 @@ static void unpack_archive(struct unpack *u, const struct zip_part *part)
     char why[1024];
     struct zip *z = zip_open((const char *const *)part->path, part->pieces, why, sizeof why);
     if (!z) u->tell(UNPACK_FAILED, NULL, why);
+    double left = z ? u->growth * (double)z->bytes : 0;
     for (int i = 0; z && i < z->count; i++) {
         const struct zip_entry *e = &z->entry[i];
         const char *slash = strrchr(e->name, '/'), *name = slash ? slash + 1 : e->name;
         int64_t k = names_find(u->wanted, name);
         if (k == NAMES_NONE) continue;
         if (!u->there[k]) {
-            u->there[k] = unpack_one(u, part->name, z, e, name);
+            u->there[k] = unpack_one(u, part->name, z, e, name, &left);
         } else {
             snprintf(why, sizeof why, "again in %s: the first is kept", part->name);
             u->tell(UNPACK_AGAIN, name, why);

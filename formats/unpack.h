@@ -13,6 +13,7 @@ enum unpack_event {
 struct unpack {
     const char *from, *to;      /* folders: of the archives, and for the files; both must exist */
     const struct names *wanted; /* file names, in whatever folder of an archive they are */
+    double growth;              /* what comes out of an archive is at most so many times as large as it */
     bool *there;                /* [wanted->count], all false: set for what is in place in the end */
     void (*tell)(enum unpack_event event, const char *name, const char *text);
     int archives;

@@ -72,6 +72,7 @@ static bool read_clip(struct clip *c, struct painter *p, const char *path, const
 bool video_read(const char *path, int threads, video_choice *choose, enum video_kernel kernel,
                 struct tensor *out, struct video_info *info, char *err, size_t errlen)
 {
+    const int refusals = libav_refusals();
     libav_quiet();
     if (!check_file(path, err, errlen)) return false;
     struct clip c = {0};
@@ -93,6 +94,7 @@ bool video_read(const char *path, int threads, video_choice *choose, enum video_
         }
         clip_close(&c);
     }
+    if (good && libav_refusals() != refusals) good = libav_error(err, errlen, "decoder", AVERROR(ENOMEM));
     if (good) {
         AVRational fps = av_guess_frame_rate(c.format, c.stream, NULL);
         info->width = p.turn.transpose ? c.codec->height : c.codec->width;

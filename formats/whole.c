@@ -235,21 +235,6 @@ static bool whole_asf(struct whole *w)
     return true;
 }
 
-/* ---- NUT ----------------------------------------------------------------------------------------------- */
-
-/* The file's last bytes are the end of its index: how long that is, and its checksum. */
-static bool whole_nut(struct whole *w)
-{
-    const uint64_t mark = UINT64_C(0x4e58dd672f23e64e);
-    avio_seek(w->io, w->size > 12 ? w->size - 12 : 0, SEEK_SET);
-    uint64_t length = avio_rb64(w->io);
-    if (length < (uint64_t)w->size) {
-        avio_seek(w->io, w->size - (int64_t)length, SEEK_SET);
-        if (avio_rb64(w->io) == mark) return true;
-    }
-    return no_end(w, "no index at its end");
-}
-
 /* -------------------------------------------------------------------------------------------------------- */
 
 bool whole_file(AVFormatContext *format, const AVStream *video, char *err, size_t errlen)

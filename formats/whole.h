@@ -17,7 +17,7 @@
  *   FLV              every tag; the duration, and the file's size with it
  *   Ogg              the page that ends the stream
  *   GIF              the trailer
- *   NUT              the index
+ *   NUT              every packet and frame
  *   YUV4MPEG         the last frame
  *   ASF, WMV         the file's size
  *
@@ -26,7 +26,7 @@
  * be read; the reason in err. */
 bool whole_file(AVFormatContext *format, const AVStream *video, char *err, size_t errlen);
 
-/* For whole.c and whole_mp4.c. */
+/* For whole.c, whole_mp4.c and whole_nut.c. */
 struct whole {
     AVIOContext *io;
     const AVStream *video;
@@ -37,5 +37,6 @@ struct whole {
 /* Whether bytes up to `end` are there; else false, with the reason: `what` would end there. */
 bool whole_until(struct whole *w, int64_t end, const char *what);
 bool whole_mp4(struct whole *w);
+bool whole_nut(struct whole *w);
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/names.h"
 
 /* Of NAME_partXY where XY ends: as a number, aa is 0, ab 1, ba 26. -1: not so called. */
 static int piece_number(const char *name)
@@ -15,12 +16,6 @@ static int piece_number(const char *name)
     const char *end = name + n;
     if (n < 8 || strncmp(end - 7, "_part", 5) || !islower(end[-2]) || !islower(end[-1])) return -1;
     return 26 * (end[-2] - 'a') + end[-1] - 'a';
-}
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n > m && !strcmp(name + n - m, end);
 }
 
 /* Adds a file, as an archive of its own or as the next piece of the last one. */
@@ -64,7 +59,7 @@ bool zip_parts_list(struct zip_parts *p, const char *folder, char *err, size_t e
         else if (e->fts_info == FTS_D && hidden)
             fts_set(tree, e, FTS_SKIP);
         else if (e->fts_info == FTS_F && !hidden &&
-                 (piece_number(e->fts_name) >= 0 || ends_with(e->fts_name, ".zip")))
+                 (piece_number(e->fts_name) >= 0 || (e->fts_namelen > 4 && ends_with(e->fts_name, ".zip"))))
             good = add(p, e->fts_path, e->fts_name, err, errlen);
     }
     if (good && errno) good = fail(err, errlen, "%s: %s", folder, strerror(errno));

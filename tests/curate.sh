@@ -132,6 +132,28 @@ ok 'a damaged clip, archive or piece is named; the rest comes through, and nothi
     [ "$(wc -l <out)" = 22 ]; fails 1 grep -q c05 out; [ ! -e u4/c05.mp4 ]; [ -z "$(find u4 -name ".tmp*")" ]
     make_zips; rm zips/OpenVid_part3_partab; fails 1 zipped u5 >out; grep -q "OpenVid_part3_partac: the piece before it is missing" err
     make_zips; rm zips/OpenVid_part3_partac; fails 1 zipped u6 >out; grep -q "OpenVid_part3_partaa: not a zip archive" err; [ "$(wc -l <out)" = 23 ]'
+ok 'an archive that unpacks to far more than it is: its clips are named, and nothing of them is written' '
+    need python3
+    rm -rf zips; mkdir zips; python3 -c "
+import zipfile
+with zipfile.ZipFile(\"zips/a.zip\", \"w\", zipfile.ZIP_DEFLATED) as z:
+    z.writestr(\"fine.mp4\", bytes(range(256)) * 4)
+    z.writestr(\"bomb.mp4\", bytes(20000000))
+    z.writestr(\"last.mp4\", b\"x\" * 1000)"
+    { echo video,caption; printf "%s,c\n" fine.mp4 bomb.mp4 last.mp4; } >bomb.csv
+    fails 1 curate --no-filter --videos grown --zips zips bomb.csv >out
+    grep -qx "curate: bomb.mp4: zips/a.zip: with its 20000000 bytes more than 100 times the archive.s would come out of it" err
+    keys out | tr "\n" " " | grep -qx "fine.mp4 last.mp4 "; [ ! -e grown/bomb.mp4 ]; [ -z "$(find grown -name ".tmp*")" ]
+    curate --no-filter --videos grown --zips zips --max-growth 1050 bomb.csv >out 2>err; [ "$(wc -c <grown/bomb.mp4)" = 20000000 ]
+    # what members have one by one they may not have together
+    rm -r grown; python3 -c "
+import zipfile
+with zipfile.ZipFile(\"zips/a.zip\", \"w\", zipfile.ZIP_DEFLATED) as z:
+    for name in \"fine\", \"bomb\", \"last\": z.writestr(name + \".mp4\", bytes(100000))"
+    [ "$(wc -c <zips/a.zip)" -lt 2500 ]
+    fails 1 curate --no-filter --videos grown --zips zips --max-growth 90 bomb.csv >out
+    [ "$(wc -l <out)" -lt 3 ]; [ "$(cat grown/* | wc -c)" -lt $((90 * $(wc -c <zips/a.zip))) ]
+    fails 2 curate --max-growth 3 openvid.csv'
 ok 'names cannot lead out of the folder' '
     need python3
     rm -rf zips; mkdir -p zips deep/er; python3 -c "

@@ -95,7 +95,7 @@ static char *table_of(const char *lines, const char *columns)
     return good && graded_csv_commit(&out, err, sizeof err) ? get_bytes("table.csv", &n) : NULL;
 }
 
-/* Right answers: pandas 2.2's, of a CSV with the same columns, read and written as upstream's driver does. */
+/* Right answers: pandas' (3.1), of a CSV with the same columns, read and written as upstream's driver does. */
 static void check_columns(void)
 {
     static const struct {

@@ -171,7 +171,6 @@ static void read_block(struct owl *o, const int32_t *ids, int64_t first, int64_t
     if (logits) {
         struct tensor last = tensor_rows(&x, rows - 1, 1);
         owl_head(o, &row, &last);
-        expect_finite(k, "the grader's logits", &row);
         kern_download(k, &on_host, &row);
     }
     kern_release(k, mark);

@@ -65,7 +65,7 @@ bool network_declare(const struct network *n, struct params *list, json_t *confi
     if (net) n->params(list, net);
     for (int i = from; i < list->count; i++) list->param[i].slot = NULL;
     free(net);
-    return net != NULL;
+    return net && (!list->failed || fail(err, errlen, "%s: out of memory", file));
 }
 
 bool network_load(const struct network *n, void *net, struct kern *k, const struct model *m, const char *part,

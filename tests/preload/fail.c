@@ -12,9 +12,12 @@
  * (seccomp), for its streams make theirs where no name can be taken over: the trap's signal counts the call, and
  * fails it or makes it. The trap holds where libc lies in this process, so that one started by it, which keeps
  * the filter, is not caught: libc lies elsewhere there. What is written to stderr always succeeds. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <linux/audit.h>
@@ -60,27 +63,43 @@ static const struct kind *kind; /* NULL: not armed */
 static long wanted, rest;
 static atomic_long made;
 
-/* Straight to the system: this must neither count nor fail. */
+/* While nothing is armed. */
 static void say(const char *text)
 {
     const char *file = getenv("FAIL_SAID");
-    const struct kind *armed = kind;
-    kind = NULL;
     int fd = file ? open(file, O_WRONLY | O_CREAT | O_TRUNC, 0666) : -1;
     if (fd >= 0 && (write(fd, text, strlen(text)) < 0 || close(fd))) perror(file);
-    kind = armed;
 }
 
-/* One more call of the kind; whether it is to fail. from: where it came from. */
-static bool fails(const char *what, const void *from)
+/* The object whose call it is: the first beyond this one, and beyond what a program or a sanitizer puts in
+ * front of an allocator. */
+static const char *caller(void)
+{
+    static Dl_info here, object;
+    void *frame[12];
+    int n = backtrace(frame, 12);
+    dladdr((void *)caller, &here);
+    for (int i = 0; i < n; i++) {
+        if (!dladdr(frame[i], &object) || object.dli_fbase == here.dli_fbase) continue;
+        if (strstr(object.dli_fname, "/libasan")) continue;
+        const char *name = object.dli_sname ? object.dli_sname : "";
+        if (strcmp(name, "realloc") && strcmp(name, "posix_memalign")) return object.dli_fname;
+    }
+    return "?";
+}
+
+/* One more call of the kind; whether it is to fail. */
+static bool fails(const char *what)
 {
     char text[600];
-    Dl_info object;
+    const struct kind *armed = kind;
     long n = atomic_fetch_add(&made, 1) + 1;
     if (!wanted || n < wanted || (n > wanted && !rest)) return false;
-    bool known = dladdr(from, &object) && object.dli_fname;
-    snprintf(text, sizeof text, "%s %s\n", what, known ? object.dli_fname : "?");
-    if (n == wanted) say(text);
+    if (n > wanted) return true;
+    kind = NULL; /* a backtrace allocates */
+    snprintf(text, sizeof text, "%s %s\n", what, armed->error == ENOMEM ? caller() : "the system");
+    say(text);
+    kind = armed;
     return true;
 }
 
@@ -91,9 +110,9 @@ static bool fails(const char *what, const void *from)
     static type (*next)(__VA_ARGS__);                                                                        \
     if (!next) *(void **)&next = dlsym(RTLD_NEXT, name)
 
-static bool refused(const char *what, const void *from)
+static bool refused(const char *what)
 {
-    if (!kind || kind->error != ENOMEM || !fails(what, from)) return false;
+    if (!kind || kind->error != ENOMEM || !fails(what)) return false;
     errno = ENOMEM;
     return true;
 }
@@ -101,51 +120,49 @@ static bool refused(const char *what, const void *from)
 void *malloc(size_t n)
 {
     NEXT(void *, "malloc", size_t);
-    return refused("malloc", __builtin_return_address(0)) ? NULL : next(n);
+    return refused("malloc") ? NULL : next(n);
 }
 
 void *calloc(size_t count, size_t size)
 {
     NEXT(void *, "calloc", size_t, size_t);
-    return refused("calloc", __builtin_return_address(0)) ? NULL : next(count, size);
+    return refused("calloc") ? NULL : next(count, size);
 }
 
 void *realloc(void *p, size_t n)
 {
     NEXT(void *, "realloc", void *, size_t);
-    return n && refused("realloc", __builtin_return_address(0)) ? NULL : next(p, n);
+    return n && refused("realloc") ? NULL : next(p, n);
 }
 
 int posix_memalign(void **p, size_t align, size_t n)
 {
     NEXT(int, "posix_memalign", void **, size_t, size_t);
-    return refused("posix_memalign", __builtin_return_address(0)) ? ENOMEM : next(p, align, n);
+    return refused("posix_memalign") ? ENOMEM : next(p, align, n);
 }
 
 void *aligned_alloc(size_t align, size_t n)
 {
     NEXT(void *, "aligned_alloc", size_t, size_t);
-    return refused("aligned_alloc", __builtin_return_address(0)) ? NULL : next(align, n);
+    return refused("aligned_alloc") ? NULL : next(align, n);
 }
 
 void *memalign(size_t align, size_t n)
 {
     NEXT(void *, "memalign", size_t, size_t);
-    return refused("memalign", __builtin_return_address(0)) ? NULL : next(align, n);
+    return refused("memalign") ? NULL : next(align, n);
 }
 
 void *mmap64(void *at, size_t n, int protection, int flags, int fd, off_t offset)
 {
     NEXT(void *, "mmap64", void *, size_t, int, int, int, off_t);
-    return refused("mmap", __builtin_return_address(0)) ? (void *)-1
-                                                        : next(at, n, protection, flags, fd, offset);
+    return refused("mmap") ? (void *)-1 : next(at, n, protection, flags, fd, offset);
 }
 
 void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
 {
     NEXT(void *, "mmap", void *, size_t, int, int, int, off_t);
-    return refused("mmap", __builtin_return_address(0)) ? (void *)-1
-                                                        : next(at, n, protection, flags, fd, offset);
+    return refused("mmap") ? (void *)-1 : next(at, n, protection, flags, fd, offset);
 }
 
 /* ---- the system's calls -------------------------------------------------------------------------------- */
@@ -162,7 +179,7 @@ static void trapped(int signal, siginfo_t *info, void *context)
     int number = info->si_syscall, error = errno;
     bool told = r[REG_RDI] == 2 && (number == __NR_write || number == __NR_writev);
     (void)signal;
-    if (kind && !told && fails(kind->name, (void *)r[REG_RIP]))
+    if (kind && !told && fails(kind->name))
         r[REG_RAX] = -kind->error;
     else
         r[REG_RAX] =
