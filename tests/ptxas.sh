@@ -45,7 +45,7 @@ budget() {
     cat <<END
 attention_hopper 128 0
 attention_mma 255 0
-attention_mma_backward 255 0
+attention_mma_backward 255 80
 attention_f32 128 32
 norms 224 0
 heads 128 0
