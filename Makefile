@@ -15,6 +15,9 @@
 # DEV=1                       warnings are errors
 # SAN=address,undefined       sanitized, in a build folder of its own: make SAN=address,undefined test
 # CC=clang CXX=clang++        another compiler
+# NVCC=                       without the CUDA backend, though there is an nvcc
+# CUDA_ARCHS=90a              GPU code for these cards alone: a list of compute capabilities without the dot,
+#                             80-virtual for PTX, native for the card at hand [80 86 89 90a 100 120 80-virtual]
 
 FILTERS := curate prompts decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade collect compare plot report \
            show tensor-gen tensor-eq toy-world toy-check model-init model-convert
@@ -48,8 +51,18 @@ TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)
 
 # The CUDA backend is an object that programs open at run time. Without nvcc it is left out.
+#
+# Machine code for a capability runs on cards of the same major number and this or a later minor one; all others compile the PTX when they
+# first run it. No kernel needs more than compute_80 but those for Hopper, which exist for 90a alone, so that PTX serves every card
+# that comes. 90 is 90a here: without the a, a card of 9.0 would be given kernels without a body.
 NVCC    ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
-NVFLAGS := -O3 -std=c++17 -lineinfo -I. -MMD -MP -D_GNU_SOURCE -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_90,code=compute_90 \
+CUDA_ARCHS ?= 80 86 89 90a 100 120 80-virtual
+CUDA_NATIVE = $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u),$\
+                   $(error CUDA_ARCHS=native: nvidia-smi tells of no card))
+CUDA_LIST := $(patsubst 90,90a,$(subst native,$(if $(findstring native,$(CUDA_ARCHS)),$(CUDA_NATIVE)),$(subst $(comma), ,$(CUDA_ARCHS))))
+CUDA_CODE := $(foreach a,$(filter-out %-virtual,$(CUDA_LIST)),-gencode arch=compute_$a$(comma)code=sm_$a) \
+             $(foreach a,$(patsubst %-virtual,%,$(filter %-virtual,$(CUDA_LIST))),-gencode arch=compute_$a$(comma)code=compute_$a)
+NVFLAGS := -O3 -std=c++17 -lineinfo -I. -MMD -MP -D_GNU_SOURCE $(CUDA_CODE) -Xptxas -v -Xfatbin -compress-all \
            -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden
 CUDA_OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(wildcard kernels/cuda/*.cu)))
 CUDA_SO := $(if $(and $(NVCC),$(if $(SAN),,y)),$(BIN)/sluice-cuda.so)
@@ -66,9 +79,18 @@ $(BIN)/sluice-cuda.so: $(CUDA_OBJECTS)
 # What must be rounded as on the CPU.
 $(BUILD)/kernels/cuda/random.cu.o: NVFLAGS += -fmad=false
 
-$(BUILD)/%.cu.o: %.cu
+# Made anew when the list of cards is another one.
+CUDA_STAMP := $(BUILD)/kernels/cuda/codes
+$(CUDA_STAMP): always
 	@mkdir -p $(@D)
-	$(NVCC) $(NVFLAGS) -c -o $@ $<
+	@echo '$(CUDA_CODE)' | cmp -s - $@ || echo '$(CUDA_CODE)' >$@
+
+# What ptxas says of registers and memory is kept for tests/ptxas.sh; all else is shown.
+$(BUILD)/%.cu.o: %.cu $(CUDA_STAMP)
+	@mkdir -p $(@D)
+	@echo "$(NVCC) $(NVFLAGS) -c -o $@ $<"
+	@$(NVCC) $(NVFLAGS) -c -o $@ $< 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
+	@grep -vE '^ptxas info|^ +[0-9]+ bytes stack frame|^$$' $(@:.o=.ptxas) >&2 || true
 
 # Linked as C++, which the tokenizer is: a sanitizer has a part of its own for that.
 $(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/libsluice.a
@@ -167,6 +189,8 @@ clean:
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
-.PHONY: all cuda man deps test-deps demo demo-adapters test check soak bench bench-gpu install format clean
+always:
+
+.PHONY: all always cuda man deps test-deps demo demo-adapters test check soak bench bench-gpu install format clean
 .PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o $(BUILD)/%.cu.o
 .DELETE_ON_ERROR:

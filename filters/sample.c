@@ -106,6 +106,15 @@ static struct tensor *embeds(struct record *f, const char *name)
     return t && geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error) ? t : NULL;
 }
 
+/* The text encoder has a device of its own, so that its memory is free again before the first step. */
+static void encode_negative(const struct model *m)
+{
+    struct kern *k = compute_open();
+    if (!prompt_encode_once(&negative_embeds, k, m, negative, err, sizeof err))
+        die("the negative prompt: %s", err);
+    compute_close(k);
+}
+
 static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
@@ -117,10 +126,7 @@ static bool generate(struct record *f, const struct model *m)
     if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
     if (!latent_shape(noise, &latents))
         return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
-    if (s.guidance > 1 && !brought && !negative_embeds.data &&
-        !prompt_encode_once(&negative_embeds, kern_device(s.denoiser->k), (int)filter.threads, m, negative,
-                            err, sizeof err))
-        die("the negative prompt: %s", err);
+    if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
 
     if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
         return fail(f->error, sizeof f->error, "no memory for its latents");

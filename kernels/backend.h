@@ -48,11 +48,14 @@ struct backend {
     void (*download)(struct kern *k, struct tensor *host, const struct tensor *src);
     void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
     void (*zero)(struct kern *k, struct tensor *t);
-    void (*wait)(struct kern *k); /* until all that was asked for is done */
+    void (*wait)(struct kern *k);                           /* until all that was asked for is done */
+    void (*basis)(struct kern *k, char *text, size_t size); /* see kern_basis() */
 #define OP(name) __typeof__(name) *name;
     KERNEL_OPS(OP)
 #undef OP
 };
+
+enum { MAX_NOTES = 8, NOTE_LENGTH = 200 };
 
 struct kern {
     const struct backend *backend;
@@ -63,11 +66,25 @@ struct kern {
     char error[256]; /* empty: fine */
     bool planning;
     struct kern_profile *profile; /* NULL: no profile is kept */
-    char *stack;                  /* scratch: base, size, top, and the highest top seen */
+    const char *way;              /* that the operation at work has taken; see kern_took() */
+    char basis[600];
+    void (*tell)(const char *note);
+    char note[MAX_NOTES][NOTE_LENGTH];
+    int notes;
+    char *stack; /* scratch: base, size, top, and the highest top seen */
     size_t size, used, peak;
     size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */
     struct kern_block *blocks;     /* long-lived allocations */
+    size_t limit, taken;           /* of memory, in bytes: by $SLUICE_MEMORY (0: none), and in use */
 };
+
+/* For backends: the operation at work is computed in this one of several ways, a constant ("mma"). */
+static inline void kern_took(struct kern *k, const char *way)
+{
+    k->way = way;
+}
+/* For backends: says once that something is much slower on this device than it could be, and why. */
+void kern_note(struct kern *k, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Around an operation that is to be timed; kernels.c does it. */
 void kern_profile_begin(struct kern *k);

@@ -1,4 +1,4 @@
-/* Opening a device, and the error that sticks. */
+/* Opening a device, what is said of it, and the error that sticks. */
 #include "kernels/backend.h"
 
 #include <dlfcn.h>
@@ -44,6 +44,19 @@ static int cuda_index(const char *device)
     return *end || n > 1023 ? -1 : (int)n;
 }
 
+/* A device of less memory than this one has, for tests. */
+static void set_limit(struct kern *k)
+{
+    const char *text = getenv("SLUICE_MEMORY");
+    char *end;
+    if (!text || !*text) return;
+    double gib = strtod(text, &end);
+    if (*end || !(gib > 0 && gib < 1 << 20))
+        kern_fail(k, "SLUICE_MEMORY=%.40s is no number of GiB", text);
+    else
+        k->limit = (size_t)(gib * (1 << 30));
+}
+
 static struct kern *open_on(const struct backend *b, int index, int threads, char *err, size_t errlen)
 {
     struct kern *k = calloc(1, sizeof *k);
@@ -54,7 +67,8 @@ static struct kern *open_on(const struct backend *b, int index, int threads, cha
     k->backend = b;
     k->threads = threads;
     k->compute = b->bf16 ? DT_BF16 : DT_F32;
-    if (b->open(k, index)) return k;
+    set_limit(k);
+    if (kern_ok(k) && b->open(k, index)) return k;
     snprintf(err, errlen, "%s", k->error);
     free(k);
     return NULL;
@@ -93,6 +107,34 @@ enum dtype kern_compute(const struct kern *k)
 void kern_compute_in(struct kern *k, enum dtype d)
 {
     if (d == DT_F32 || (d == DT_BF16 && k->backend->bf16)) k->compute = d;
+}
+
+const char *kern_basis(struct kern *k)
+{
+    k->backend->basis(k, k->basis, sizeof k->basis);
+    for (char *c = k->basis; *c; c++) /* names come from drivers */
+        if (*c == '"' || *c == '\\' || *c < ' ' || *c > '~') *c = '?';
+    return k->basis;
+}
+
+void kern_on_note(struct kern *k, void (*tell)(const char *note))
+{
+    k->tell = tell;
+    for (int i = 0; i < k->notes; i++) tell(k->note[i]);
+}
+
+void kern_note(struct kern *k, const char *fmt, ...)
+{
+    char text[NOTE_LENGTH];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    for (int i = 0; i < k->notes; i++)
+        if (!strcmp(k->note[i], text)) return;
+    if (k->notes == MAX_NOTES) return;
+    strcpy(k->note[k->notes++], text);
+    if (k->tell) k->tell(text);
 }
 
 void kern_wait(struct kern *k)

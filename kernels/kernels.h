@@ -23,7 +23,8 @@ struct kern;
 /* ---- device and memory ------------------------------------------------------------------------------ */
 
 /* device: "cpu", "cuda", "cuda:N" or "auto" (cuda when there is one, else cpu, and err says why). threads: 0
- * for all cores. NULL with the reason in err. */
+ * for all cores. NULL with the reason in err. For tests, SLUICE_MEMORY=GIB in the environment takes away what
+ * the device has more than that. */
 struct kern *kern_open(const char *device, int threads, char *err, size_t errlen);
 void kern_close(struct kern *k);               /* frees everything made with it; NULL is fine */
 const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */
@@ -32,13 +33,24 @@ const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */
 enum dtype kern_compute(const struct kern *k);
 void kern_compute_in(struct kern *k, enum dtype d);
 
+/* All that the bits of a result may depend on besides what was asked for: the device, the versions of its
+ * libraries, the ways that operations take there. A line of text without quotes or backslashes, which belongs
+ * to k: "NVIDIA H200 (9.0), cuBLASLt 13.1.0, cuDNN 9.19.0, attention: hopper mma f32". */
+const char *kern_basis(struct kern *k);
+
+/* tell is called with a line of text, once for each thing that is much slower on this device than it could be:
+ * at once for what is known, then as operations are met. */
+void kern_on_note(struct kern *k, void (*tell)(const char *note));
+
 void kern_wait(struct kern *k); /* until everything asked for is done: for clocks, not for correctness */
 
-/* Time by operation from here on, from nothing: each operation is then waited for, so that its own time is known. */
+/* Time by operation and way from here on, from nothing: each operation is then waited for, so that its own time is
+ * known. */
 void kern_profile_start(struct kern *k);
 void kern_profile_stop(struct kern *k);
 struct kern_profile_line {
     const char *operation;
+    const char *way; /* that it took, where the device has several; else NULL */
     double seconds;
     int64_t calls;
 };

@@ -9,6 +9,7 @@ enum { ALIGN = 64 };
 struct kern_block {
     struct kern_block *next;
     void *data;
+    size_t bytes;
 };
 
 void kern_close(struct kern *k)
@@ -26,15 +27,21 @@ void kern_close(struct kern *k)
     free(k);
 }
 
+static size_t available(struct kern *k)
+{
+    const size_t bytes = k->backend->available(k), left = k->limit > k->taken ? k->limit - k->taken : 0;
+    return k->limit && left < bytes ? left : bytes;
+}
+
 /* A system that overcommits would say yes now and kill the program later. */
 bool kern_room(struct kern *k, const char *what, size_t bytes)
 {
     const double mib = 1 << 20;
     if (!kern_ok(k) || k->planning) return kern_ok(k);
-    size_t available = k->backend->available(k);
-    if (bytes > available)
+    const size_t left = available(k);
+    if (bytes > left)
         kern_fail(k, "%s: %.1f MiB needed, %.1f MiB available on %s", what, (double)bytes / mib,
-                  (double)available / mib, k->device);
+                  (double)left / mib, k->device);
     return kern_ok(k);
 }
 
@@ -42,7 +49,9 @@ static void *take(struct kern *k, const char *what, size_t bytes)
 {
     if (!kern_room(k, what, bytes)) return NULL;
     void *p = k->backend->alloc(k, bytes ? bytes : 1);
-    if (!p)
+    if (p)
+        k->taken += bytes;
+    else
         kern_fail(k, "%s: %.1f MiB needed, and %s refuses them (a memory limit?)", what,
                   (double)bytes / (1 << 20), k->device);
     return p;
@@ -76,7 +85,7 @@ struct tensor kern_alloc_shape(struct kern *k, enum dtype d, const int64_t *rank
         free(b);
         return t;
     }
-    *b = (struct kern_block){k->blocks, data};
+    *b = (struct kern_block){k->blocks, data, bytes};
     k->blocks = b;
     t.data = data;
     return t;
@@ -120,6 +129,7 @@ bool kern_reserve(struct kern *k, size_t bytes)
         return false;
     }
     if (k->stack) k->backend->free(k, k->stack);
+    k->taken -= k->size;
     k->size = k->peak = 0;
     k->stack = take(k, "scratch memory", bytes);
     if (k->stack) k->size = bytes;

@@ -31,19 +31,21 @@ void kern_profile_begin(struct kern *k)
 {
     if (!k->profile || k->planning) return;
     k->backend->wait(k);
+    k->way = NULL;
     k->profile->since = clock_seconds();
 }
 
-/* Operations are few and their names constants, so that a name's address finds its line. */
+/* Operations and ways are few and their names constants, so that their addresses find the line. */
 void kern_profile_end(struct kern *k, const char *operation)
 {
     struct kern_profile *p = k->profile;
     int i = 0;
     if (!p || k->planning) return;
     k->backend->wait(k);
-    while (i < p->count && p->line[i].operation != operation) i++;
+    while (i < p->count && (p->line[i].operation != operation || p->line[i].way != k->way)) i++;
     if (i == MAX_OPERATIONS) return;
-    if (i == p->count) p->line[p->count++].operation = operation;
+    if (i == p->count)
+        p->line[p->count++] = (struct kern_profile_line){.operation = operation, .way = k->way};
     p->line[i].seconds += clock_seconds() - p->since;
     p->line[i].calls++;
 }

@@ -36,6 +36,24 @@ ok 'a GPU that is kept from the program is none' '
     [ "$(wc -l <err)" = 1 ]
     grep "no CUDA device" err'
 
+# sample computes its own negative prompt on a device that it opens for this alone.
+prompt() { tensor-gen --name prompt_embeds --shape 32,64 >prompt.mp; }
+few_steps() { sample -m random:tiny --frames 5 --size 64x32 --steps 2 --negative "a blur" "$@"; }
+ok 'a second device is opened with what the first one was asked for: --profile' '
+    prompt
+    few_steps --device cpu --profile <prompt.mp 2>err >/dev/null
+    grep "profile: .* calls  embedding_forward" err # no other part of it looks up words
+    few_steps <prompt.mp 2>err >/dev/null
+    [ "$(grep -c "computing on" err)" = 1 ]'
+ok 'and --dtype f32, on the GPU' '
+    need cuda
+    prompt
+    few_steps --device cuda --dtype f32 <prompt.mp >own.mp
+    few_steps --device cpu --dtype f32 <prompt.mp >cpu.mp
+    few_steps --device cuda <prompt.mp >bf16.mp
+    fails 1 tensor-eq --rel 1e-4 --quiet bf16.mp cpu.mp # in BF16 it would show
+    tensor-eq --rel 1e-5 own.mp cpu.mp'
+
 # driver INIT VERSION: a CUDA driver whose cuInit() returns INIT, for programs run by `driven`.
 driver() {
     need cc

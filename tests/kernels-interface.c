@@ -464,6 +464,54 @@ static void test_devices(void)
     kern_close(k);
 }
 
+static int told;
+static char told_last[256];
+static void tell(const char *note)
+{
+    told++;
+    snprintf(told_last, sizeof told_last, "%s", note);
+}
+
+/* What is said of a device, and one of less memory. */
+static void test_descriptions(void)
+{
+    char err[256] = "";
+    int count;
+    struct kern *k = kern_open("cpu", 1, err, sizeof err);
+    ok(!strncmp(kern_basis(k), "CPU, OpenBLAS ", 14) && strlen(kern_basis(k)) > 16 &&
+           !strpbrk(kern_basis(k), "\"\\\n"),
+       "what results depend on here: %s", kern_basis(k));
+    kern_note(k, "early %d", 1);
+    kern_on_note(k, tell);
+    ok(told == 1 && !strcmp(told_last, "early 1"), "a note from before anybody listened is told");
+    for (int i = 0; i < 3; i++) kern_note(k, "slow %d", 2);
+    ok(told == 2 && !strcmp(told_last, "slow 2"), "a note is told once");
+    kern_profile_start(k);
+    for (int i = 0; i < 3; i++) {
+        kern_profile_begin(k);
+        if (i) kern_took(k, i == 1 ? "one way" : "another");
+        kern_profile_end(k, "operation");
+    }
+    const struct kern_profile_line *line = kern_profile(k, &count);
+    bool seen[3] = {false};
+    for (int i = 0; i < count; i++)
+        seen[!line[i].way ? 0 : !strcmp(line[i].way, "one way") ? 1 : 2] = line[i].calls == 1;
+    ok(count == 3 && seen[0] && seen[1] && seen[2], "a profile has a line for each way of an operation");
+    kern_close(k);
+
+    setenv("SLUICE_MEMORY", "0.001", 1); /* 1.024 MiB */
+    k = kern_open("cpu", 1, err, sizeof err);
+    ok(kern_alloc(k, DT_U8, 1, 512 << 10).data && kern_reserve(k, 256 << 10) && kern_ok(k),
+       "within SLUICE_MEMORY");
+    ok(kern_reserve(k, 500 << 10), "scratch that grows first gives back what it had");
+    ok(!kern_alloc(k, DT_U8, 1, 200 << 10).data && strstr(kern_error(k), "0.2 MiB needed, 0.0 MiB available"),
+       "and no more than that: %s", kern_error(k));
+    kern_close(k);
+    setenv("SLUICE_MEMORY", "lots", 1);
+    ok(!kern_open("cpu", 1, err, sizeof err) && strstr(err, "SLUICE_MEMORY=lots"), "%s", err);
+    unsetenv("SLUICE_MEMORY");
+}
+
 int main(void)
 {
     kernels_open();
@@ -477,5 +525,6 @@ int main(void)
     test_scratch();
     test_memory();
     test_devices();
+    test_descriptions();
     return kernels_close();
 }

@@ -185,6 +185,15 @@ ok 'an adapter that was sampled with a scheduler that does not fit its objective
     page --format text base.jsonl k1.jsonl >text; fails 1 grep "was sampled with" text
     sed "s/\"dpm\"/\"euler\"/" k2.jsonl >k3.jsonl; page --format text base.jsonl k3.jsonl >text; fails 1 grep "was sampled with" text
     ready; page base.jsonl k2.jsonl >page.html; has "k2: an adapter of objective flow was sampled with dpm"'
+ok 'a run that went on on another device says so below the table of training' '
+    part() { OPENBLAS_CORETYPE=$1 train-step -m random:tiny --device cpu --max-steps 4 --warmup 1 --state runs/moved >/dev/null 2>&1; }
+    pack -o store <train.mp 2>/dev/null
+    draw --count 2 store >two.mp; part Nehalem <two.mp
+    draw --count 4 store >four.mp; part Haswell <four.mp
+    plot --table --json runs/moved | grep -q "Haswell" || { echo "this OpenBLAS has kernels of one kind alone"; exit 77; }
+    said="moved: to step 2 on CPU, OpenBLAS .* for Nehalem, then to step 4 on CPU, OpenBLAS .* for Haswell; not the bytes that one of them alone gives."
+    page --format text --run runs/moved --run runs/k1 base.jsonl k1.jsonl >text; [ "$(grep -cx "$said" text)" = 1 ]
+    ready; page --run runs/moved base.jsonl k1.jsonl >page.html; grep "<p>$said</p>" page.html'
 ok 'videos of a run that were not all made alike show as such' '
     { head -n 5 base.jsonl; tail -n 1 base.jsonl | sed "s/\"steps\":50/\"steps\":25/"; } >mixed.jsonl
     page --format text base=mixed.jsonl k1.jsonl >text; grep -E "^sample.steps +50, 25 +50 *\$" text

@@ -99,10 +99,44 @@ static void damage(void)
     free(state);
 }
 
+/* Goes on for one step on this device; "" is a build that did not tell. What was said of it is in warning. */
+static bool go_on(const char *basis)
+{
+    struct run_folder r;
+    bool good = open_run(&r);
+    if (good && *basis) run_folder_on(&r, basis, warning, sizeof warning);
+    r.step++;
+    good = good && run_folder_save(&r, err, sizeof err);
+    run_folder_close(&r);
+    return good;
+}
+
+static void devices(void)
+{
+    struct run_folder r;
+    system("rm -rf run");
+    ok(go_on("") && go_on("card A, library 1") && !*warning,
+       "a state that tells no device is gone on from in silence");
+    ok(go_on("card A, library 1") && !*warning, "so is one of the same device");
+    ok(go_on("card A, library 2") &&
+           strstr(warning, "on card A, library 1, those to come on card A, library 2"),
+       "another library's version is said in a line: %s", warning);
+    ok(go_on("card A, library 2") && !*warning, "once");
+    bool good = open_run(&r);
+    char *text = json_dumps(r.bases, JSON_COMPACT | JSON_SORT_KEYS);
+    ok(good && text &&
+           !strcmp(text,
+                   "[{\"on\":\"card A, library 1\",\"step\":1},{\"on\":\"card A, library 2\",\"step\":3}]"),
+       "the state keeps from which step on: %s", text ? text : "nothing");
+    free(text);
+    run_folder_close(&r);
+}
+
 int main(void)
 {
     scratch_enter();
     early_stopping();
     damage();
+    devices();
     return scratch_leave() ? done() : 1;
 }

@@ -33,7 +33,7 @@ ok "so have the pipelines" '
 ok "shellcheck" '
     need shellcheck
     cd "$top"
-    shellcheck -x .ci/run .ci/deps filters/lib/*.bash $(ls -d pipelines/* | grep -v "\.md\$") examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/bench.d/*'
+    shellcheck -x .ci/run .ci/deps filters/lib/*.bash $(ls -d pipelines/* | grep -v "\.md\$") examples/*.sh examples/tokenizer/*.sh tests/*.sh tests/bench tests/cards tests/bench.d/*'
 ok "no file is past a thousand lines, and no folder is called utils" '
     cd "$top"
     find filters kernels formats tests examples -name "*.[ch]" -o -name "*.cc" -o -name "*.sh" | xargs wc -l |
@@ -75,6 +75,8 @@ ok "filters/ holds programs and nothing else at its top, and every room is in th
         echo "filters/$file is no program and no known room"; failed=1
     done
     [ -z "${failed:-}" ]'
+ok "programs open a device in one place, with all that its options asked for" '
+    [ "$(grep -rlE "kern_(open|compute_in|profile_start)\(" "$top/filters")" = "$top/filters/lib/compute.c" ]'
 
 # ---- texts -------------------------------------------------------------------------------------------------------------
 ok "the README is a front page: 200 lines of 140 columns, 1600 words" '

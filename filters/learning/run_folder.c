@@ -127,6 +127,8 @@ static bool read_state(struct run_folder *r, const char *path, bool *damaged, ch
                       fseeko(r->metrics, 0, SEEK_END)))
         good = *damaged = fail(why, sizeof why, "metrics.jsonl: %s", strerror(errno));
     if (good) {
+        const char *bases = json_string_value(json_object_get(s->metadata, "bases"));
+        r->bases = bases ? json_loads(bases, 0, NULL) : NULL; /* states of before had none */
         r->step = r->saved = (int64_t)step;
         r->position = (int64_t)position;
         r->best = best;
@@ -169,6 +171,20 @@ static void read_speed(struct run_folder *r)
     json_decref(speed);
 }
 
+void run_folder_on(struct run_folder *r, const char *basis, char *warning, size_t warninglen)
+{
+    const size_t count = json_array_size(r->bases);
+    const char *was = json_string_value(json_object_get(json_array_get(r->bases, count - 1), "on"));
+    if (was && !strcmp(was, basis)) return;
+    if (was)
+        snprintf(
+            warning + strlen(warning), warninglen - strlen(warning),
+            "%sthe steps so far were computed on %s, those to come on %s: not the bytes that either gives alone",
+            *warning ? "; " : "", was, basis);
+    if (!r->bases) r->bases = json_array();
+    json_array_append_new(r->bases, json_pack("{s:I, s:s}", "step", (json_int_t)r->step, "on", basis));
+}
+
 bool run_folder_save(struct run_folder *r, char *err, size_t errlen)
 {
     char path[4096], previous[4096];
@@ -188,6 +204,9 @@ bool run_folder_save(struct run_folder *r, char *err, size_t errlen)
         "best", json_sprintf("%.17g", r->best), "worse", json_sprintf("%lld", (long long)r->worse),
         "metrics_bytes", json_sprintf("%lld", (long long)written), "finished", r->finished ? "1" : "0");
     free(config);
+    char *bases = r->bases ? json_dumps(r->bases, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (bases) json_object_set_new(metadata, "bases", json_string(bases));
+    free(bases);
     uint32_t crc = fields_crc(metadata);
     for (int i = 0; i < 3; i++) crc = crc32c(crc, items[i].t.data, tensor_bytes(&items[i].t));
     json_object_set_new(metadata, "crc32c", json_sprintf("%u", crc));
@@ -273,6 +292,7 @@ void run_folder_close(struct run_folder *r)
     if (r->metrics) fclose(r->metrics);
     if (r->lock >= 0) close(r->lock);
     json_decref(r->config);
+    json_decref(r->bases);
     free(r->values);
     free(r->m);
     free(r->v);

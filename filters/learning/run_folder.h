@@ -1,7 +1,7 @@
 /* run - the folder of a training run: what is needed to go on from the last save as if nothing had happened.
  *
  *   state.safetensors            adapter, AdamW's moments; header: step, position, best, the configuration,
- *                                bytes of metrics, and a CRC-32C of all this
+ *                                what it was computed on, bytes of metrics, and a CRC-32C of all this
  *   state.previous.safetensors   the one before
  *   best.safetensors, last.safetensors   adapters
  *   metrics.jsonl                one line a step, one an evaluation; cut back to the state's when resuming
@@ -22,7 +22,9 @@ struct run_folder {
     char folder[3800];
     int lock;
     FILE *metrics;
-    json_t *config;   /* what decides the result: a state made with another is refused by the field's name */
+    json_t *config; /* what decides the result: a state made with another is refused by the field's name */
+    json_t *
+        bases; /* [{"step","on"}]: what its steps were computed on, from after this step on; see kern_basis() */
     int64_t step;     /* steps done */
     int64_t saved;    /* of them in the last save; -1: there is none */
     int64_t position; /* of the draw that comes next */
@@ -40,6 +42,9 @@ struct run_folder {
  * damaged: said in warning). config is stolen. false with the reason in err. */
 bool run_folder_open(struct run_folder *r, const char *folder, json_t *config, int64_t size, char *warning,
                      size_t warninglen, char *err, size_t errlen);
+/* Says what steps are computed on from here on. Where the state was made on something else, that is kept with
+ * it, and one line of warning says so, behind what warning says already. */
+void run_folder_on(struct run_folder *r, const char *basis, char *warning, size_t warninglen);
 /* Appends a line to the metrics; a failure shows at the next save. */
 void run_folder_metric(struct run_folder *r, json_t *line);
 /* One more validation loss. True: less than the best so far by more than min_delta, so the adapter is one to

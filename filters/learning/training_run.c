@@ -34,6 +34,7 @@ bool training_run_open(struct training_run *w, const struct trainer_start *start
         trainer_set(w->t, r->values, r->m, r->v);
     else
         snprintf(warning, warninglen, "%s", a->warning);
+    run_folder_on(r, kern_basis(w->t->denoiser->k), warning, warninglen);
     return true;
 }
 

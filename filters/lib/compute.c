@@ -1,18 +1,29 @@
 #include "filters/lib/compute.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "filters/lib/filter.h"
 
+static void tell(const char *note)
+{
+    say(NULL, "%s", note);
+}
+
 struct kern *compute_open(void)
 {
+    static char chosen[32]; /* a program that opens a second device means the same one */
     char err[512] = "";
     struct kern *k = kern_open(filter.device, (int)filter.threads, err, sizeof err);
     if (!k) die("%s", err);
     kern_compute_in(k, filter_dtype());
+    kern_on_note(k, tell);
     if (filter.profile) kern_profile_start(k);
-    if (!strcmp(filter.device, "auto"))
+    if (!strcmp(filter.device, "auto")) {
         say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
+        snprintf(chosen, sizeof chosen, "%s", kern_device(k));
+        filter.device = chosen;
+    }
     return k;
 }
 
@@ -23,7 +34,8 @@ void compute_close(struct kern *k)
     double all = 0;
     for (int i = 0; line && i < count; i++) all += line[i].seconds;
     for (int i = 0; line && i < count; i++)
-        say("profile", "%5.1f %%  %10.3f s  %9lld calls  %s", all > 0 ? 100 * line[i].seconds / all : 0,
-            line[i].seconds, (long long)line[i].calls, line[i].operation);
+        say("profile", "%5.1f %%  %10.3f s  %9lld calls  %s%s%s", all > 0 ? 100 * line[i].seconds / all : 0,
+            line[i].seconds, (long long)line[i].calls, line[i].operation, line[i].way ? ", " : "",
+            line[i].way ? line[i].way : "");
     kern_close(k);
 }

@@ -53,14 +53,12 @@ bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *
     return false;
 }
 
-bool prompt_encode_once(struct tensor *embeds, const char *device, int threads, const struct model *m,
-                        const char *text, char *err, size_t errlen)
+bool prompt_encode_once(struct tensor *embeds, struct kern *k, const struct model *m, const char *text,
+                        char *err, size_t errlen)
 {
     struct prompt_encoder p;
     int64_t tokens;
     *embeds = (struct tensor){0};
-    struct kern *k = kern_open(device, threads, err, errlen);
-    if (!k) return false;
     bool good = prompt_open(&p, k, m, err, errlen);
     if (good) {
         *embeds =
@@ -69,6 +67,5 @@ bool prompt_encode_once(struct tensor *embeds, const char *device, int threads, 
                             : fail(err, errlen, "out of memory");
     }
     prompt_close(&p);
-    kern_close(k);
     return good;
 }

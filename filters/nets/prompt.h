@@ -26,10 +26,10 @@ bool prompt_ids(struct prompt_encoder *p, int32_t *ids, const char *text, size_t
 bool prompt_encode(struct prompt_encoder *p, struct tensor *embeds, const char *text, size_t bytes,
                    int64_t *tokens, char *err, size_t errlen);
 
-/* The same of one text, by an encoder that has a device of its own and is gone when this returns, so that its
- * memory is free again. device, threads: as kern_open() takes them. embeds: a new F32 tensor on the host,
- * whose data the caller frees whatever happened. */
-bool prompt_encode_once(struct tensor *embeds, const char *device, int threads, const struct model *m,
-                        const char *text, char *err, size_t errlen);
+/* The same of one text, by an encoder that is gone when this returns. Its weights stay on k until k is closed:
+ * a caller that wants their memory back opens k for this alone. embeds: a new F32 tensor on the host, whose
+ * data the caller frees whatever happened. */
+bool prompt_encode_once(struct tensor *embeds, struct kern *k, const struct model *m, const char *text,
+                        char *err, size_t errlen);
 
 #endif

@@ -123,6 +123,10 @@ static void put_training(FILE *f, const json_t *rows)
     put_table(f, "number",
               "The adapters. Lower by: the best validation loss, than the first, with its standard error.",
               table_texts(rows));
+    json_t *notes = table_moves(rows);
+    for (size_t i = 0; i < json_array_size(notes); i++)
+        html_element(f, "p", NULL, json_string_value(json_array_get(notes, i)));
+    json_decref(notes);
 }
 
 static void put_budget(FILE *f, const json_t *budget)
@@ -236,7 +240,10 @@ void page_text(FILE *f, const struct report *r)
     put_plain(f, r->title);
     fputs("\n\n", f);
     comparison_print(f, r->comparison);
-    if (json_array_size(r->training)) print_table(f, "Training", table_texts(r->training), 2);
+    if (json_array_size(r->training)) {
+        fputs("\nTraining\n\n", f);
+        table_print(f, r->training);
+    }
     if (r->budget) print_table(f, "What it cost", budget_phases(r->budget), 1);
     if (r->budget) print_table(f, "Its parts", budget_parts(r->budget), 2);
     json_t *misfits = settings_misfits(&r->scores), *text;

@@ -118,6 +118,13 @@ json_t *table_config(const char *folder, char *err, size_t errlen)
     return config;
 }
 
+static void add_devices(json_t *row, const struct safetensors *state)
+{
+    json_t *bases = header(state, "bases");
+    json_object_set_new(row, "computed_on", json_is_array(bases) ? json_incref(bases) : json_array());
+    json_decref(bases);
+}
+
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen)
 {
     struct safetensors *s = open_file(folder, "state.safetensors", err, errlen);
@@ -136,6 +143,7 @@ json_t *table_row(const char *name, const char *folder, char *err, size_t errlen
     if (row && (!add_best(row, folder, err, errlen) || !add_gain(row, folder, err, errlen) ||
                 !add_speed(row, folder, err, errlen)))
         json_decref(row), row = NULL;
+    if (row) add_devices(row, s);
     json_decref(config);
     json_decref(step);
     json_decref(finished);
@@ -202,9 +210,42 @@ json_t *table_texts(const json_t *rows)
     return texts;
 }
 
+/* run: to step 4 on X, then to 9 on Y */
+static json_t *moves(const json_t *row, const json_t *bases)
+{
+    char text[2048];
+    const size_t count = json_array_size(bases);
+    snprintf(text, sizeof text, "%s:", json_string_value(json_object_get(row, "run")));
+    for (size_t i = 0; i < count; i++) {
+        const json_t *end = i + 1 < count ? json_object_get(json_array_get(bases, i + 1), "step")
+                                          : json_object_get(row, "steps");
+        const char *on = json_string_value(json_object_get(json_array_get(bases, i), "on"));
+        const size_t at = strlen(text);
+        snprintf(text + at, sizeof text - at, "%s to step %lld on %s", i ? ", then" : "",
+                 (long long)json_integer_value(end), on ? on : "what it does not tell");
+    }
+    snprintf(text + strlen(text), sizeof text - strlen(text),
+             "; not the bytes that one of them alone gives.");
+    return json_string(text);
+}
+
+json_t *table_moves(const json_t *rows)
+{
+    json_t *texts = json_array(), *row;
+    size_t i;
+    json_array_foreach (rows, i, row) {
+        const json_t *bases = json_object_get(row, "computed_on");
+        if (json_array_size(bases) > 1) json_array_append_new(texts, moves(row, bases));
+    }
+    return texts;
+}
+
 void table_print(FILE *out, const json_t *rows)
 {
-    json_t *texts = table_texts(rows);
+    json_t *texts = table_texts(rows), *notes = table_moves(rows);
     columns_print(out, texts, 2);
+    for (size_t i = 0; i < json_array_size(notes); i++)
+        fprintf(out, "%s%s\n", i ? "" : "\n", json_string_value(json_array_get(notes, i)));
     json_decref(texts);
+    json_decref(notes);
 }

@@ -7,9 +7,11 @@
 #include <stddef.h>
 #include <stdio.h>
 
-/* {"run":name,"adapter":{..},"objective","parameters","step_s","steps","finished","best_val_loss","best_step","gain","gain_se"}
+/* {"run":name,"adapter":{..},"objective","parameters","step_s","steps","finished","best_val_loss","best_step","gain","gain_se",
+ * "computed_on":[{"step","on"}]}
  * from what train-step left in the folder: state.safetensors, and best.safetensors, without which the last
- * four are null. gain: how much lower the best evaluation is than the first, with its standard error over the
+ * four before "computed_on" are null. computed_on: devices, each from after that step on; empty where the state
+ * does not tell. gain: how much lower the best evaluation is than the first, with its standard error over the
  * triples. A new object; NULL with the reason in err. */
 json_t *table_row(const char *name, const char *folder, char *err, size_t errlen);
 
@@ -19,5 +21,7 @@ json_t *table_config(const char *folder, char *err, size_t errlen);
 /* A list of rows for people, as lists of texts under a heading, new; and as aligned columns. */
 json_t *table_texts(const json_t *rows);
 void table_print(FILE *out, const json_t *rows);
+/* Sentences about the runs that were begun on one device and went on on another, a new list; it may be empty. */
+json_t *table_moves(const json_t *rows);
 
 #endif

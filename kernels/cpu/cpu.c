@@ -97,6 +97,15 @@ static void cpu_wait(struct kern *k)
     (void)k;
 }
 
+/* OpenBLAS has kernels of its own for each kind of CPU, and adds up in another order in each. */
+static void cpu_basis(struct kern *k, char *text, size_t size)
+{
+    char version[64] = "";
+    (void)k;
+    sscanf(openblas_get_config(), "OpenBLAS %40s", version);
+    snprintf(text, size, "CPU, OpenBLAS %s for %s", version, openblas_get_corename());
+}
+
 const struct backend cpu_backend = {.operations = kernel_operations,
                                     .name = "cpu",
                                     .open = cpu_open,
@@ -112,6 +121,7 @@ const struct backend cpu_backend = {.operations = kernel_operations,
                                     .copy = cpu_copy,
                                     .zero = cpu_zero,
                                     .wait = cpu_wait,
+                                    .basis = cpu_basis,
 #define OP(name) .name = cpu_##name,
                                     KERNEL_OPS(OP)
 #undef OP

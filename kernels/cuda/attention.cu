@@ -1,13 +1,33 @@
 /* attention_forward and attention_backward: the choice of a way. */
 #include "kernels/cuda/attention.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-static const struct attention_way *const ways[] = {&attention_hopper, &attention_mma, &attention_f32};
+static const struct attention_way *const ways[] = {&attention_hopper, &attention_cudnn, &attention_mma,
+                                                   &attention_f32};
+enum { LONG_ENOUGH = 1 << 24 }; /* scores, from which on a slow way is felt */
+static const char names[] = "hopper, cudnn, mma, f32";
 
-/* The first of these that takes a call computes it. SLUICE_ATTENTION holds another such list, for tests and
- * comparisons: what none of its ways takes is refused. */
-static const char preference[] = "hopper,mma,f32";
+/* The first of these that takes a call computes it. Forward on an H200, TFLOP/s: heads of 64 (17,776 rows, 48 heads)
+ * hopper 593, cudnn 441, mma 370; of 128 (8192 rows) cudnn 687, mma 361. The tensor cores of compute capability 10
+ * have instructions of their own, too, which cuDNN alone uses; those of 8 and 12 have none but mma.sync.
+ * SLUICE_ATTENTION holds another such list, for tests and comparisons: what none of its ways takes is refused. */
+static const char *preference(struct kern *k)
+{
+    const char *given = getenv("SLUICE_ATTENTION");
+    if (given && *given) return given;
+    switch (cuda_of(k)->capability / 10) {
+    case 9: return "hopper,cudnn,mma,f32";
+    case 10: return "cudnn,mma,f32";
+    default: return "mma,f32";
+    }
+}
+
+void cuda_attention_ways(struct kern *k, char *text, size_t size)
+{
+    snprintf(text, size, ", attention %s", preference(k));
+}
 
 static const struct attention_way *way_named(const char *name, size_t length)
 {
@@ -18,24 +38,29 @@ static const struct attention_way *way_named(const char *name, size_t length)
 
 /* The first way of the list that takes the call; NULL after a failure. */
 template <typename Takes>
-static const struct attention_way *choose(struct kern *k, const char *op, const struct tensor *q, int d,
-                                          Takes takes)
+static const struct attention_way *choose(struct kern *k, const char *op, const struct tensor *q,
+                                          const struct attention_shape *s, Takes takes)
 {
-    const char *given = getenv("SLUICE_ATTENTION"), *list = given && *given ? given : preference;
+    const char *const list = preference(k);
     const struct attention_way *way = NULL;
     for (const char *at = list; *at;) {
         const size_t length = strcspn(at, ",");
         const struct attention_way *w = way_named(at, length);
         if (!w) {
             kern_fail(k, "SLUICE_ATTENTION: \"%.*s\" is no way of attention; there are %s", (int)length, at,
-                      preference);
+                      names);
             return NULL;
         }
         if (!way && takes(w)) way = w;
         at += length + (at[length] == ',');
     }
     if (!way)
-        kern_fail(k, "%s: heads of %d in %s: not by %s on %s", op, d, dtype_name(q->dtype), list, k->device);
+        kern_fail(k, "%s: heads of %d in %s: not by %s on %s", op, s->d, dtype_name(q->dtype), list,
+                  k->device);
+    else
+        kern_took(k, way->name);
+    if (way == &attention_f32 && q->dtype == DT_BF16 && s->queries * s->keys * s->heads > LONG_ENOUGH)
+        kern_note(k, "%s with heads of %d goes without tensor cores on this card: slow", op, s->d);
     return way;
 }
 
@@ -56,9 +81,11 @@ extern "C" void cuda_attention_forward(struct kern *k, struct tensor *o, struct 
     const struct attention_shape s = shape_of(q, kk, a);
     const struct attention_forward t = {o, lse, q, kk, v, bias};
     if (!s.queries || !s.d) return;
-    const struct attention_way *w =
-        choose(k, "attention_forward", q, s.d,
-               [&](const struct attention_way *w) { return w->takes_forward(k, &s, &t); });
+    const struct attention_way *w = choose(k, "attention_forward", q, &s, [&](const struct attention_way *w) {
+        return w->takes_forward(k, &s, &t);
+    });
+    if (w == &attention_mma && strstr(preference(k), "cudnn,mma") && !cuda_cudnn_version(cuda_of(k)))
+        kern_note(k, "attention_forward goes without cuDNN, which is not here: slow for this card");
     if (w) w->forward(k, &s, &t);
 }
 
@@ -76,7 +103,7 @@ extern "C" void cuda_attention_backward(struct kern *k, struct tensor *dq, struc
                       cudaMemsetAsync(none->data, 0, tensor_bytes(none), stream_of(k)));
     if (!s.queries || !s.d) return;
     const struct attention_way *w =
-        choose(k, "attention_backward", q, s.d,
+        choose(k, "attention_backward", q, &s,
                [&](const struct attention_way *w) { return w->takes_backward(k, &s, &t); });
     if (w) w->backward(k, &s, &t);
 }
@@ -105,9 +132,4 @@ bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes)
     }
     return cuda_good(k, "attention",
                      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-}
-
-void cuda_attentions_close(struct cuda *c)
-{
-    (void)c;
 }

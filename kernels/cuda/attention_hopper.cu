@@ -570,22 +570,11 @@ static bool describe(struct kern *k, CUtensorMap *map, const struct tensor *t, i
     return false;
 }
 
-/* Code for 9.0a: an object without it, or compiled from PTX as it is loaded, has empty kernels here. */
-#ifdef HOPPER
-static __constant__ int has_code = 1;
-#else
-static __constant__ int has_code = 0;
-#endif
-
+/* A Hopper card, and code for it: from PTX of less than 9.0a the kernels have no body. */
 static bool is_hopper(struct kern *k)
 {
-    static int code = -1;
-    int major = 0;
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda_of(k)->index);
-    if (major != 9) return false;
-    if (code < 0 && !cuda_good(k, "attention", cudaMemcpyFromSymbol(&code, has_code, sizeof code)))
-        return false;
-    return code == 1;
+    const struct cuda *c = cuda_of(k);
+    return c->capability / 10 == 9 && c->code >= 90;
 }
 
 static bool takes_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)

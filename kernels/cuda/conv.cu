@@ -26,7 +26,7 @@ static int64_t to_eight(int64_t n)
 template <typename T>
 __global__ static void widen(T *to, const T *from, int64_t n, int64_t C, int64_t rows, int64_t wide)
 {
-    for (int64_t i = place(); i < rows * wide; i += places())
+    for (int64_t i = grid_index(); i < rows * wide; i += grid_stride())
         to[i] = i / wide < n && i % wide < C ? from[i / wide * C + i % wide] : from_float<T>(0);
 }
 
@@ -61,7 +61,7 @@ __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t fi
     const unsigned C = CHANNELS ? CHANNELS : (unsigned)g.C, width = (unsigned)g.depth * 9 * C,
                    packs = wide / EIGHT;
     const int pad = g.stride == 1;
-    for (int64_t at = place(); at < rows * packs; at += places()) {
+    for (int64_t at = grid_index(); at < rows * packs; at += grid_stride()) {
         const int64_t r = at / packs, p = first + r, frame = g.out_h * g.out_w, t = p / frame;
         const unsigned n0 = (unsigned)(at % packs) * EIGHT, within = (unsigned)(p % frame),
                        out_w = (unsigned)g.out_w;
@@ -91,7 +91,7 @@ static void unfold_by(struct kern *k, const struct tensor *rows, const struct te
 template <typename T>
 __global__ static void add_up(T *y, const float *sum, const T *b, const T *residual, int64_t n, int64_t C)
 {
-    for (int64_t i = place(); i < n; i += places())
+    for (int64_t i = grid_index(); i < n; i += grid_stride())
         y[i] = from_float<T>(sum[i] + to_float(b[i % C]) + (residual ? to_float(residual[i]) : 0));
 }
 
@@ -137,7 +137,7 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
 template <typename T>
 __global__ static void by_tap(T *to, const T *w, int64_t out, int64_t taps, int64_t C, int64_t wide)
 {
-    for (int64_t i = place(); i < wide * C; i += places()) {
+    for (int64_t i = grid_index(); i < wide * C; i += grid_stride()) {
         const int64_t row = i / C, tap = row / out, o = row % out;
         to[i] = tap < taps ? w[(o * taps + tap) * C + i % C] : from_float<T>(0);
     }
@@ -153,7 +153,7 @@ template <typename T>
 __global__ static void gather(T *y, const struct shares s, const T *b, const T *residual, int H, int W,
                               int out, int depth, int64_t wide)
 {
-    for (int64_t at = place(); at < (int64_t)H * W * out; at += places()) {
+    for (int64_t at = grid_index(); at < (int64_t)H * W * out; at += grid_stride()) {
         const int o = (int)(at % out), j = (int)(at / out % W), i = (int)(at / out / W);
         float sum = to_float(b[o]) + (residual ? to_float(residual[at]) : 0);
         for (int d = 0; d < depth; d++)
@@ -216,7 +216,7 @@ static desc last(struct cudnn_graph *g, int64_t id, int64_t batch, int64_t chann
     }
     strides[0] = n;
     return id ? cudnn_tensor(g, id, CUDNN_DATA_BFLOAT16, 2 + space, dims, strides)
-              : cudnn_between(g, CUDNN_DATA_FLOAT, 2 + space, dims, strides);
+              : cudnn_virtual(g, CUDNN_DATA_FLOAT, 2 + space, dims, strides);
 }
 
 /* Over space, with frames as a batch, or over time and space. Bias comes last: so the engines know it. */
@@ -250,7 +250,7 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
 /* Engine 41 is the one for Hopper that adds bias and residual. Its heuristics' first choice of knobs runs at
  * 675, 538, 718 TFLOP/s where these reach 788, 788, 794 (2026-11-22, one H200; 128 and 256 channels to 128 at
  * 480x720, 256 to 256 at 120x180, 8 frames). */
-static const struct cudnn_engine *best_engine(const struct conv *c)
+static const struct cudnn_engine *best_engine(const struct cuda *cuda, const struct conv *c)
 {
 #define KNOBS(tile, workspace, m, n)                                                                         \
     {                                                                                                        \
@@ -264,7 +264,7 @@ static const struct cudnn_engine *best_engine(const struct conv *c)
                                      many = KNOBS(3, 1, 1, 2);
 #undef KNOBS
     const int64_t pixels = c->T * c->out_h * c->out_w >> 2 * c->up;
-    if (c->out < 128 || c->C < 64) return NULL;
+    if (!cuda_card_is(cuda, "NVIDIA H200") || c->out < 128 || c->C < 64) return NULL;
     if (c->out < 256) return c->residual ? &narrow_residual : &narrow;
     return pixels < 65536 ? &few : pixels < 400000 || c->residual ? &wide : &many;
 }
@@ -282,7 +282,7 @@ static struct cudnn_graph *plan_of(struct kern *k, const struct conv *c)
         g = build(k, c);
         if (!g) return NULL;
         memcpy(g->key, key, sizeof key);
-        cudnn_plan(g, best_engine(c));
+        cudnn_plan(g, best_engine(cuda, c));
         g->next = cuda->convolutions;
         cuda->convolutions = g;
     }
@@ -292,7 +292,7 @@ static struct cudnn_graph *plan_of(struct kern *k, const struct conv *c)
 /* to [n,C] from [n,wide] */
 __global__ static void narrow(bf16 *to, const bf16 *from, int64_t n, int64_t C, int64_t wide)
 {
-    for (int64_t i = place(); i < n * C; i += places()) to[i] = from[i / C * wide + i % C];
+    for (int64_t i = grid_index(); i < n * C; i += grid_stride()) to[i] = from[i / C * wide + i % C];
 }
 
 /* As many frames at a time as keep every tensor within 2^31 values; 0 when not even one does. */
@@ -351,7 +351,7 @@ static void convolve_cudnn(struct kern *k, struct tensor *y, const struct tensor
  * and columns; zeros from `out` on. */
 __global__ static void phases(bf16 *to, const bf16 *w, int64_t out, int64_t rows, int64_t C)
 {
-    for (int64_t at = place(); at < 16 * rows * C; at += places()) {
+    for (int64_t at = grid_index(); at < 16 * rows * C; at += grid_stride()) {
         const int64_t c = at % C, o = at / (4 * C) % rows;
         const int q = (int)(at / C % 2), p = (int)(at / (2 * C) % 2), phase = (int)(at / (4 * C * rows));
         const int i0 = p * (1 + phase / 2), i1 = phase / 2 + p * (2 - phase / 2), j0 = q * (1 + phase % 2),
@@ -392,9 +392,9 @@ static void convolve_phases(struct kern *k, struct tensor *y, const struct tenso
         const struct tensor tap = tensor_rows(&taps, g.phase, 1);
         bf16 *to = (bf16 *)y->data + (g.phase / 2 * g.out_w + g.phase % 2) * out;
         run_pieces(k, g, &part, x, &tap, &bias, NULL);
-        CALL_IN_RUNS(y->dtype, in_runs(out, y, &part), T, N,
-                     spread<T, N><<<image_grid(g.W * out / N, g.H, g.T), ACROSS, 0, stream_of(k)>>>(
-                         (T *)to, (const T *)part.data, g.T, g.H, g.W, out, g.out));
+        CALL_VECTORIZED(y->dtype, vectorizable(out, y, &part), T, N,
+                        spread<T, N><<<image_grid(g.W * out / N, g.H, g.T), ACROSS, 0, stream_of(k)>>>(
+                            (T *)to, (const T *)part.data, g.T, g.H, g.W, out, g.out));
     }
     cuda_good(k, "convolution", cudaGetLastError());
 }
@@ -429,15 +429,24 @@ void cuda_convolutions_close(struct cuda *) {}
 static void convolve(struct kern *k, struct tensor *y, const struct tensor *x, const struct conv *g,
                      const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
+    const bool few = g->out <= 4 && g->C >= 64 && g->stride == 1 && !g->up;
     if (!tensor_count(y) || !g->C) return;
-    if (g->out <= 4 && g->C >= 64 && g->stride == 1 && !g->up)
+    const bool cudnn = !few && x->dtype == DT_BF16 && cudnn_does(k, *g);
+    if (few)
         convolve_few(k, y, x, g, w, b, residual);
-    else if (x->dtype != DT_BF16 || !cudnn_does(k, *g))
+    else if (!cudnn)
         convolve_rows(k, y, x, g, w, b, residual);
     else if (g->up)
         convolve_phases(k, y, x, *g, w, b);
     else
         convolve_cudnn(k, y, x, *g, w, b, residual);
+    kern_took(k, few      ? "product of all taps"
+                 : !cudnn ? "product of rows"
+                 : g->up  ? "cudnn, 4 phases"
+                          : "cudnn");
+    if (!few && !cudnn && x->dtype == DT_BF16 && g->C % EIGHT == 0 && kern_ok(k))
+        kern_note(k, "convolutions of %lld to %lld channels go without cuDNN on this card: slow",
+                  (long long)g->C, (long long)g->out);
 }
 
 /* ---- the operations ---- */

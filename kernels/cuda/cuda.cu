@@ -36,6 +36,7 @@ static void cuda_close(struct kern *k)
     cuda_cudnn_close(c);
     if (c->blas) cublasLtDestroy(c->blas);
     cudaFree(c->workspace);
+    cudaFree(c->filler);
     cudaFreeHost(c->staging);
     for (int i = 0; i < PIECES; i++)
         if (c->sent[i]) cudaEventDestroy(c->sent[i]);
@@ -60,12 +61,49 @@ static bool is_there(struct kern *k, int index)
     return kern_ok(k);
 }
 
+/* Stands for all kernels when it is asked what they were compiled for. */
+__global__ static void any_kernel() {}
+
 static bool can_run(struct kern *k, const struct cudaDeviceProp *p)
 {
-    if (p->major >= 9) return true;
-    kern_fail(k, "%s is a %s of compute capability %d.%d; this build needs 9.0", k->device, p->name, p->major,
-              p->minor);
+    if (p->major >= 8) return true;
+    kern_fail(k, "%s is a %s of compute capability %d.%d; 8.0 or more is needed", k->device, p->name,
+              p->major, p->minor);
     return false;
+}
+
+/* Which of the codes in this object the driver takes for this card. */
+static bool find_code(struct kern *k)
+{
+    struct cuda *c = cuda_of(k);
+    struct cudaFuncAttributes a;
+    const cudaError_t e = cudaFuncGetAttributes(&a, any_kernel);
+    if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion) {
+        kern_fail(
+            k, "%s is a %s of compute capability %d.%d, for which sluice-cuda.so was not built (CUDA_ARCHS)",
+            k->device, c->card, c->capability / 10, c->capability % 10);
+        return false;
+    }
+    if (!cuda_good(k, k->device, e)) return false;
+    c->code = a.ptxVersion;
+    c->compiled_here = a.binaryVersion > a.ptxVersion;
+    if (c->capability / 10 == 9 && c->code < 90)
+        kern_note(
+            k,
+            "this build has no code for compute capability 9.0 (CUDA_ARCHS): attention goes without Hopper's own "
+            "instructions, at little more than half the speed");
+    return true;
+}
+
+/* Takes what the card has more than k->limit, so that libraries cannot have it either. */
+static bool keep_limit(struct kern *k)
+{
+    struct cuda *c = cuda_of(k);
+    size_t left, all;
+    if (!k->limit) return true;
+    if (!cuda_good(k, "SLUICE_MEMORY", cudaMemGetInfo(&left, &all))) return false;
+    const size_t beyond = k->limit < all ? all - k->limit : 0, fill = beyond < left ? beyond : left;
+    return !fill || cuda_good(k, "SLUICE_MEMORY", cudaMalloc(&c->filler, fill));
 }
 
 static bool make_events(struct kern *k)
@@ -90,10 +128,14 @@ static bool cuda_open(struct kern *k, int index)
         return false;
     }
     c->index = index;
+    c->candidate = -1;
     c->processors = p.multiProcessorCount;
+    c->capability = p.major * 10 + p.minor;
+    const char *as = getenv("SLUICE_CARD");
+    snprintf(c->card, sizeof c->card, "%s", as && *as ? as : p.name);
     c->staging_size = STAGING;
     c->workspace_size = WORKSPACE;
-    if (cuda_good(k, k->device, cudaSetDevice(index)) &&
+    if (cuda_good(k, k->device, cudaSetDevice(index)) && find_code(k) && keep_limit(k) &&
         cuda_good(k, k->device, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking)) &&
         cuda_good(k, k->device, cudaMalloc(&c->workspace, WORKSPACE)) &&
         cuda_good(k, k->device, cudaMallocHost((void **)&c->staging, STAGING)) &&
@@ -228,12 +270,44 @@ static void cuda_wait(struct kern *k)
     cuda_good(k, "wait", cudaStreamSynchronize(stream_of(k)));
 }
 
+static size_t add_version(char *text, size_t size, size_t at, const char *library, size_t version,
+                          size_t major, size_t minor)
+{
+    if (version && at < size)
+        at += (size_t)snprintf(text + at, size - at, ", %s %zu.%zu.%zu", library, version / major,
+                               version % major / minor, version % minor);
+    return at;
+}
+
+static void cuda_basis(struct kern *k, char *text, size_t size)
+{
+    struct cuda *c = cuda_of(k);
+    int driver = 0;
+    size_t at = (size_t)snprintf(text, size, "%s, compute capability %d.%d, code for %d.%d", c->card,
+                                 c->capability / 10, c->capability % 10, c->code / 10, c->code % 10);
+    if (c->compiled_here && !cudaDriverGetVersion(&driver))
+        at = add_version(text, size, at, "by driver", (size_t)driver * 10, 10000, 100);
+    at = add_version(text, size, at, "cuBLASLt", cublasLtGetVersion(), 10000, 100);
+    at = add_version(text, size, at, "cuDNN", cuda_cudnn_version(c), 10000, 100);
+    at = add_version(text, size, at, "cuFFT", cuda_cufft_version(), 1000, 100);
+    if (at < size) cuda_attention_ways(k, text + at, size - at);
+}
+
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 /* For tests: lets operations work on the host's own memory. */
 EXPORTED bool cuda_test_register(void *memory, size_t bytes)
 {
     return cudaHostRegister(memory, bytes, cudaHostRegisterMapped) == cudaSuccess;
+}
+
+/* For tests/cards --measure: plans made from here on take the n'th answer of cuBLASLt's or cuDNN's heuristics, and
+ * fail where there are fewer. Returns where the numbers of the last one taken are written. */
+EXPORTED const char *cuda_test_candidate(struct kern *k, int n)
+{
+    cuda_of(k)->candidate = n;
+    *cuda_of(k)->chosen = 0;
+    return cuda_of(k)->chosen;
 }
 
 static struct backend table(void)
@@ -255,6 +329,7 @@ static struct backend table(void)
     b.copy = cuda_copy;
     b.zero = cuda_zero;
     b.wait = cuda_wait;
+    b.basis = cuda_basis;
 #define OP(name) b.name = cuda_##name;
     KERNEL_OPS(OP)
 #undef OP

@@ -23,23 +23,34 @@ KERNEL_OPS(OP)
 #undef OP
 
 struct matmul_plans;
-struct cuda_attention_plans;
 struct cuda_spectra;
 struct cudnn;
 struct cudnn_graph;
 
 enum { PIECES = 4 };
 
+/* Machine code for plain 9.0 would leave Hopper's kernels without a body, and be taken before any other. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "compute capability 9.0 is compiled for as 90a"
+#endif
+
 struct cuda {
     int index, processors; /* multiprocessors of the device */
+    char card[256];        /* its name, or $SLUICE_CARD for tests; tables of what was measured go by it */
+    int capability;        /* compute capability, times ten: 90 */
+    int code;           /* the one that the kernels at hand were compiled for; less where that was PTX, and */
+    bool compiled_here; /* the driver went on from there */
+    int candidate;      /* for tests: which of a library's answers is taken; -1: the one that is to be */
+    char chosen[200];   /* and what that was, as a row of the tables has it */
+    void *filler;       /* memory beyond $SLUICE_MEMORY, which nobody else gets; see kern_open() */
     cudaStream_t stream;
     cublasLtHandle_t blas;
-    struct matmul_plans *products;           /* products.cu: algorithms by shape */
-    struct cudnn *cudnn;                     /* cudnn.cu: NULL until it is needed */
-    struct cudnn_graph *convolutions;        /* conv.cu: plans by shape */
-    struct cuda_attention_plans *attentions; /* attention.cu */
-    struct cuda_spectra *spectra;            /* spectrum.cu: tables and plans by shape */
-    void *workspace;                         /* for cuBLASLt and cuDNN, one call at a time */
+    struct matmul_plans *products;    /* products.cu: algorithms by shape */
+    struct cudnn *cudnn;              /* cudnn.cu: NULL until it is needed */
+    struct cudnn_graph *convolutions; /* conv.cu: plans by shape */
+    struct cudnn_graph *attentions;   /* attention_cudnn.cu: plans by shape */
+    struct cuda_spectra *spectra;     /* spectrum.cu: tables and plans by shape */
+    void *workspace;                  /* for cuBLASLt and cuDNN, one call at a time */
     size_t workspace_size;
     char *staging; /* pinned: values on their way between host and device, in PIECES */
     size_t staging_size;
@@ -51,6 +62,11 @@ struct cuda {
 static inline struct cuda *cuda_of(struct kern *k)
 {
     return (struct cuda *)k->state;
+}
+
+static inline bool cuda_card_is(const struct cuda *c, const char *name)
+{
+    return !strcmp(c->card, name);
 }
 
 static inline cudaStream_t stream_of(struct kern *k)
@@ -71,6 +87,11 @@ static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
     const int64_t shape[] = {1, count};
     return kern_tensor_shape(k, d, shape).data;
 }
+
+/* For kern_basis(): versions as the libraries count them, 0 where there is none; ways behind a comma. */
+size_t cuda_cudnn_version(struct cuda *c);
+size_t cuda_cufft_version(void);
+void cuda_attention_ways(struct kern *k, char *text, size_t size);
 
 /* Freed with the device; these belong to the files that make them. */
 void cuda_products_close(struct cuda *c);

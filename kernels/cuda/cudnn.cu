@@ -5,18 +5,21 @@
 #if HAVE_CUDNN
 
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { OLDEST = 91500 }; /* 9.8 to 9.10 computed wrong bf16 convolutions over three axes */
 enum { CANDIDATES = 64 };
+static const char LIBRARY[] = "libcudnn.so.9";
 
 #define CUDNN_CALLS(X)                                                                                       \
     X(GetVersion)                                                                                            \
     X(Create)                                                                                                \
-    X(Destroy) X(SetStream) X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor)               \
-        X(BackendDestroyDescriptor) X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize)         \
-            X(BackendExecute)
+    X(Destroy)                                                                                               \
+    X(SetStream)                                                                                             \
+    X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor)           \
+        X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
 
 struct cudnn {
     cudnnHandle_t handle;
@@ -59,7 +62,7 @@ static struct cudnn *library(struct kern *k)
 {
     struct cuda *c = cuda_of(k);
     if (c->cudnn || !kern_ok(k)) return c->cudnn;
-    void *object = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
+    void *object = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     struct cudnn *l = (struct cudnn *)calloc(1, sizeof *l);
     if (!object)
         kern_fail(k, "convolutions on %s need cuDNN: %s", k->device, dlerror());
@@ -74,6 +77,23 @@ static struct cudnn *library(struct kern *k)
     if (l && l->handle) l->Destroy(l->handle);
     free(l);
     return NULL;
+}
+
+size_t cuda_cudnn_version(struct cuda *c)
+{
+    if (c->cudnn) return c->cudnn->GetVersion();
+    void *object = dlopen(LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+    __typeof__(&cudnnGetVersion) version =
+        object ? (__typeof__(&cudnnGetVersion))dlsym(object, "cudnnGetVersion") : NULL;
+    const size_t is = version ? version() : 0;
+    if (object) dlclose(object);
+    return is;
+}
+
+bool cudnn_is_there(struct kern *k)
+{
+    static const bool is = cuda_cudnn_version(cuda_of(k)) >= OLDEST;
+    return is && library(k);
 }
 
 void cuda_cudnn_close(struct cuda *c)
@@ -144,7 +164,9 @@ void cudnn_operation(struct cudnn_graph *g, desc d)
         g->op[g->op_count++] = d;
 }
 
-static desc tensor(struct cudnn_graph *g, int64_t id, bool between, cudnnDataType_t t, int rank,
+enum kind { IN_MEMORY, VIRTUAL, BY_VALUE };
+
+static desc tensor(struct cudnn_graph *g, int64_t id, enum kind kind, cudnnDataType_t t, int rank,
                    const int64_t *dims, const int64_t *strides)
 {
     desc d = cudnn_make(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
@@ -153,7 +175,8 @@ static desc tensor(struct cudnn_graph *g, int64_t id, bool between, cudnnDataTyp
     cudnn_set(g, d, CUDNN_ATTR_TENSOR_DIMENSIONS, rank, dims);
     cudnn_set(g, d, CUDNN_ATTR_TENSOR_STRIDES, rank, strides);
     cudnn_set(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, (int64_t)16);
-    cudnn_set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, between);
+    cudnn_set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, kind == VIRTUAL);
+    if (kind == BY_VALUE) cudnn_set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, true);
     cudnn_finalize(g, d);
     return d;
 }
@@ -161,13 +184,19 @@ static desc tensor(struct cudnn_graph *g, int64_t id, bool between, cudnnDataTyp
 desc cudnn_tensor(struct cudnn_graph *g, int64_t id, cudnnDataType_t t, int rank, const int64_t *dims,
                   const int64_t *strides)
 {
-    return tensor(g, id, false, t, rank, dims, strides);
+    return tensor(g, id, IN_MEMORY, t, rank, dims, strides);
 }
 
-desc cudnn_between(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
+desc cudnn_virtual(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
                    const int64_t *strides)
 {
-    return tensor(g, g ? g->virtual_id++ : 0, true, t, rank, dims, strides);
+    return tensor(g, g ? g->virtual_id++ : 0, VIRTUAL, t, rank, dims, strides);
+}
+
+desc cudnn_scalar(struct cudnn_graph *g, int64_t id)
+{
+    const int64_t one[] = {1, 1, 1, 1};
+    return tensor(g, id, BY_VALUE, CUDNN_DATA_FLOAT, 4, one, one);
 }
 
 void cudnn_pointwise(struct cudnn_graph *g, cudnnPointwiseMode_t mode, desc a, desc b, desc y)
@@ -179,8 +208,34 @@ void cudnn_pointwise(struct cudnn_graph *g, cudnnPointwiseMode_t mode, desc a, d
     desc o = cudnn_make(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
     cudnn_set(g, o, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, p);
     cudnn_set(g, o, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, a);
-    cudnn_set(g, o, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    if (b.p) cudnn_set(g, o, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
     cudnn_set(g, o, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    cudnn_operation(g, o);
+}
+
+void cudnn_matmul(struct cudnn_graph *g, desc a, desc b, desc c)
+{
+    desc m = cudnn_make(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+    cudnn_set(g, m, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT);
+    cudnn_finalize(g, m);
+    desc o = cudnn_make(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_MATMUL_DESC, m);
+    cudnn_operation(g, o);
+}
+
+void cudnn_reduction(struct cudnn_graph *g, cudnnReduceTensorOp_t op, desc x, desc y)
+{
+    desc r = cudnn_make(g, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
+    cudnn_set(g, r, CUDNN_ATTR_REDUCTION_OPERATOR, op);
+    cudnn_set(g, r, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_DATA_FLOAT);
+    cudnn_finalize(g, r);
+    desc o = cudnn_make(g, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
+    cudnn_set(g, o, CUDNN_ATTR_OPERATION_REDUCTION_DESC, r);
     cudnn_operation(g, o);
 }
 
@@ -273,6 +328,33 @@ static bool plan_best(struct cudnn_graph *g, desc graph, const struct cudnn_engi
 #undef DONE
 }
 
+/* Engine and knobs of a configuration, in numbers: "41: 0=0 1=2". */
+static void describe(struct cudnn_graph *g, desc config, char *text, size_t size)
+{
+    struct cudnn *l = library_of(g);
+    const int before = g->made_count;
+    desc engine = cudnn_make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR), knob[16];
+    int64_t count = 0, index = -1;
+    for (desc &k : knob) k = cudnn_make(g, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+    if (!kern_ok(g->k)) return;
+    if (!l->BackendGetAttribute(config.p, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                &count, &engine.p))
+        l->BackendGetAttribute(engine.p, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &count, &index);
+    size_t at = (size_t)snprintf(text, size, "engine %lld:", (long long)index);
+    count = 0;
+    l->BackendGetAttribute(config.p, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, 16,
+                           &count, knob);
+    for (int64_t i = 0; i < count && i < 16 && at < size; i++) {
+        cudnnBackendKnobType_t type = {};
+        int64_t value = 0, n;
+        l->BackendGetAttribute(knob[i].p, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &n,
+                               &type);
+        l->BackendGetAttribute(knob[i].p, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &n, &value);
+        at += (size_t)snprintf(text + at, size - at, " %d=%lld", (int)type, (long long)value);
+    }
+    destroy_to(g, before);
+}
+
 static bool plan_by(struct cudnn_graph *g, desc graph, cudnnBackendHeurMode_t mode)
 {
     struct cudnn *l = library_of(g);
@@ -285,9 +367,17 @@ static bool plan_by(struct cudnn_graph *g, desc graph, cudnnBackendHeurMode_t mo
     bool found = kern_ok(g->k) && !l->BackendFinalize(heuristics.p) &&
                  !l->BackendGetAttribute(heuristics.p, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, CANDIDATES, &count, config);
-    int i = 0;
-    while (found && i < count && !plan_with(g, config[i])) i++;
-    if (found && i < count) return true;
+    struct cuda *c = cuda_of(g->k);
+    int skip = c->candidate;
+    for (int i = 0; found && i < count; i++) {
+        if (!plan_with(g, config[i])) continue;
+        if (skip-- <= 0) {
+            if (c->candidate >= 0) describe(g, config[i], c->chosen, sizeof c->chosen);
+            return true;
+        }
+        l->BackendDestroyDescriptor(g->plan.p);
+        g->plan.p = NULL;
+    }
     destroy_to(g, before);
     return false;
 }
@@ -299,8 +389,10 @@ bool cudnn_plan(struct cudnn_graph *g, const struct cudnn_engine *best)
     cudnn_set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, library_of(g)->handle);
     cudnn_set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, g->op_count, g->op);
     cudnn_finalize(g, graph);
-    return kern_ok(g->k) && ((best && plan_best(g, graph, best)) || plan_by(g, graph, CUDNN_HEUR_MODE_A) ||
-                             plan_by(g, graph, CUDNN_HEUR_MODE_FALLBACK));
+    const bool given = cuda_of(g->k)->candidate >= 0; /* of the first list alone */
+    return kern_ok(g->k) &&
+           ((best && !given && plan_best(g, graph, best)) || plan_by(g, graph, CUDNN_HEUR_MODE_A) ||
+            (!given && plan_by(g, graph, CUDNN_HEUR_MODE_FALLBACK)));
 }
 
 void cudnn_run(struct cudnn_graph *g, int count, const int64_t *ids, void *const *data)
@@ -319,6 +411,10 @@ void cudnn_run(struct cudnn_graph *g, int count, const int64_t *ids, void *const
 
 #else
 
+size_t cuda_cudnn_version(struct cuda *)
+{
+    return 0;
+}
 void cuda_cudnn_close(struct cuda *) {}
 
 #endif

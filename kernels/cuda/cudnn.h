@@ -5,7 +5,7 @@
  *
  *     struct cudnn_graph *g = cudnn_begin(k);
  *     desc x = cudnn_tensor(g, 1, CUDNN_DATA_BFLOAT16, 4, dims, strides);
- *     desc s = cudnn_between(g, CUDNN_DATA_FLOAT, 4, dims, strides);       a value that gets no memory
+ *     desc s = cudnn_virtual(g, CUDNN_DATA_FLOAT, 4, dims, strides);       a value that gets no memory
  *     cudnn_pointwise(g, CUDNN_POINTWISE_ADD, x, b, s);
  *     if (cudnn_plan(g, NULL)) ...
  *     cudnn_run(g, 3, (const int64_t[]){1, 2, 3}, (void *const[]){x, b, y});
@@ -34,7 +34,7 @@ struct cudnn_engine {
     int knobs;
 };
 
-enum { CUDNN_MAX_KEY = 10, CUDNN_MAX_OPS = 12, CUDNN_MAX_MADE = 160 };
+enum { CUDNN_MAX_KEY = 10, CUDNN_MAX_OPS = 12, CUDNN_MAX_MADE = 192 };
 
 struct cudnn_graph {
     struct kern *k;
@@ -45,18 +45,26 @@ struct cudnn_graph {
     int64_t virtual_id;
 };
 
+bool cudnn_is_there(struct kern *k);             /* new enough; no failure where it is not */
 struct cudnn_graph *cudnn_begin(struct kern *k); /* NULL after kern_fail(); the calls below take it */
 void cudnn_free(struct cudnn_graph *g);          /* and its plan */
 
 desc cudnn_tensor(struct cudnn_graph *g, int64_t id, cudnnDataType_t t, int rank, const int64_t *dims,
                   const int64_t *strides);
-desc cudnn_between(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
+desc cudnn_virtual(struct cudnn_graph *g, cudnnDataType_t t, int rank, const int64_t *dims,
                    const int64_t *strides);
-/* y = a (mode) b, computed in F32 */
+/* One F32 number, whose memory is the host's. */
+desc cudnn_scalar(struct cudnn_graph *g, int64_t id);
+/* y = a (mode) b, or (mode) a where b is {}, computed in F32 */
 void cudnn_pointwise(struct cudnn_graph *g, cudnnPointwiseMode_t mode, desc a, desc b, desc y);
 /* y = x * w over `rank` axes of space, cross-correlation, computed in F32 */
 void cudnn_convolution(struct cudnn_graph *g, desc x, desc w, desc y, int rank, const int64_t *before,
                        const int64_t *after, const int64_t *strides);
+
+/* c = a b over the last two dimensions, added up in F32 */
+void cudnn_matmul(struct cudnn_graph *g, desc a, desc b, desc c);
+/* y = x, reduced by op along the dimensions in which y has 1 */
+void cudnn_reduction(struct cudnn_graph *g, cudnnReduceTensorOp_t op, desc x, desc y);
 
 /* For operations that have no function here: make, set attributes, finalize; cudnn_operation adds one. */
 desc cudnn_make(struct cudnn_graph *g, cudnnBackendDescriptorType_t type);
@@ -76,6 +84,7 @@ OF(bool, CUDNN_TYPE_BOOLEAN)
 OF(void *, CUDNN_TYPE_VOID_PTR)
 OF(desc, CUDNN_TYPE_BACKEND_DESCRIPTOR)
 OF(cudnnHandle_t, CUDNN_TYPE_HANDLE)
+OF(cudnnReduceTensorOp_t, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE)
 OF(cudnnDataType_t, CUDNN_TYPE_DATA_TYPE)
 OF(cudnnPointwiseMode_t, CUDNN_TYPE_POINTWISE_MODE)
 OF(cudnnConvolutionMode_t, CUDNN_TYPE_CONVOLUTION_MODE)

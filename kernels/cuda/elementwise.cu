@@ -90,13 +90,13 @@ static void gate_all(struct kern *k, const char *what, struct tensor *out, const
 {
     enum { COLUMNS = 128 };
     const int64_t rows = y->shape[0], width = y->shape[1];
-    const bool wide = in_runs(width, out, x, y, gate);
+    const bool wide = vectorizable(width, out, x, y, gate);
     if (rows == 0 || width == 0) return;
-    CALL_IN_RUNS(out->dtype, wide, T, N,
-                 const dim3 grid((unsigned)ceil_div(rows, ROWS), (unsigned)ceil_div(width / N, COLUMNS));
-                 gated<T, N, ADDS>
-                 <<<grid, COLUMNS, 0, stream_of(k)>>>((T *)out->data, (const T *)x->data, (const T *)y->data,
-                                                      (const T *)gate->data, rows, width));
+    CALL_VECTORIZED(
+        out->dtype, wide, T, N,
+        const dim3 grid((unsigned)ceil_div(rows, ROWS), (unsigned)ceil_div(width / N, COLUMNS));
+        gated<T, N, ADDS><<<grid, COLUMNS, 0, stream_of(k)>>>(
+            (T *)out->data, (const T *)x->data, (const T *)y->data, (const T *)gate->data, rows, width));
     cuda_good(k, what, cudaGetLastError());
 }
 

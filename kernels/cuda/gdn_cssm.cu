@@ -857,6 +857,7 @@ void cuda_gdn_cssm_forward(struct kern *k, struct tensor *o, const struct tensor
     const size_t mark = kern_mark(k);
     for (int m = 0; m < modules; m += MODULES, kern_release(k, mark))
         forward(&c, k, o + m, z + m, w + m * GDN_PARAMS, min(modules - m, (int)MODULES), head_dim, rope);
+    kern_took(k, c.many.plans ? "cuFFT" : "folded transform");
 }
 
 void cuda_gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, const struct tensor *dout,
@@ -868,4 +869,5 @@ void cuda_gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw
     for (int m = 0; m < modules; m += MODULES, kern_release(k, mark))
         backward(&c, k, dz + m, dw + m * GDN_PARAMS, dout + m, z + m, w + m * GDN_PARAMS,
                  min(modules - m, (int)MODULES), head_dim, rope);
+    kern_took(k, c.many.plans ? "cuFFT" : "folded transform");
 }

@@ -191,9 +191,10 @@ static void norm(struct kern *k, const char *op, struct tensor *y, const struct 
     if (!mean || !parts) return;
     if (!row_fits(k, op, g.W * g.C)) return;
     const void *m = mul ? mul->data : NULL, *a = add ? add->data : NULL;
-    CALL_IN_RUNS(x->dtype, in_runs(g.C, y, x, b, mul, add), T, N,
-                 norm_silu<T, N>(k, (T *)y->data, (const T *)x->data, (const T *)w->data, (const T *)b->data,
-                                 (const T *)m, (const T *)a, &g, groups, eps, mean, parts, count, part));
+    CALL_VECTORIZED(x->dtype, vectorizable(g.C, y, x, b, mul, add), T, N,
+                    norm_silu<T, N>(k, (T *)y->data, (const T *)x->data, (const T *)w->data,
+                                    (const T *)b->data, (const T *)m, (const T *)a, &g, groups, eps, mean,
+                                    parts, count, part));
     cuda_good(k, op, cudaGetLastError());
 }
 

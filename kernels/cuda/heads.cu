@@ -130,7 +130,7 @@ static void norm_rope_all(struct kern *k, const char *what, struct tensor *y, co
     const float *cosines = cos ? (const float *)cos->data : NULL,
                 *sines = sin ? (const float *)sin->data : NULL;
     const int64_t bytes = d * (int64_t)dtype_size(x->dtype);
-    const bool wide = in_runs(d, y, dy, x, w, b) && aligned(cosines, 16) && aligned(sines, 16);
+    const bool wide = vectorizable(d, y, dy, x, w, b) && aligned(cosines, 16) && aligned(sines, 16);
     const unsigned blocks = (unsigned)ceil_div(rows, ROWS);
     if (heads == 0) return;
 #define LAUNCH(T, kernel, blocks, ...)                                                                       \
@@ -175,10 +175,10 @@ extern "C" void cuda_qk_norm_rope_backward(struct kern *k, struct tensor *dx, co
 /* A thread has N pairs. cos and sin begin at the first row's position. */
 template <typename T, int N>
 __global__ static void rope(T *y, const T *x, const float *__restrict__ cos, const float *__restrict__ sin,
-                            int64_t runs, int64_t half, int64_t width)
+                            int64_t vectors, int64_t half, int64_t width)
 {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= runs) return;
+    if (i >= vectors) return;
     const int64_t pair = i * N, row = pair / (width / 2), at = pair % half,
                   low = row * width + pair % (width / 2) / half * 2 * half + at;
     const vec<T, N> a = load<N>(x + low), b = load<N>(x + low + half);
@@ -198,10 +198,10 @@ extern "C" void cuda_rope_forward(struct kern *k, struct tensor *y, const struct
 {
     const int64_t half = cos->shape[1], width = x->shape[1], pairs = tensor_count(x) / 2;
     const float *c = (const float *)cos->data + first * half, *s = (const float *)sin->data + first * half;
-    const bool wide = in_runs(half, y, x) && aligned(c, 16) && aligned(s, 16);
+    const bool wide = vectorizable(half, y, x) && aligned(c, 16) && aligned(s, 16);
     if (pairs == 0) return;
-    CALL_IN_RUNS(x->dtype, wide, T, N,
-                 rope<T, N><<<(unsigned)ceil_div(pairs / N, 256), 256, 0, stream_of(k)>>>(
-                     (T *)y->data, (const T *)x->data, c, s, pairs / N, half, width));
+    CALL_VECTORIZED(x->dtype, wide, T, N,
+                    rope<T, N><<<(unsigned)ceil_div(pairs / N, 256), 256, 0, stream_of(k)>>>(
+                        (T *)y->data, (const T *)x->data, c, s, pairs / N, half, width));
     cuda_good(k, "rope_forward", cudaGetLastError());
 }

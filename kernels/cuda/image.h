@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/vectors.h"
 
-/* A thread for each of `across` places in a row, in blocks of ACROSS, and blocks over rows and frames, over
+/* A thread for each of `across` values or vectors of a row, in blocks of ACROSS, and blocks over rows and frames, over
  * which kernels loop as well: the grid's limits are not theirs. */
 enum { ACROSS = 256 };
 static inline dim3 image_grid(int64_t across, int64_t rows, int64_t frames)
@@ -13,12 +13,12 @@ static inline dim3 image_grid(int64_t across, int64_t rows, int64_t frames)
                 (unsigned)(frames < 65535 ? frames : 65535));
 }
 
-/* for (int64_t i = place(); i < n; i += places()): a grid of any size over n places */
-__device__ static inline int64_t place(void)
+/* for (int64_t i = grid_index(); i < n; i += grid_stride()): a grid-stride loop over n values */
+__device__ static inline int64_t grid_index(void)
 {
     return blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
 }
-__device__ static inline int64_t places(void)
+__device__ static inline int64_t grid_stride(void)
 {
     return gridDim.x * (int64_t)blockDim.x;
 }
@@ -27,7 +27,7 @@ static inline unsigned blocks_for(int64_t n)
     return (unsigned)(ceil_div(n, ACROSS) < 1 << 16 ? ceil_div(n, ACROSS) : 1 << 16);
 }
 
-/* Places in a row are counted in 32 bits. */
+/* Values of a row are counted in 32 bits. */
 static inline bool row_fits(struct kern *k, const char *op, int64_t values)
 {
     if (values > INT32_MAX) kern_fail(k, "%s: rows of %lld values are too long", op, (long long)values);

@@ -7,7 +7,7 @@
 
 enum { MAP_THREADS = 256, MAP_AHEAD = 4 };
 
-/* y[i] = f(a[i], b[i]) for n runs, and `rest` more values; b is read when TWO. */
+/* y[i] = f(a[i], b[i]) for n vectors, and `rest` more values; b is read when TWO. */
 template <typename T, int N, bool TWO, typename F>
 __global__ static void __launch_bounds__(MAP_THREADS)
     map(T *y, const T *a, const T *b, int64_t n, int rest, F f)
@@ -39,13 +39,13 @@ template <typename T, bool TWO, typename F>
 static bool map_as(struct kern *k, const char *what, struct tensor *y, const struct tensor *a,
                    const struct tensor *b, F f)
 {
-    const int64_t count = tensor_count(y), runs = count / pack<T>::N;
+    const int64_t count = tensor_count(y), vectors = count / pack<T>::N;
     const T *from = (const T *)a->data, *other = TWO ? (const T *)b->data : NULL;
     if (count == 0) return true;
-    if (runs && aligned(y->data, 16) && aligned(from, 16) && aligned(other, 16))
+    if (vectors && aligned(y->data, 16) && aligned(from, 16) && aligned(other, 16))
         map<T, pack<T>::N, TWO>
-            <<<(unsigned)ceil_div(runs, MAP_THREADS * MAP_AHEAD), MAP_THREADS, 0, stream_of(k)>>>(
-                (T *)y->data, from, other, runs, (int)(count % pack<T>::N), f);
+            <<<(unsigned)ceil_div(vectors, MAP_THREADS * MAP_AHEAD), MAP_THREADS, 0, stream_of(k)>>>(
+                (T *)y->data, from, other, vectors, (int)(count % pack<T>::N), f);
     else
         map<T, 1, TWO><<<(unsigned)ceil_div(count, MAP_THREADS * MAP_AHEAD), MAP_THREADS, 0, stream_of(k)>>>(
             (T *)y->data, from, other, count, 0, f);

@@ -194,23 +194,23 @@ __global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affi
     }
 }
 
-/* CALL_FOR_WIDTH(wide, runs, R, fast<R>, slow): a row is `runs` runs for each lane of a warp; slow where they
+/* CALL_FOR_WIDTH(wide, vectors, R, fast<R>, slow): a row is `vectors` vectors for each lane of a warp; slow where they
  * are too many for its registers. */
-#define CALL_FOR_WIDTH(wide, runs, R, fast, slow)                                                            \
+#define CALL_FOR_WIDTH(wide, vectors, R, fast, slow)                                                         \
     do {                                                                                                     \
-        if ((wide) && (runs) <= 1) {                                                                         \
+        if ((wide) && (vectors) <= 1) {                                                                      \
             enum { R = 1 };                                                                                  \
             fast;                                                                                            \
-        } else if ((wide) && (runs) <= 4) {                                                                  \
+        } else if ((wide) && (vectors) <= 4) {                                                               \
             enum { R = 4 };                                                                                  \
             fast;                                                                                            \
-        } else if ((wide) && (runs) <= 8) {                                                                  \
+        } else if ((wide) && (vectors) <= 8) {                                                               \
             enum { R = 8 };                                                                                  \
             fast;                                                                                            \
-        } else if ((wide) && (runs) <= 12) {                                                                 \
+        } else if ((wide) && (vectors) <= 12) {                                                              \
             enum { R = 12 };                                                                                 \
             fast;                                                                                            \
-        } else if ((wide) && (runs) <= 16) {                                                                 \
+        } else if ((wide) && (vectors) <= 16) {                                                              \
             enum { R = 16 };                                                                                 \
             fast;                                                                                            \
         } else {                                                                                             \
@@ -240,7 +240,7 @@ extern "C" void cuda_layer_norm_forward(struct kern *k, struct tensor *y, const 
 {
     const struct affine p = {w->data, b->data, data_of(scale), data_of(shift)};
     const int64_t n = x->shape[1];
-    norm_forward<true>(k, "layer_norm_forward", y, x, &p, in_runs(n, y, x, w, b, scale, shift), eps);
+    norm_forward<true>(k, "layer_norm_forward", y, x, &p, vectorizable(n, y, x, w, b, scale, shift), eps);
 }
 
 extern "C" void cuda_rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x,
@@ -248,7 +248,7 @@ extern "C" void cuda_rms_norm_forward(struct kern *k, struct tensor *y, const st
 {
     const struct affine p = {w->data, NULL, NULL, NULL};
     const int64_t n = x->shape[1];
-    norm_forward<false>(k, "rms_norm_forward", y, x, &p, in_runs(n, y, x, w), eps);
+    norm_forward<false>(k, "rms_norm_forward", y, x, &p, vectorizable(n, y, x, w), eps);
 }
 
 extern "C" void cuda_layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
@@ -257,7 +257,7 @@ extern "C" void cuda_layer_norm_backward(struct kern *k, struct tensor *dx, cons
 {
     const struct affine p = {w->data, NULL, data_of(scale), NULL};
     const int64_t rows = x->shape[0], width = x->shape[1];
-    const bool wide = in_runs(width, dx, dy, x, w, scale);
+    const bool wide = vectorizable(width, dx, dy, x, w, scale);
     if (rows == 0 || width == 0) return;
     CALL_BY_DTYPE(
         x->dtype, T,

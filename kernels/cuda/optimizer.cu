@@ -120,7 +120,7 @@ extern "C" void cuda_adamw_step(struct kern *k, struct tensor *p, struct tensor 
                            (float)gscale};
     float *fp = (float *)p->data, *fm = (float *)m->data, *fv = (float *)v->data;
     const float *fg = (const float *)g->data;
-    const int64_t whole = in_runs(4, p, m, v, g) ? n / 4 * 4 : 0, rest = n - whole;
+    const int64_t whole = vectorizable(4, p, m, v, g) ? n / 4 * 4 : 0, rest = n - whole;
     if (whole)
         adamw<4>
             <<<(unsigned)ceil_div(whole, 4 * THREADS), THREADS, 0, stream_of(k)>>>(fp, fm, fv, fg, whole, s);

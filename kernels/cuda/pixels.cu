@@ -6,7 +6,7 @@
 template <typename To, typename From>
 __global__ static void transpose(To *y, const From *x, int64_t n, int64_t a, int64_t b, float scale)
 {
-    for (int64_t i = place(); i < n; i += places())
+    for (int64_t i = grid_index(); i < n; i += grid_stride())
         y[i] = from_float<To>(scale * to_float(x[(i / (a * b) * a + i % a) * b + i / a % b]));
 }
 
@@ -32,13 +32,14 @@ void cuda_channels_second(struct kern *k, struct tensor *y, const struct tensor 
 
 template <typename T> __global__ static void to_unit(T *y, const uint8_t *u8, int64_t n)
 {
-    for (int64_t i = place(); i < n; i += places()) y[i] = from_float<T>(__fdiv_rn(u8[i], 127.5f) - 1.0f);
+    for (int64_t i = grid_index(); i < n; i += grid_stride())
+        y[i] = from_float<T>(__fdiv_rn(u8[i], 127.5f) - 1.0f);
 }
 
 /* As the CPU rounds: the product first, then halves to even. NaN becomes 0. */
 template <typename T> __global__ static void to_pixels(uint8_t *u8, const T *y, int64_t n)
 {
-    for (int64_t i = place(); i < n; i += places()) {
+    for (int64_t i = grid_index(); i < n; i += grid_stride()) {
         float u = to_float(y[i]) * 0.5f + 0.5f;
         u = u > 0.0f ? u : 0.0f;
         u = u < 1.0f ? u : 1.0f;

@@ -9,6 +9,7 @@
 #include "kernels/cuda/map.h"
 #include "kernels/cuda/row_product.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,13 +76,14 @@ static cublasStatus_t prefer(cublasLtMatmulPreference_t p, cublasLtMatmulPrefere
     return cublasLtMatmulPreferenceSetAttribute(p, name, &value, sizeof value);
 }
 
-/* A matrix of `rows` runs of `run` elements each, which cuBLASLt sees as columns; `parts` of them, each
+/* A matrix of `rows` contiguous rows of `width` elements each, which cuBLASLt sees as columns; `parts` of them, each
  * `step` elements after the one before. */
-static cublasStatus_t layout(cublasLtMatrixLayout_t *l, int dtype, int64_t rows, int64_t run, int64_t parts,
+static cublasStatus_t layout(cublasLtMatrixLayout_t *l, int dtype, int64_t rows, int64_t width, int64_t parts,
                              int64_t step)
 {
     const int32_t count = (int32_t)parts;
-    cublasStatus_t e = cublasLtMatrixLayoutCreate(l, cuda_type(dtype), (uint64_t)run, (uint64_t)rows, run);
+    cublasStatus_t e =
+        cublasLtMatrixLayoutCreate(l, cuda_type(dtype), (uint64_t)width, (uint64_t)rows, width);
     if (e || parts == 1) return e;
     e = cublasLtMatrixLayoutSetAttribute(*l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
     return e ? e
@@ -113,27 +115,35 @@ static cublasStatus_t describe(struct plan *p)
  * 0.43 (777 TFLOP/s), 12288 to 3072 1.93, 3072 to 12288 with GELU 2.00. And of T5's 226 rows: 0.0195 after
  * 0.0214 for 4096 to 4096. */
 static const struct preferred {
+    const char *card;
     int epilogue;
     int64_t rows_least, rows_most, n, k;
     uint32_t tile;
     uint16_t cluster;
 } preferred[] = {
-    {CUBLASLT_EPILOGUE_GELU_AUX_BIAS, 8192, INT64_MAX, 12288, 3072, 28, 3},
-    {CUBLASLT_EPILOGUE_DGELU, 8192, INT64_MAX, 12288, 3072, 20, 3},
-    {CUBLASLT_EPILOGUE_DEFAULT, 129, 256, 4096, 4096, 400, 1},
+    {"NVIDIA H200", CUBLASLT_EPILOGUE_GELU_AUX_BIAS, 8192, INT64_MAX, 12288, 3072, 28, 3},
+    {"NVIDIA H200", CUBLASLT_EPILOGUE_DGELU, 8192, INT64_MAX, 12288, 3072, 20, 3},
+    {"NVIDIA H200", CUBLASLT_EPILOGUE_DEFAULT, 129, 256, 4096, 4096, 400, 1},
 };
 
-static bool is_preferred(const struct product *o, const cublasLtMatmulAlgo_t *algo)
+/* The two numbers by which an algorithm is known here. */
+static void numbers_of(const cublasLtMatmulAlgo_t *algo, uint32_t *tile, uint16_t *cluster)
+{
+    *tile = 0, *cluster = 0;
+    cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_TILE_ID, tile, sizeof *tile, NULL);
+    cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, cluster,
+                                         sizeof *cluster, NULL);
+}
+
+static bool is_preferred(const struct cuda *c, const struct product *o, const cublasLtMatmulAlgo_t *algo)
 {
     for (const struct preferred &p : preferred) {
-        uint32_t tile = 0;
-        uint16_t cluster = 0;
-        if (p.epilogue != o->epilogue || o->m < p.rows_least || o->m > p.rows_most || o->parts > 1 ||
-            p.n != o->n || p.k != o->k)
+        uint32_t tile;
+        uint16_t cluster;
+        if (!cuda_card_is(c, p.card) || p.epilogue != o->epilogue || o->m < p.rows_least ||
+            o->m > p.rows_most || o->parts > 1 || p.n != o->n || p.k != o->k)
             continue;
-        cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile, sizeof tile, NULL);
-        cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &cluster,
-                                             sizeof cluster, NULL);
+        numbers_of(algo, &tile, &cluster);
         if (tile == p.tile && cluster == p.cluster) return true;
     }
     return false;
@@ -163,9 +173,14 @@ static cublasStatus_t choose(struct cuda *c, struct plan *p)
     cublasLtMatmulPreferenceDestroy(wish);
     if (!e && !count) e = CUBLAS_STATUS_NOT_SUPPORTED;
     if (e) return e;
-    p->algo = found[0].algo;
-    for (int i = count; i--;)
-        if (is_preferred(&p->of, &found[i].algo)) p->algo = found[i].algo;
+    if (c->candidate >= count) return CUBLAS_STATUS_NOT_SUPPORTED;
+    p->algo = found[c->candidate < 0 ? 0 : c->candidate].algo;
+    for (int i = count; i-- && c->candidate < 0;)
+        if (is_preferred(c, &p->of, &found[i].algo)) p->algo = found[i].algo;
+    uint32_t tile;
+    uint16_t cluster;
+    numbers_of(&p->algo, &tile, &cluster);
+    snprintf(c->chosen, sizeof c->chosen, "%u, %u", tile, cluster);
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -274,6 +289,7 @@ static cublasStatus_t multiply(struct kern *k, struct arguments *g)
                     (uintptr_t)g->of.n * dtype_size((enum dtype)g->of.out);
     g->of.alignment = (uint8_t)(together & -together);
     cublasStatus_t e;
+    kern_took(k, "cuBLASLt");
     struct plan *p = plan_for(c, &g->of, &e);
     if (!p) return e;
     e = CUBLAS_STATUS_SUCCESS;

@@ -11,7 +11,7 @@ template <typename T> __device__ static inline T weight(const struct random_norm
 }
 
 /* N values a thread, a multiple of 2; `first` is even */
-template <typename T, int N> __global__ static void fill_runs(T *y, struct random_normal r, int64_t n)
+template <typename T, int N> __global__ static void fill_vectors(T *y, struct random_normal r, int64_t n)
 {
     const int64_t from = N * (blockIdx.x * (int64_t)blockDim.x + threadIdx.x);
     if (from >= n) return;
@@ -47,10 +47,10 @@ void cuda_random_normal(struct kern *k, struct tensor *y, const struct random_no
     if (!n) return;
     const int64_t in = r->channels_last ? y->shape[y->rank - 1] : 1,
                   taps = r->channels_last ? n / y->shape[0] / in : 1;
-    if (taps == 1 && r->first % 2 == 0 && in_runs(n, y))
-        CALL_IN_RUNS(y->dtype, true, T, N,
-                     fill_runs<T, N>
-                     <<<(unsigned)ceil_div(n / N, 256), 256, 0, stream_of(k)>>>((T *)y->data, *r, n));
+    if (taps == 1 && r->first % 2 == 0 && vectorizable(n, y))
+        CALL_VECTORIZED(y->dtype, true, T, N,
+                        fill_vectors<T, N>
+                        <<<(unsigned)ceil_div(n / N, 256), 256, 0, stream_of(k)>>>((T *)y->data, *r, n));
     else
         CALL_BY_DTYPE(y->dtype, T,
                       fill<T><<<(unsigned)ceil_div(n / 2 + 1, 256), 256, 0, stream_of(k)>>>((T *)y->data, *r,

@@ -27,9 +27,9 @@ void cuda_halve_time_forward(struct kern *k, struct tensor *y, const struct tens
     to = tensor_rows(y, odd, frames);
     from = tensor_rows(x, odd, 2 * frames);
     if (!frames) return;
-    CALL_IN_RUNS(x->dtype, in_runs(size, &to, &from), T, N,
-                 halve_time<T, N><<<image_grid(ceil_div(across, N), 1, frames), ACROSS, 0, stream_of(k)>>>(
-                     (T *)to.data, (const T *)from.data, frames, size));
+    CALL_VECTORIZED(x->dtype, vectorizable(size, &to, &from), T, N,
+                    halve_time<T, N><<<image_grid(ceil_div(across, N), 1, frames), ACROSS, 0, stream_of(k)>>>(
+                        (T *)to.data, (const T *)from.data, frames, size));
     CUDA_LAUNCHED(k);
 }
 
@@ -50,10 +50,10 @@ void cuda_copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, 
 {
     const int64_t C = x->shape[3], y_row = y->shape[2] * C, x_row = x->shape[2] * C;
     if (!x->shape[0] || !rows || !cols || !C) return;
-    CALL_IN_RUNS(x->dtype, in_runs(C, y, x), T, N,
-                 copy_rows<T, N><<<image_grid(cols * C / N, rows, x->shape[0]), ACROSS, 0, stream_of(k)>>>(
-                     (T *)y->data + y0 * y_row + x0 * C, (const T *)x->data + i0 * x_row + j0 * C, cols * C,
-                     rows, x->shape[0], y_row, y->shape[1] * y_row, x_row, x->shape[1] * x_row));
+    CALL_VECTORIZED(x->dtype, vectorizable(C, y, x), T, N,
+                    copy_rows<T, N><<<image_grid(cols * C / N, rows, x->shape[0]), ACROSS, 0, stream_of(k)>>>(
+                        (T *)y->data + y0 * y_row + x0 * C, (const T *)x->data + i0 * x_row + j0 * C,
+                        cols * C, rows, x->shape[0], y_row, y->shape[1] * y_row, x_row, x->shape[1] * x_row));
     CUDA_LAUNCHED(k);
 }
 

@@ -97,6 +97,9 @@ template <typename Put> __device__ static void transform(struct shared &s, Put p
     for (int i = 0; i < ROWS; i++) put(plane, first + i, f, sum[0][i], sum[1][i], sum[2][i], sum[3][i]);
 }
 
+/* What any card of compute capability 8.0 or later lets a block have. */
+static_assert(sizeof(struct shared) <= 99 << 10, "too much shared memory");
+
 /* Where an index is its own mirror image there is one of it, not two. */
 __device__ static inline bool own_mirror(int i, int n)
 {
@@ -380,4 +383,10 @@ extern "C" __attribute__((visibility("default"))) bool cuda_test_fft(struct kern
     if (!c->spectra) c->spectra = (struct cuda_spectra *)calloc(1, sizeof *c->spectra);
     if (c->spectra) c->spectra->fft_only = only;
     return c->spectra;
+}
+
+size_t cuda_cufft_version(void)
+{
+    int version = 0;
+    return cufftGetVersion(&version) == CUFFT_SUCCESS ? (size_t)version : 0;
 }

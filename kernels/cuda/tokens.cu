@@ -1,5 +1,5 @@
 /* Between ids, pixels, latents and tokens. Small against what follows them: a thread for
- * each value, or run. */
+ * each value, or vector. */
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/vectors.h"
 
@@ -10,16 +10,16 @@ static unsigned blocks_for(int64_t n)
     return (unsigned)ceil_div(n, THREADS);
 }
 
-__device__ static int64_t my_index()
+__device__ static int64_t global_index()
 {
     return (int64_t)blockIdx.x * THREADS + threadIdx.x;
 }
 
 template <typename T, int N>
-__global__ static void look_up(T *y, const T *table, const int32_t *ids, int64_t runs, int64_t width)
+__global__ static void look_up(T *y, const T *table, const int32_t *ids, int64_t vectors, int64_t width)
 {
-    const int64_t i = my_index() * N;
-    if (i < runs * N) store<N>(y + i, load<N>(table + ids[i / width] * width + i % width));
+    const int64_t i = global_index() * N;
+    if (i < vectors * N) store<N>(y + i, load<N>(table + ids[i / width] * width + i % width));
 }
 
 extern "C" void cuda_embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table,
@@ -27,9 +27,9 @@ extern "C" void cuda_embedding_forward(struct kern *k, struct tensor *y, const s
 {
     const int64_t width = table->shape[1], count = tensor_count(y);
     if (count == 0) return;
-    CALL_IN_RUNS(y->dtype, in_runs(width, y, table), T, N,
-                 look_up<T, N><<<blocks_for(count / N), THREADS, 0, stream_of(k)>>>(
-                     (T *)y->data, (const T *)table->data, (const int32_t *)ids->data, count / N, width));
+    CALL_VECTORIZED(y->dtype, vectorizable(width, y, table), T, N,
+                    look_up<T, N><<<blocks_for(count / N), THREADS, 0, stream_of(k)>>>(
+                        (T *)y->data, (const T *)table->data, (const int32_t *)ids->data, count / N, width));
     cuda_good(k, "embedding_forward", cudaGetLastError());
 }
 
@@ -53,13 +53,13 @@ template <typename I> __device__ static int64_t in_latents(const struct patches<
 
 template <typename T, typename I> __global__ static void to_tokens(T *y, const float *x, struct patches<I> s)
 {
-    const int64_t i = my_index();
+    const int64_t i = global_index();
     if (i < s.count) y[i] = from_float<T>(x[in_latents(s, i)]);
 }
 
 template <typename T, typename I> __global__ static void to_latents(T *y, float *x, struct patches<I> s)
 {
-    const int64_t i = my_index();
+    const int64_t i = global_index();
     if (i < s.count) x[in_latents(s, i)] = to_float(y[i]);
 }
 
@@ -115,7 +115,7 @@ template <typename T>
 __global__ static void from_pixels(T *y, const uint8_t *u8, int64_t H, int64_t W, int64_t P, int64_t count,
                                    struct scale s)
 {
-    const int64_t i = my_index();
+    const int64_t i = global_index();
     if (i >= count) return;
     const int64_t q = i % P, p = i / P % P, c = i / (P * P) % 3, token = i / (P * P * 3), cols = W / P,
                   rows = H / P;
@@ -137,11 +137,11 @@ extern "C" void cuda_pixel_patches(struct kern *k, struct tensor *y, const struc
 }
 
 template <typename T, int N>
-__global__ static void class_tokens(T *y, const T *x, const T *cls, const T *pos, int64_t runs,
+__global__ static void class_tokens(T *y, const T *x, const T *cls, const T *pos, int64_t vectors,
                                     int64_t tokens, int64_t width)
 {
-    const int64_t i = my_index() * N, row = i / width, token = row % tokens, col = i % width;
-    if (i >= runs * N) return;
+    const int64_t i = global_index() * N, row = i / width, token = row % tokens, col = i % width;
+    if (i >= vectors * N) return;
     float u[N];
     const vec<T, N> a = load<N>(token ? x + (row - row / tokens - 1) * width + col : cls + col);
     const vec<T, N> b = load<N>(pos + token * width + col);
@@ -153,21 +153,21 @@ extern "C" void cuda_class_tokens_forward(struct kern *k, struct tensor *y, cons
                                           const struct tensor *cls, const struct tensor *pos)
 {
     const int64_t width = x->shape[1], count = tensor_count(y);
-    const bool wide = in_runs(width, y, x, cls, pos);
+    const bool wide = vectorizable(width, y, x, cls, pos);
     if (count == 0) return;
-    CALL_IN_RUNS(y->dtype, wide, T, N,
-                 class_tokens<T, N><<<blocks_for(count / N), THREADS, 0, stream_of(k)>>>(
-                     (T *)y->data, (const T *)x->data, (const T *)cls->data, (const T *)pos->data, count / N,
-                     pos->shape[0], width));
+    CALL_VECTORIZED(y->dtype, wide, T, N,
+                    class_tokens<T, N><<<blocks_for(count / N), THREADS, 0, stream_of(k)>>>(
+                        (T *)y->data, (const T *)x->data, (const T *)cls->data, (const T *)pos->data,
+                        count / N, pos->shape[0], width));
     cuda_good(k, "class_tokens_forward", cudaGetLastError());
 }
 
 /* w [width,3] */
 template <typename T, int N>
-__global__ static void time_conv(T *y, const T *x, const T *w, const T *b, int64_t runs, int64_t frame,
+__global__ static void time_conv(T *y, const T *x, const T *w, const T *b, int64_t vectors, int64_t frame,
                                  int64_t width)
 {
-    const int64_t i = my_index() * N, count = runs * N, col = i % width;
+    const int64_t i = global_index() * N, count = vectors * N, col = i % width;
     if (i >= count) return;
     const vec<T, N> before = i >= frame ? load<N>(x + i - frame) : vec<T, N>{}, now = load<N>(x + i),
                     after = i + frame < count ? load<N>(x + i + frame) : vec<T, N>{};
@@ -187,11 +187,11 @@ extern "C" void cuda_time_conv_quick_gelu_forward(struct kern *k, struct tensor 
                                                   const struct tensor *w, const struct tensor *b)
 {
     const int64_t width = x->shape[2], count = tensor_count(x);
-    const bool wide = in_runs(width, y, x, w, b);
+    const bool wide = vectorizable(width, y, x, w, b);
     if (count == 0) return;
-    CALL_IN_RUNS(y->dtype, wide, T, N,
-                 time_conv<T, N><<<blocks_for(count / N), THREADS, 0, stream_of(k)>>>(
-                     (T *)y->data, (const T *)x->data, (const T *)w->data, (const T *)b->data, count / N,
-                     x->shape[1] * width, width));
+    CALL_VECTORIZED(y->dtype, wide, T, N,
+                    time_conv<T, N><<<blocks_for(count / N), THREADS, 0, stream_of(k)>>>(
+                        (T *)y->data, (const T *)x->data, (const T *)w->data, (const T *)b->data, count / N,
+                        x->shape[1] * width, width));
     cuda_good(k, "time_conv_quick_gelu_forward", cudaGetLastError());
 }

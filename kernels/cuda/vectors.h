@@ -1,5 +1,5 @@
-/* runs - values of T that a thread loads, works on and stores together: 16 bytes (eight bf16, four floats)
- * where shapes and addresses allow, else one. */
+/* vectors - vectorized access: the values of T that a thread loads, works on and stores together are 16 bytes
+ * (eight bf16, four floats) where shapes and addresses allow, else one. */
 #ifndef KERNELS_CUDA_VECTORS_H
 #define KERNELS_CUDA_VECTORS_H
 
@@ -82,13 +82,13 @@ static inline bool aligned(const void *p, size_t bytes)
 
 /* May rows of `width` values of all these tensors be worked on 16 bytes at a time? Those
  * that are NULL may. */
-template <typename... Tensor> static inline bool in_runs(int64_t width, const Tensor *...t)
+template <typename... Tensor> static inline bool vectorizable(int64_t width, const Tensor *...t)
 {
     return (... && (!t || (aligned(t->data, 16) && width * (int64_t)dtype_size(t->dtype) % 16 == 0)));
 }
 
-/* CALL_IN_RUNS(dtype, wide, T, N, kernel<T, N><<<...>>>(...)): N is 1 unless `wide`. */
-#define CALL_IN_RUNS(dtype, wide, T, N, ...)                                                                 \
+/* CALL_VECTORIZED(dtype, wide, T, N, kernel<T, N><<<...>>>(...)): N is 1 unless `wide`. */
+#define CALL_VECTORIZED(dtype, wide, T, N, ...)                                                              \
     CALL_BY_DTYPE(                                                                                           \
         dtype, T,                                                                                            \
         if (wide) {                                                                                          \

@@ -1,6 +1,6 @@
 /* What the adapters cost at full size on one GPU, beside the projections they are added to.
  *
- *   adapters [REPEATS]
+ *   adapters [REPEATS [fft]]      fft: the spectral adapter's transforms by cuFFT
  *
  * One JSON line a figure on stdout: the inner operations for as many modules as go together, then a whole
  * block's share (the four projections of one layer) of each kind of adapter. Inputs rotate, so that they do
@@ -203,6 +203,11 @@ int main(int argc, char **argv)
     if (argc > 1) repeats = atoi(argv[1]);
     if (repeats < 1) stop("repeats", "not a positive number");
     if (!(k = kern_open("cuda", 0, err, sizeof err))) stop("cuda", err);
+    if (argc > 2) {
+        bool (*fft)(struct kern * k, bool only);
+        *(void **)&fft = backend_symbol(k, "cuda_test_fft");
+        if (!fft(k, true)) stop("fft", "out of memory");
+    }
     numbers = rng_make(1, "bench", "adapters", 0);
     operations();
     blocks();
