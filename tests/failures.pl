@@ -227,7 +227,7 @@ sub worker {
                 my ($what, $library) = $r->{said} =~ m{^(\S+) (?:\S*/)?([^\s.]*)};
                 print $tell "R $r->{status}\n";
                 print $tell "D $name $library\n" if !@wrong && ($r->{status} < 0 || $r->{err} =~ /^libgomp:/m);
-                print $tell "W $name: $kind $n of $calls ($what in $library): $_\n" for map { s/\n/ | /gr } @wrong;
+                print $tell "W $name: $kind $n of $calls ($what, $library): $_\n" for map { s/\n/ | /gr } @wrong;
             }
         }
     }
