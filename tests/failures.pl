@@ -53,7 +53,7 @@ my %job = (
     'pack-missing' => ["pack --missing -o $in/store", stdin => "$in/wanted.jsonl"],
     'draw' => ["draw --count 3 $in/store"],
     'train-step' => [$train, stdin => "$in/drawn.mp", live => qr{^run/}],
-    'train-resume' => [$train, stdin => "$in/drawn.mp", before => 'half', live => qr{^run/}, anew => qr{; going on from the one before$}],
+    'train-resume' => [$train, stdin => "$in/drawn.mp", before => 'half', live => qr{^run/}, anew => qr{; going on from the one before$}m],
     'train-dry' => ["train-step -m random:tiny --device cpu --dry-run --adapter gdn_cssm:k=3"],
     'encode-mp4' => ["encode-mp4 -o videos --sheet sheet.png", stdin => "$in/video.mp", live => qr{^sheet}],
     'grade' => ["$grade --csv scores.csv", stdin => "$in/graded.jsonl", live => qr{^scores}],
