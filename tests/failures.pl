@@ -53,7 +53,7 @@ my %job = (
     'pack-missing' => ["pack --missing -o $in/store", stdin => "$in/wanted.jsonl"],
     'draw' => ["draw --count 3 $in/store"],
     'train-step' => [$train, stdin => "$in/drawn.mp", live => qr{^run/}],
-    'train-resume' => [$train, stdin => "$in/drawn.mp", before => 'half', live => qr{^run/}, anew => qr{; going on from the one before$}],
+    'train-resume' => [$train, stdin => "$in/drawn.mp", before => 'half', live => qr{^run/}, anew => qr{; going on from the one before$}m],
     'train-dry' => ["train-step -m random:tiny --device cpu --dry-run --adapter gdn_cssm:k=3"],
     'encode-mp4' => ["encode-mp4 -o videos --sheet sheet.png", stdin => "$in/video.mp", live => qr{^sheet}],
     'grade' => ["$grade --csv scores.csv", stdin => "$in/graded.jsonl", live => qr{^scores}],
@@ -227,7 +227,7 @@ sub worker {
                 my ($what, $library) = $r->{said} =~ m{^(\S+) (?:\S*/)?([^\s.]*)};
                 print $tell "R $r->{status}\n";
                 print $tell "D $name $library\n" if !@wrong && ($r->{status} < 0 || $r->{err} =~ /^libgomp:/m);
-                print $tell "W $name: $kind $n of $calls ($what in $library): $_\n" for map { s/\n/ | /gr } @wrong;
+                print $tell "W $name: $kind $n of $calls ($what, $library): $_\n" for map { s/\n/ | /gr } @wrong;
             }
         }
     }

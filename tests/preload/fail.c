@@ -97,7 +97,7 @@ static bool fails(const char *what)
     if (!wanted || n < wanted || (n > wanted && !rest)) return false;
     if (n > wanted) return true;
     kind = NULL; /* a backtrace allocates */
-    snprintf(text, sizeof text, "%s %s\n", what, armed->error == ENOMEM ? caller() : "the system");
+    snprintf(text, sizeof text, "%s %s\n", what, armed->error == ENOMEM ? caller() : "system");
     say(text);
     kind = armed;
     return true;
