@@ -79,6 +79,9 @@ size_t kern_mark(const struct kern *k);
 void kern_release(struct kern *k, size_t mark);
 bool kern_reserve(struct kern *k, size_t bytes);
 
+/* How many bytes kern_reserve() could give now. */
+size_t kern_available(struct kern *k);
+
 void kern_plan_begin(struct kern *k);
 size_t kern_plan_end(struct kern *k); /* bytes of scratch that the planned calls would have needed at most */
 bool kern_planning(const struct kern *k); /* for code that would look at results */

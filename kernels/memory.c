@@ -119,6 +119,13 @@ void kern_release(struct kern *k, size_t mark)
     k->used = mark;
 }
 
+size_t kern_available(struct kern *k)
+{
+    const size_t left = available(k);
+    return left < SIZE_MAX - k->size ? left + k->size
+                                     : SIZE_MAX; /* the old stack goes before the new one comes */
+}
+
 bool kern_reserve(struct kern *k, size_t bytes)
 {
     if (!kern_ok(k)) return false;

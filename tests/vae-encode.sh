@@ -138,4 +138,15 @@ ok '--profile tells where the time went, the longest first' "
     vae-encode $vae --profile <in 2>err >out
     grep -E 'profile: +[0-9.]+ % +[0-9.]+ s +[0-9]+ calls  causal_conv3d_forward' err
     sed -n 's/.*profile: *\([0-9.]*\) %.*/\1/p' err | sort -rnc"
+ok "what has no room whole, and has in tiles, says so: the values are others, so the user decides" '
+    tensor-gen --name video --dtype u8 --fill ramp --shape 9,256,384,3 >large.mp
+    export SLUICE_MEMORY=0.1
+    fails 1 vae-encode -m random:tiny --device cpu <large.mp >out
+    grep -q "0.252 GiB of memory needed, 0\.0[0-9]* are free on cpu; --tiling fits, with 0.0[0-9]*" err
+    vae-encode -m random:tiny --device cpu --tiling <large.mp >tiled.mp
+    export SLUICE_MEMORY=
+    vae-encode -m random:tiny --device cpu --tiling <large.mp | cmp - tiled.mp
+    export SLUICE_MEMORY=0.01
+    fails 1 vae-encode -m random:tiny --device cpu <large.mp >out
+    fails 1 grep tiling err'
 finish

@@ -157,19 +157,35 @@ static void whole_or_tiles(struct vae *v, struct coder *c, struct tensor *out, c
     kern_release(v->k, mark);
 }
 
-/* First without touching anything, to learn and ask for the memory it takes; then for real */
+/* Scratch that it takes, learned without touching anything. */
+static size_t plan(struct vae *v, struct coder *c, struct tensor *out, const struct tensor *in, int64_t h,
+                   int64_t w, bool tiling)
+{
+    kern_plan_begin(v->k);
+    whole_or_tiles(v, c, out, in, h, w, tiling);
+    return kern_plan_end(v->k);
+}
+
+/* Memory is asked for first. Where whole does not fit and tiles do, which are other values, the user decides. */
 static bool run(struct vae *v, struct coder *c, struct tensor *out, const struct tensor *in, int64_t h,
                 int64_t w, bool tiling)
 {
     struct kern *k = v->k;
+    const bool tiles = v->c.tile_h && v->c.tile_w;
     if (!kern_ok(k)) return false;
-    if (tiling && !(v->c.tile_h && v->c.tile_w)) {
+    if (tiling && !tiles) {
         kern_fail(k, "vae/config.json: the sample size is too small to make tiles of half of it");
         return false;
     }
-    kern_plan_begin(k);
-    whole_or_tiles(v, c, out, in, h, w, tiling);
-    size_t bytes = kern_plan_end(k);
+    size_t bytes = plan(v, c, out, in, h, w, tiling);
+    const size_t room = kern_available(k);
+    if (!tiling && tiles && bytes > room) {
+        const double gib = 1 << 30;
+        size_t less = plan(v, c, out, in, h, w, true);
+        if (kern_ok(k) && less < bytes && less <= room)
+            kern_fail(k, "%.3g GiB of memory needed, %.3g are free on %s; --tiling fits, with %.3g",
+                      (double)bytes / gib, (double)room / gib, kern_device(k), (double)less / gib);
+    }
     if (kern_ok(k) && kern_reserve(k, bytes)) whole_or_tiles(v, c, out, in, h, w, tiling);
     return kern_ok(k);
 }
