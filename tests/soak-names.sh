@@ -10,7 +10,8 @@ mkdir plain
 all=$odd
 for odd in 'a b' 'é物' 'a&b' 'a(b' 'a[b]' '{}' '{1}' '{%}' '{= $_=1 =}' "a'b" 'a"b' '$HOME' '`touch hit`' 'a;b' '*' '?' 'a%b%%' 'a\b\\n' '|' '<' '>>' '&&' '!' '(' -n --help '#' '~' 'a=b' 'a,b' 'a:0.5' WORK "$all"; do
     export odd
-    ok "in every pipeline: $odd" '
+    echo "# $odd"
+    ok "every pipeline, with that name" '
         need_parallel; need gnuplot
         rm -rf names; mkdir names; cd names
         odd_inputs
