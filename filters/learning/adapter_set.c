@@ -52,30 +52,33 @@ static int calls_of(const struct adapter_set *s, int item, const struct linear_c
     return calls;
 }
 
-static void forward(void *context, const struct linear_call *c, int n)
+/* One adapter's calls, all at once where its kind can. */
+static void call_all(struct adapter *a, const struct adapter_call *call, int calls, bool back)
 {
-    const struct adapter_set *s = context;
+    const struct adapter_kind *kind = a->kind;
+    void (*all)(struct adapter *, const struct adapter_call *, int) =
+        back ? kind->backward_all : kind->forward_all;
+    if (all && calls) all(a, call, calls);
+    for (int i = 0; i < calls && !all; i++) (back ? kind->backward : kind->forward)(a, &call[i]);
+}
+
+static void call_each(const struct adapter_set *s, const struct linear_call *c, int n, bool back)
+{
     for (int a = 0; a < s->count; a++) {
         struct adapter_call call[LINEAR_CALLS];
         struct tensor saved[LINEAR_CALLS];
-        const struct adapter_kind *kind = s->item[a]->kind;
-        int calls = calls_of(s, a, c, n, call, saved);
-        if (kind->forward_all && calls) kind->forward_all(s->item[a], call, calls);
-        for (int i = 0; i < calls && !kind->forward_all; i++) kind->forward(s->item[a], &call[i]);
+        call_all(s->item[a], call, calls_of(s, a, c, n, call, saved), back);
     }
+}
+
+static void forward(void *context, const struct linear_call *c, int n)
+{
+    call_each(context, c, n, false);
 }
 
 static void backward(void *context, const struct linear_call *c, int n)
 {
-    const struct adapter_set *s = context;
-    for (int a = 0; a < s->count; a++) {
-        struct adapter_call call[LINEAR_CALLS];
-        struct tensor saved[LINEAR_CALLS];
-        const struct adapter_kind *kind = s->item[a]->kind;
-        int calls = calls_of(s, a, c, n, call, saved);
-        if (kind->backward_all && calls) kind->backward_all(s->item[a], call, calls);
-        for (int i = 0; i < calls && !kind->backward_all; i++) kind->backward(s->item[a], &call[i]);
-    }
+    call_each(context, c, n, true);
 }
 
 bool adapter_set_add(struct adapter_set *s, struct adapter *a)
