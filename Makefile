@@ -45,7 +45,8 @@ PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
 PKG_L   := $(shell pkg-config --libs $(LIBS) $(OPENBLAS) 2>/dev/null) -lcsv
 LINK    := -Wl,--as-needed -rdynamic $(PKG_L) -ldl -lm
 
-LIBRARY := $(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/*/*.c)
+# formats/libav_memory.c stands in front of libc, in the programs that use libav* and in no others.
+LIBRARY := $(filter-out formats/libav_memory.c,$(wildcard formats/*.c formats/*.cc kernels/*.c kernels/cpu/*.c filters/*/*.c filters/learning/*/*.c))
 OBJECTS := $(addsuffix .o,$(addprefix $(BUILD)/,$(LIBRARY)))
 TESTS_C := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*.c))
 TESTS_SH := $(wildcard tests/*.sh)
@@ -98,6 +99,11 @@ $(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/libsluice.a
 	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.c.o $(BUILD)/libsluice.a
+	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
+
+LIBAV_PROGRAMS := $(addprefix $(BIN)/,decode encode-mp4 grade report)
+$(LIBAV_PROGRAMS): $(BIN)/%: $(BUILD)/filters/%.c.o $(BUILD)/formats/libav_memory.c.o $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
 	$(CXX) $(CFLAGS) $(FLAGS) -o $@ $^ $(LDFLAGS) $(LINK)
 
 # A family of its own for tests: its table of families takes the place of the library's, and nothing else changes.

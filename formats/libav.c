@@ -1,6 +1,5 @@
 #include "formats/libav.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,39 +69,12 @@ int libav_complaints(void)
     return __atomic_load_n(&complaints, __ATOMIC_RELAXED);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------- */
-
-/* libav goes on without a reference, an index or an option that it had no memory for, and says nothing. These are
- * what it asks for memory; they stand in front of libc's and only count. Where a sanitizer of clang's is linked in, there is
- * nothing behind them to call. */
-static int refusals;
-
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer) && !__has_feature(memory_sanitizer)
-int posix_memalign(void **p, size_t align, size_t bytes)
-{
-    static int (*next)(void **, size_t, size_t);
-    if (!next) *(void **)&next = dlsym(RTLD_NEXT, "posix_memalign");
-    int why = next(p, align, bytes);
-    if (why) __atomic_add_fetch(&refusals, 1, __ATOMIC_RELAXED);
-    return why;
-}
-
-void *realloc(void *p, size_t bytes)
-{
-    static void *(*next)(void *, size_t);
-    if (!next) *(void **)&next = dlsym(RTLD_NEXT, "realloc");
-    void *grown = next(p, bytes);
-    if (!grown && bytes) __atomic_add_fetch(&refusals, 1, __ATOMIC_RELAXED);
-    return grown;
-}
-#endif
+/* Of libav_memory.c, in the programs that it is linked into. */
+extern int libav_refused __attribute__((weak));
 
 int libav_refusals(void)
 {
-    return __atomic_load_n(&refusals, __ATOMIC_RELAXED);
+    return &libav_refused ? __atomic_load_n(&libav_refused, __ATOMIC_RELAXED) : 0;
 }
 
 bool libav_error(char *err, size_t errlen, const char *what, int code)

@@ -90,18 +90,17 @@ seventh() {
     cat <<'C'
 #include "filters/learning/adapter.h"
 
-static bool declare(struct adapter *a, char *err, size_t errlen)
+static int declare(struct adapter *a, struct adapter_layout *l, char *err, size_t errlen)
 {
-    if (!adapter_settings(a, NULL, 0, err, errlen)) return false;
-    a->param[0] = (struct adapter_param){"shift", 2, {1, a->base.width}, INIT_ZERO, 0};
-    a->params = 1;
-    return true;
+    (void)a, (void)err, (void)errlen;
+    l->param[0] = (struct adapter_param){"shift", 2, {1, l->out}, INIT_ZERO, 0};
+    return 1;
 }
 
-static int64_t saved_count(const struct adapter *a, const struct token_grid *g)
+static int64_t saved_count(const struct adapter *a, const struct token_rows *r)
 {
     (void)a;
-    return g->n_text + g->frames * g->rows * g->cols;
+    return token_count(r);
 }
 
 static void ones(struct adapter *a, struct tensor *t)
@@ -115,21 +114,17 @@ static void ones(struct adapter *a, struct tensor *t)
     }
 }
 
-static void forward(struct adapter *a, int module, const struct token_grid *g, struct tensor *y, const struct tensor *x,
-                    struct tensor *saved)
+static void forward(struct adapter *a, const struct adapter_call *c)
 {
-    struct tensor w = adapter_view(a, &a->values, module, 0), s = tensor_as(saved, 2, x->shape[0], 1);
-    (void)g;
+    struct tensor w = adapter_view(a, &a->values, c->module, 0), s = tensor_as(c->saved, 2, c->x->shape[0], 1);
     ones(a, &s);
-    matmul(a->k, y, &s, false, &w, false, adapter_scale(a), 1);
+    matmul(a->k, c->y, &s, false, &w, false, adapter_scale(a), 1);
 }
 
-static void backward(struct adapter *a, int module, const struct token_grid *g, struct tensor *dx, const struct tensor *dy,
-                     const struct tensor *x, const struct tensor *saved)
+static void backward(struct adapter *a, const struct adapter_call *c)
 {
-    struct tensor w = adapter_view(a, &a->grads, module, 0), s = tensor_as(saved, 2, x->shape[0], 1);
-    (void)g, (void)dx;
-    matmul(a->k, &w, &s, true, dy, false, adapter_scale(a), 1);
+    struct tensor w = adapter_view(a, &a->grads, c->module, 0), s = tensor_as(c->saved, 2, c->x->shape[0], 1);
+    matmul(a->k, &w, &s, true, c->dy, false, adapter_scale(a), 1);
 }
 
 const struct adapter_kind adapter_seventh = {

@@ -111,5 +111,9 @@ ok "no end of a comment stands alone on a line, and clang-format breaks none" '
     cd "$top"
     grep -qx "ReflowComments: false" .clang-format
     ! grep -rnE --include="*.[ch]" --include="*.cc" --include="*.cu" "^[ *]*\*/$" filters formats kernels tests examples'
+ok "a program loads only the libraries that it uses" '
+    need ldd
+    for p in draw train-step sample compare tensor-eq; do fails 1 sh -c "ldd $(command -v $p) | grep libav"; done
+    ldd "$(command -v decode)" | grep -q libavcodec'
 ok "tests/data stays small" '[ "$(du -sk "$tests/data" | cut -f1)" -lt 15000 ]'
 finish
