@@ -49,8 +49,8 @@ template <typename S> __device__ static S &aligned(unsigned char *p)
 #ifdef HOPPER
 static const float LN2 = 0.69314718f;
 
-__device__ static void fetch_forward(forward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
-                                     const CUtensorMap &v, int h, int first, int b, int steps)
+__device__ static void load_forward(forward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
+                                    const CUtensorMap &v, int h, int first, int b, int steps)
 {
     mbarrier_expect_tx(&m.q_full, QUERIES * ROW);
     tma_load(m.q, &q, &m.q_full, h * D, first, b);
@@ -226,7 +226,7 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, 1)
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         setmaxnreg_dec<32>();
-        if (threadIdx.x == 0) fetch_forward(m, q, k, v, h, first, b, steps);
+        if (threadIdx.x == 0) load_forward(m, q, k, v, h, first, b, steps);
     } else {
         setmaxnreg_inc<160>();
         attend(m, o, lse, a, h, first, b, steps);
@@ -239,7 +239,7 @@ __global__ static void __launch_bounds__(FORWARD_THREADS, 1)
  * A block has 128 keys of a head and goes past all queries, 64 at a time. Two warpgroups of 64 keys each have
  * Sᵀ = k qᵀ and dPᵀ = v doᵀ, whose registers are, rounded, the left operands of dv += Pᵀ do and dk += dSᵀ q.
  * A third takes dSᵀ through shared memory, makes dqᵀ = kᵀ dSᵀ and leaves it as floats for a warp that has the
- * copy engine add it to dq in global memory. Blocks do so in the order of their keys, one after the other for
+ * TMA add it to dq in global memory. Blocks do so in the order of their keys, one after the other for
  * each 64 queries: the sums have one order, and are the same every time. Each block is so some steps behind
  * the one before it. Of 20.0 ms with three stages of q and do, that order took 2.5; a fourth stage won back
  * 1.0. No exponentials at all, or no products for dq, were worth no more than that.
@@ -279,9 +279,9 @@ __host__ __device__ static int tiles_of(int rows, int size)
 }
 
 #ifdef HOPPER
-__device__ static void fetch_backward(backward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
-                                      const CUtensorMap &v, const CUtensorMap &dout, const row_pair *rows,
-                                      int h, int first, int steps)
+__device__ static void load_backward(backward_shared &m, const CUtensorMap &q, const CUtensorMap &k,
+                                     const CUtensorMap &v, const CUtensorMap &dout, const row_pair *rows,
+                                     int h, int first, int steps)
 {
     mbarrier_expect_tx(&m.kv_full, 2 * HELD * ROW);
     tma_load(m.k, &k, &m.kv_full, h * D, first, 0);
@@ -484,7 +484,7 @@ __global__ static void __launch_bounds__(BACKWARD_THREADS, 1)
         const int warp = threadIdx.x / 32;
         if (threadIdx.x % 32 == 0) {
             if (warp == 0)
-                fetch_backward(m, q, k, v, dout, rows, h, n * HELD, steps);
+                load_backward(m, q, k, v, dout, rows, h, n * HELD, steps);
             else if (warp < 3)
                 add_dq(m, dq + (int64_t)h * steps * DQ, turns + 1 + h * steps, warp - 1, n, steps);
         }

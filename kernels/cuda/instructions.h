@@ -1,4 +1,4 @@
-/* instructions - those of the tensor cores, the copy engine and the barriers in shared memory, by name.
+/* instructions - those of the tensor cores, TMA and mbarriers, by the names that PTX and CUTLASS give them.
  *
  * Those below "Hopper" exist for compute capability 9.0a alone; kernels that use them have a body only where
  * HOPPER is defined. PTX ISA 8.0 and later describes each. */
@@ -74,7 +74,7 @@ __device__ static inline void cp_async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
-/* until at most N groups are on their way */
+/* Waits until at most N groups are outstanding. */
 template <int N> __device__ static inline void cp_async_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
@@ -84,7 +84,8 @@ template <int N> __device__ static inline void cp_async_wait()
  * Those who add to one place in global memory do so in one order: the n-th waits until *turn is n, adds, and
  * passes the turn on. Between, the lanes of a warp whose first does both meet by __syncwarp. */
 
-/* Whose turn it is, without an order among loads: enough for those who only add. */
+/* Whose turn it is. This orders no later loads, as turn_wait does, and costs less: enough for those who only add, as
+ * a red is not issued before the branch that waits for the turn. */
 __device__ static inline int turn_now(const int *turn)
 {
     int now;
@@ -103,7 +104,7 @@ __device__ static inline void turn_pass(int *turn)
 }
 
 #if defined(HOPPER) || !defined(__CUDA_ARCH__)
-/* ---- Hopper: barriers in shared memory ----------------------------------------------------------------
+/* ---- Hopper: mbarrier, a barrier in shared memory ------------------------------------------------------
  * A phase ends when all arrivals and all expected bytes have come. mbarrier_wait(b, parity) returns once the
  * phase of that parity is over: 0, 1, 0, .. for the first, the second, .. */
 
@@ -112,7 +113,7 @@ __device__ static inline void mbarrier_init(uint64_t *b, int arrivals)
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
                  : "memory");
 }
-/* After all inits, before the block's threads meet: the copy engine sees them, too. */
+/* After all inits and before __syncthreads: TMA sees them, too. */
 __device__ static inline void mbarrier_init_fence()
 {
     asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
@@ -136,20 +137,9 @@ __device__ static inline void mbarrier_wait(uint64_t *b, int parity)
                  : "memory");
 }
 
-/* Barrier `id` (1..15) of the block's own: waits until so many threads have come; or comes
- * and does not wait. */
-__device__ static inline void bar_sync(int id, int threads)
-{
-    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ static inline void bar_arrive(int id, int threads)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
+/* ---- TMA: bulk copies by the async proxy --------------------------------------------------------------- */
 
-/* ---- the copy engine ---------------------------------------------------------------------------------- */
-
-/* What this thread wrote to shared memory is there for the copy engine and wgmma, once the others know. */
+/* After ordinary writes to shared memory that TMA or wgmma reads next, before the barrier that says so. */
 __device__ static inline void fence_proxy_async()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -213,11 +203,11 @@ template <int N> __device__ static inline void setmaxnreg_dec()
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-/* ---- wgmma: products by 128 threads, in their order, behind their backs -------------------------------
+/* ---- wgmma: asynchronous products by the 128 threads of a warpgroup -------------------------------------
  *
- * A tile in shared memory has rows of 128 bytes (64 bf16), and begins at a multiple of 1024. The pieces of 16
- * bytes of a row are exchanged: piece c of row r is where c ^ (r % 8) would be, as the copy engine's 128-byte
- * swizzle has it. The operand's k may run along a row (then 16 of them are 32 bytes further), or down the
+ * A tile in shared memory has rows of 128 bytes (64 bf16), and begins at a multiple of 1024. Within a row
+ * the chunks of 16 bytes are swizzled: chunk c of row r is where c ^ (r % 8) would be, as TMA's 128-byte swizzle
+ * has it. The operand's k may run along a row (then 16 of them are 32 bytes further), or down the
  * rows (TRANS; then 16 of them are 2048 bytes further, and 64 of the other index are all). Results: thread t
  * of the 128 has of every 8 columns those 2 (t % 4), + 1 of rows 16 (t / 32) + t % 32 / 4 and 8 further: d[4
  * j ..] of columns 8 j on. An operand in registers has the same order. */
@@ -243,12 +233,12 @@ __device__ static inline void wgmma_commit()
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-/* until at most N groups are on their way */
+/* Waits until at most N groups are outstanding. */
 template <int N> __device__ static inline void wgmma_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-/* After the wait: values that were on their way are used here and below only. */
+/* After the wait: keeps the compiler from using these registers before it. */
 template <int N> __device__ static inline void wgmma_fence_operand(float (&d)[N])
 {
 #pragma unroll
@@ -261,7 +251,7 @@ template <int N> __device__ static inline void wgmma_fence_operand(unsigned (&a)
 }
 
 /* The registers of a result, as operands 0.. of the assembler's text, that are written, or added to. Those
- * that are only written must be told apart: a product whose result was computed with in between waits for
+ * that are only written are kept apart: a product whose result was computed with in between waits for
  * all. */
 #define TENS(a)                                                                                              \
     "%" #a "0, %" #a "1, %" #a "2, %" #a "3, %" #a "4, %" #a "5, %" #a "6, %" #a "7, %" #a "8, %" #a "9, "
@@ -321,7 +311,7 @@ template <bool ADD> __device__ static inline void wgmma(float (&d)[64], uint64_t
 #undef PRODUCT
 }
 
-/* Four matrices of 8 x 8 to shared memory, as load_matrices has them. */
+/* Four matrices of 8 x 8 to shared memory, the reverse of ldmatrix_x4. */
 __device__ static inline void stmatrix_x4(void *at, const unsigned *r)
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(at)),
