@@ -193,7 +193,7 @@ ok "wrong usage" '
     fails 2 train --objective other --state x </dev/null
     fails 2 train --warmup 24 --state x </dev/null
     fails 2 train --adapter lora --state x <few.mp; grep "no adapter .lora.; there are: standard" err
-    fails 2 train --targets attn2.to_q --state x <few.mp; grep "no attn2" err
+    fails 2 train --targets attn2.to_q --state x <few.mp; grep "no target .attn2.to_q.; there are to_q, to_k" err
     fails 2 train --adapter standard:rank=0 --state x <few.mp; grep "rank 0 is outside" err
     fails 2 train --adapter standard:k=5 --state x <few.mp'
 ok "what is wrong with the command is said before weights are read" '
