@@ -28,7 +28,8 @@ struct wan_linear {
     struct tensor weight, bias; /* [out,in], [out] */
 };
 
-/* A block's linear layers, in the order in which they are computed: self-attention, attention to the text, feed-forward. */
+/* A block's linear layers, in the order in which they are computed: self-attention, attention to the text,
+ * feed-forward. */
 enum { Q1, K1, V1, OUT1, Q2, K2, V2, OUT2, UP, DOWN, LINEARS };
 static const char *const target[LINEARS] = {"attn1.to_q",     "attn1.to_k", "attn1.to_v", "attn1.to_out.0",
                                             "attn2.to_q",     "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
