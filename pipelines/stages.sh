@@ -156,9 +156,9 @@ finished() {
 misfit() {
     [ "$(adapter_of "${chosen[-1]}")" ] || [ ${#chosen[@]} -gt 1 ] || return 0
     case $OBJECTIVE/$SCHEDULER in
-    flow/euler) ;;
+    flow/euler | flow/unipc) ;;
     flow/*) echo "OBJECTIVE=flow and SCHEDULER=$SCHEDULER do not fit: $SCHEDULER reads the adapters' answers as something else; with OBJECTIVE=flow fits SCHEDULER=euler, with SCHEDULER=$SCHEDULER fits OBJECTIVE=flow-snr" ;;
-    */euler) echo "OBJECTIVE=$OBJECTIVE and SCHEDULER=euler do not fit: euler reads the adapters' answers as something else; with OBJECTIVE=$OBJECTIVE fits SCHEDULER=dpm, with SCHEDULER=euler fits OBJECTIVE=flow" ;;
+    */euler | */unipc) echo "OBJECTIVE=$OBJECTIVE and SCHEDULER=$SCHEDULER do not fit: $SCHEDULER reads the adapters' answers as something else; with OBJECTIVE=$OBJECTIVE fits SCHEDULER=dpm, with SCHEDULER=$SCHEDULER fits OBJECTIVE=flow" ;;
     esac
 }
 

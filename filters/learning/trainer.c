@@ -41,6 +41,28 @@ void trainer_recompute(struct trainer *t, const char *how)
         if (!strcmp(how, recompute_name[r])) t->recompute = (enum recompute)r;
 }
 
+bool trainer_levels(struct trainer *t, const char *how, char *err, size_t errlen)
+{
+    static const char *const name[] = {"uniform", "logit-normal"};
+    const char *rest = how + strcspn(how, ",");
+    char *end;
+    int i = 0;
+    while (i < 2 && (strlen(name[i]) != (size_t)(rest - how) || strncmp(how, name[i], (size_t)(rest - how))))
+        i++;
+    t->logit_normal = i == 1;
+    t->level_shift = 1;
+    if (i < 2 && !*rest) return true;
+    if (i < 2 && !strncmp(rest, ",shift=", 7)) {
+        t->level_shift = strtod(rest + 7, &end);
+        if (end != rest + 7 && !*end && t->level_shift >= SHIFT_LEAST && t->level_shift <= SHIFT_MOST)
+            return true;
+    }
+    return fail(
+        err, errlen,
+        "--levels is uniform or logit-normal, and then perhaps ,shift=X with X within %g..%g, not `%s`",
+        SHIFT_LEAST, SHIFT_MOST, how);
+}
+
 static struct adapter_base base_for(const struct trainer *t, const struct tensor *latents)
 {
     const int64_t patch = t->denoiser->geometry.patch;
@@ -50,6 +72,8 @@ static struct adapter_base base_for(const struct trainer *t, const struct tensor
 bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen)
 {
     struct tensor latents = geometry_latents(&t->denoiser->geometry, 0, 0, 0);
+    if (!objective_fits(&t->noise, start->objective, err, errlen)) return false;
+    if (start->init) return true;
     struct adapter *a = adapter_make(start->adapter, start->targets, base_for(t, &latents), err, errlen);
     adapter_close(a);
     return a != NULL;
@@ -228,10 +252,10 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
 static double draw_level(const struct trainer *t, const char *key, int64_t position)
 {
     struct rng r = rng_make(t->seed, key, "train-level", (uint64_t)position);
-    float normal;
-    if (!t->logit_normal) return rng_uniform(&r, 0);
-    rng_normal(&r, &normal, 1);
-    return 1 / (1 + exp(-(double)normal));
+    float normal = 0;
+    if (t->logit_normal) rng_normal(&r, &normal, 1);
+    double s = t->logit_normal ? 1 / (1 + exp(-(double)normal)) : rng_uniform(&r, 0);
+    return t->level_shift > 0 ? flow_shift(s, t->level_shift) : s;
 }
 
 bool trainer_example(const struct trainer *t, struct example *e, struct record *f, int64_t position,
@@ -328,6 +352,8 @@ json_t *trainer_configuration(const struct trainer *t)
                           "max_steps", (json_int_t)t->max_steps, "weight_decay", o->weight_decay, "clip",
                           t->clip, "seed", (json_int_t)t->seed, "init", (json_int_t)(a->hash >> 1));
     if (t->logit_normal) json_object_set_new(c, "levels", json_string("logit-normal"));
+    if (t->level_shift > 0 && t->level_shift != 1)
+        json_object_set_new(c, "level_shift", json_real(t->level_shift));
     if (t->accumulate > 1) json_object_set_new(c, "accumulate", json_integer(t->accumulate));
     if (t->caption_dropout > 0) {
         uint64_t hash = hash64(0, t->empty.data, tensor_bytes(&t->empty));

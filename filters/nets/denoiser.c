@@ -56,6 +56,14 @@ bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geom
     return good || net;
 }
 
+const struct published *denoiser_published(const struct model *m, char *err, size_t errlen)
+{
+    json_t *config = model_config(m, "transformer", err, errlen);
+    const struct network *n = config ? network_find(PART_DENOISER, config, file, err, errlen) : NULL;
+    json_decref(config);
+    return n ? &((const struct denoiser_kind *)n)->published : NULL;
+}
+
 /* ---- sizes --------------------------------------------------------------------------------------------- */
 
 bool geometry_fits(const struct latent_geometry *g, int64_t frames, int64_t width, int64_t height, char *err,
