@@ -15,6 +15,7 @@
     OP(matmul) OP(linear_forward) OP(linear_backward) OP(linear_gelu_forward) OP(linear_gelu_backward)       \
     OP(embedding_forward) OP(layer_norm_forward) OP(layer_norm_backward) OP(rms_norm_forward)                \
     OP(qk_norm_rope_forward) OP(qk_norm_rope_backward) OP(group_norm_silu_forward)                           \
+    OP(rms_norm_rope_forward) OP(rms_norm_rope_backward) OP(gelu_forward) OP(gelu_backward)                  \
     OP(spatial_norm_silu_forward) OP(attention_forward) OP(attention_backward) OP(gated_add_forward)         \
     OP(gated_add_backward) OP(add) OP(axpby) OP(silu_forward) OP(gelu_mul_forward) OP(patchify)              \
     OP(unpatchify) OP(causal_conv3d_forward) OP(conv2d_forward) OP(halve_time_forward) OP(upsample_conv2d_forward)  \

@@ -31,6 +31,8 @@
 #define want_count(t, dtype, n) wanted_count(k, __func__, #t, t, dtype, n)
 /* What activations and weights are. */
 #define X kern_compute(k)
+/* What may be F32 instead. */
+#define X_OR_F32(t) ((t) && (t)->dtype == DT_F32 ? DT_F32 : X)
 /* check(condition, "what is wrong, %d", x): anything else that has to hold */
 #define check(condition, ...) ((condition) || refuse(k, __func__, __VA_ARGS__))
 
@@ -185,9 +187,11 @@ void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x
                         const struct tensor *b, const struct tensor *scale, const struct tensor *shift,
                         float eps)
 {
-    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
-        !want(b, X, 1, x->shape[1]) || !check(!scale == !shift, "scale and shift go together") ||
-        (scale && !want(scale, X, 1, x->shape[1])) || (shift && !want(shift, X, 1, x->shape[1])))
+    const enum dtype d = X_OR_F32(w ? w : scale);
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) ||
+        !check(!w == !b, "w and b go together") || !check(!scale == !shift, "scale and shift go together") ||
+        (w && (!want(w, d, 1, x->shape[1]) || !want(b, d, 1, x->shape[1]))) ||
+        (scale && (!want(scale, d, 1, x->shape[1]) || !want(shift, d, 1, x->shape[1]))))
         return;
     RUN(layer_norm_forward, y, x, w, b, scale, shift, eps);
 }
@@ -196,8 +200,8 @@ void layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor 
                          const struct tensor *w, const struct tensor *scale, float eps, bool add)
 {
     if (!want(x, X, 2, -1, -1) || !want(dy, X, 2, x->shape[0], x->shape[1]) ||
-        !want(dx, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
-        (scale && !want(scale, X, 1, x->shape[1])))
+        !want(dx, X, 2, x->shape[0], x->shape[1]) || (w && !want(w, X_OR_F32(w), 1, x->shape[1])) ||
+        (scale && !want(scale, X_OR_F32(w ? w : scale), 1, x->shape[1])))
         return;
     RUN(layer_norm_backward, dx, dy, x, w, scale, eps, add);
 }
@@ -245,6 +249,41 @@ void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tenso
         !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
     RUN(qk_norm_rope_backward, dx, dy, x, w, cos, sin, first, eps);
+}
+
+/* Rows of whole heads, and a table of half a head's width for each row. */
+static bool pair_tables(struct kern *k, const char *op, const struct tensor *x, const struct tensor *cos,
+                        const struct tensor *sin)
+{
+    const int64_t any[] = {2, x->shape[0], -1};
+    if (!cos != !sin) return refuse(k, op, "cos and sin go together");
+    if (!cos) return true;
+    if (!wanted(k, op, "cos", cos, DT_F32, any) ||
+        !wanted(k, op, "sin", sin, DT_F32, (const int64_t[]){2, x->shape[0], cos->shape[1]}))
+        return false;
+    const int64_t d = 2 * cos->shape[1];
+    if (d > 0 && x->shape[1] % d == 0) return true;
+    return refuse(k, op, "rows of %lld are no whole heads of %lld", (long long)x->shape[1], (long long)d);
+}
+
+void rms_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                           const struct tensor *cos, const struct tensor *sin, float eps)
+{
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
+        !pair_tables(k, __func__, x, cos, sin))
+        return;
+    RUN(rms_norm_rope_forward, y, x, w, cos, sin, eps);
+}
+
+void rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                            const struct tensor *x, const struct tensor *w, const struct tensor *cos,
+                            const struct tensor *sin, float eps)
+{
+    if (!want(x, X, 2, -1, -1) || !want(dy, X, 2, x->shape[0], x->shape[1]) ||
+        !want(dx, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
+        !pair_tables(k, __func__, x, cos, sin))
+        return;
+    RUN(rms_norm_rope_backward, dx, dy, x, w, cos, sin, eps);
 }
 
 void rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cos,
@@ -470,7 +509,8 @@ void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, con
 
 void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)
 {
-    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(gate, X, 1, x->shape[1]))
+    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) ||
+        !want(gate, X_OR_F32(gate), 1, x->shape[1]))
         return;
     RUN(gated_add_forward, x, y, gate);
 }
@@ -478,7 +518,7 @@ void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx, const struct tensor *gate)
 {
     if (!want(dx, X, 2, -1, -1) || !want(dy, X, 2, dx->shape[0], dx->shape[1]) ||
-        !want(gate, X, 1, dx->shape[1]))
+        !want(gate, X_OR_F32(gate), 1, dx->shape[1]))
         return;
     RUN(gated_add_backward, dy, dx, gate);
 }
@@ -497,8 +537,22 @@ void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, d
 
 void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
 {
-    if (!want_count(x, X, -1) || !want_count(y, X, tensor_count(x))) return;
+    const enum dtype d = X_OR_F32(x);
+    if (!want_count(x, d, -1) || !want_count(y, d, tensor_count(x))) return;
     RUN(silu_forward, y, x);
+}
+
+void gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
+{
+    if (!want_count(x, X, -1) || !want_count(y, X, tensor_count(x))) return;
+    RUN(gelu_forward, y, x);
+}
+
+void gelu_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x)
+{
+    if (!want_count(x, X, -1) || !want_count(dy, X, tensor_count(x)) || !want_count(dx, X, tensor_count(x)))
+        return;
+    RUN(gelu_backward, dx, dy, x);
 }
 
 void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)
@@ -678,7 +732,9 @@ void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_
 
 void random_normal(struct kern *k, struct tensor *y, const struct random_normal *r)
 {
-    if (!want_count(y, X, -1) || !check(!r->channels_last || y->rank >= 2, "no channels to go last")) return;
+    if (!want_count(y, X_OR_F32(y), -1) ||
+        !check(!r->channels_last || y->rank >= 2, "no channels to go last"))
+        return;
     RUN(random_normal, y, r);
 }
 

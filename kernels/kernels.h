@@ -144,7 +144,8 @@ void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *ta
 /* ---- normalisation ---------------------------------------------------------------------------------- */
 
 /* y = (LN(x) w + b) (1 + scale) + shift           x, y [rows,width]  w, b, scale, shift [width]
- * Biased variance. scale and shift both NULL: plain LayerNorm. (CogVideoX: norm1, norm2, norm_out) */
+ * Biased variance. w and b both NULL: 1 and 0; scale and shift both NULL: 0. Those that are there are of the compute
+ * dtype, or all F32. (CogVideoX: norm1, norm2, norm_out; Wan: the same) */
 void layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                         const struct tensor *b, const struct tensor *scale, const struct tensor *shift,
                         float eps);
@@ -165,6 +166,16 @@ void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor 
 void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
                            const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
                            int64_t first, float eps);
+
+/* rms_norm over the whole row, and then, in each of its heads of `d` channels, the rotation of adjacent pairs:
+ * y₂ᵢ = u₂ᵢ cosᵢ - u₂ᵢ₊₁ sinᵢ, y₂ᵢ₊₁ = u₂ᵢ₊₁ cosᵢ + u₂ᵢ sinᵢ. (Wan: queries and keys)
+ * x, y [rows,heads*d]  w [heads*d]    cos, sin F32 [rows,d/2], or both NULL: no rotation */
+void rms_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                           const struct tensor *cos, const struct tensor *sin, float eps);
+/* With g = w times dy turned back, r = 1/√(mean(x²) + eps):  dx = r (g - x r² mean(g x)) */
+void rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                            const struct tensor *x, const struct tensor *w, const struct tensor *cos,
+                            const struct tensor *sin, float eps);
 
 /* Rotation of the pairs (i, i + d/2) of each head, as LLaMA has it; row r is at position first + r:
  * yᵢ = xᵢ cosᵢ - xᵢ₊d/₂ sinᵢ, yᵢ₊d/₂ = xᵢ₊d/₂ cosᵢ + xᵢ sinᵢ
@@ -259,7 +270,7 @@ void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, con
 
 /* ---- elementwise ------------------------------------------------------------------------------------ */
 
-/* x += gate ⊙ y                       x, y [rows,width]  gate [width] */
+/* x += gate ⊙ y                       x, y [rows,width]  gate [width], of the compute dtype or F32 */
 void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate);
 /* dy = gate ⊙ dx */
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,
@@ -267,7 +278,11 @@ void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *
 void add(struct kern *k, struct tensor *y, const struct tensor *x); /* y += x, same count */
 /* y = a x + b y, both F32; with b = 0, y is not read */
 void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b);
-void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x); /* y may be x */
+/* y = silu(x), of the compute dtype or F32; y may be x */
+void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x);
+void gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x); /* y = gelu(x); y may be x */
+/* dx = dy gelu'(x); dx may be dy */
+void gelu_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x);
 /* y = gelu(a) b */
 void gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b);
 /* y = silu(a) b                       y may be a or b */
@@ -335,8 +350,8 @@ void blend_edge(struct kern *k, struct tensor *b, const struct tensor *a, int64_
 
 /* ---- made-up weights -------------------------------------------------------------------------------- */
 
-/* y[i] = mean + std N(first + i), rounded to F32 and that to BF16, whatever the compute dtype: the same
- * values on every device. N are the standard normals of philox.h by key and stream, in double rounded to F32.
+/* y[i] = mean + std N(first + i), rounded to F32 and that to BF16, whether y is of the compute dtype or F32: the
+ * same values on every device. N are the standard normals of philox.h by key and stream, in double rounded to F32.
  * With channels_last y is a convolution's [out,k..,in], and i counts in its file's order [out,in,k..]. */
 struct random_normal {
     uint32_t key[2];

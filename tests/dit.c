@@ -3,38 +3,13 @@
  * rounding over a few layers: 1e-4 is a hundred times what was seen. */
 #include "filters/nets/families.h"
 #include "tests/cases.h"
+#include "tests/denoised.h"
 #include "tests/device.h"
 
 extern const struct denoiser_kind cogvideox_dit;
 
 static struct kern *k;
 static char err[1024];
-
-static struct tensor answer(struct denoiser *d, const struct tensor *latents, const struct tensor *text,
-                            double timestep)
-{
-    struct tensor out = *latents;
-    out.data = calloc(tensor_bytes(latents), 1);
-    for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
-        struct denoiser_grid g;
-        size_t mark = kern_mark(k);
-        if (!pass) kern_plan_begin(k);
-        if (!denoiser_grid(d, &g, latents, err, sizeof err)) printf("# %s\n", err);
-        struct tensor x = kern_tensor(k, DT_F32, 4, latents->shape[0], latents->shape[1], latents->shape[2],
-                                      latents->shape[3]),
-                      y = x;
-        struct tensor t = kern_tensor(k, kern_compute(k), 2, text->shape[0], text->shape[1]);
-        kern_upload(k, &x, latents);
-        kern_upload(k, &t, text);
-        denoiser_forward(d, &g, &y, &x, &t, timestep, NULL);
-        kern_download(k, &out, &y);
-        if (!pass)
-            kern_reserve(k, kern_plan_end(k));
-        else
-            kern_release(k, mark);
-    }
-    return out;
-}
 
 static void compare(const char *name)
 {
@@ -47,7 +22,7 @@ static void compare(const char *name)
     for (size_t i = 0; d && i < json_array_size(c.list); i++) {
         struct tensor latents = cases_tensor(&c, "%zu.latents", i), text = cases_tensor(&c, "%zu.text", i);
         struct tensor t = cases_tensor(&c, "%zu.timestep", i), want = cases_tensor(&c, "%zu.out", i);
-        struct tensor got = answer(d, &latents, &text, *(float *)t.data);
+        struct tensor got = denoised(d, &latents, &text, *(float *)t.data, false);
         double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
         ok(kern_ok(k) && rel <= tolerance(k, 1e-4, 3e-2), "%s [%lld,%lld,%lld,%lld] at %g: relative L2 %.2g",
            name, (long long)latents.shape[0], (long long)latents.shape[1], (long long)latents.shape[2],

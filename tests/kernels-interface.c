@@ -47,15 +47,19 @@ CALL(linear_gelu_forward, "y F32 3 5, pre? F32 3 5, x F32 3 4, w F32 5 4, b? F32
      t[4])
 CALL(linear_gelu_backward, "dpre F32 3 4, dy F32 3 5, w F32 5 4, pre F32 3 4", t[0], t[1], t[2], t[3])
 CALL(embedding_forward, "y F32 3 4, table F32 ~7 4, ids I32 3", t[0], t[1], t[2])
-CALL(layer_norm_forward, "y F32 3 4, x F32 3 4, w F32 4, b F32 4, scale& F32 4, shift& F32 4", t[0], t[1],
+CALL(layer_norm_forward, "y F32 3 4, x F32 3 4, w& F32 4, b& F32 4, scale& F32 4, shift& F32 4", t[0], t[1],
      t[2], t[3], t[4], t[5], 1e-5f)
-CALL(layer_norm_backward, "dx F32 3 4, dy F32 3 4, x F32 3 4, w F32 4, scale? F32 4", t[0], t[1], t[2], t[3],
+CALL(layer_norm_backward, "dx F32 3 4, dy F32 3 4, x F32 3 4, w? F32 4, scale? F32 4", t[0], t[1], t[2], t[3],
      t[4], 1e-5f, false)
 CALL(rms_norm_forward, "y F32 3 4, x F32 3 4, w F32 4", t[0], t[1], t[2], 1e-5f)
 CALL(qk_norm_rope_forward, "y F32 3 8, x F32 3 8, w F32 4, b F32 4, cos& F32 2 4, sin& F32 2 4", t[0], t[1],
      t[2], t[3], t[4], t[5], 1, 1e-6f)
 CALL(qk_norm_rope_backward, "dx F32 3 8, dy F32 3 8, x F32 3 8, w F32 4, cos& F32 2 4, sin& F32 2 4", t[0],
      t[1], t[2], t[3], t[4], t[5], 1, 1e-6f)
+CALL(rms_norm_rope_forward, "y F32 3 8, x F32 3 8, w F32 8, cos& F32 3 2, sin& F32 3 2", t[0], t[1], t[2],
+     t[3], t[4], 1e-6f)
+CALL(rms_norm_rope_backward, "dx F32 3 8, dy F32 3 8, x F32 3 8, w F32 8, cos& F32 3 2, sin& F32 3 2", t[0],
+     t[1], t[2], t[3], t[4], t[5], 1e-6f)
 CALL(group_norm_silu_forward, "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4, b F32 4", t[0], t[1], t[2], t[3], 2,
      1e-6f)
 CALL(spatial_norm_silu_forward,
@@ -72,6 +76,8 @@ CALL(gated_add_backward, "dy F32 3 4, dx F32 3 4, gate F32 4", t[0], t[1], t[2])
 CALL(add, "y F32 3 4, x F32 3 4", t[0], t[1])
 CALL(axpby, "y F32 3 4, x F32 3 4", t[0], 2, t[1], 3)
 CALL(silu_forward, "y F32 3 4, x F32 3 4", t[0], t[1])
+CALL(gelu_forward, "y F32 3 4, x F32 3 4", t[0], t[1])
+CALL(gelu_backward, "dx F32 3 4, dy F32 3 4, x F32 3 4", t[0], t[1], t[2])
 CALL(gelu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
 CALL(silu_mul_forward, "y F32 3 4, a F32 3 4, b F32 3 4", t[0], t[1], t[2])
 CALL(linear_quick_gelu_forward, "y F32 3 5, x F32 3 4, w F32 5 4, b F32 5", t[0], t[1], t[2], t[3])
@@ -287,6 +293,8 @@ static void test_scalars(void)
     } while (0)
     REFUSES("no whole heads", qk_norm_rope_forward(k, &y, &x, &w, &w, NULL, NULL, 0, 1e-6f));
     REFUSES("cannot rotate", qk_norm_rope_forward(k, &y, &x, &w4, &w4, &table, &table, 4, 1e-6f));
+    struct tensor w8 = given(1, 8);
+    REFUSES("no whole heads of 6", rms_norm_rope_forward(k, &y, &x, &w8, &table, &table, 1e-6f));
     struct tensor keys = given(2, 2, 8);
 #define ATTEND(keys, ...)                                                                                    \
     attention_forward(k, &y, NULL, &x, keys, keys, NULL, &(struct attention){__VA_ARGS__})

@@ -4,6 +4,7 @@
  * over what was seen. */
 #include "filters/learning/trainer.h"
 #include "tests/cases.h"
+#include "tests/denoised.h"
 #include "tests/device.h"
 
 static struct kern *k;
@@ -140,31 +141,6 @@ static void steps(json_t *line)
     trainer_close(&t);
 }
 
-static struct tensor answer(struct denoiser *d, const struct tensor *latents, const struct tensor *text,
-                            double timestep)
-{
-    struct tensor got = *latents;
-    got.data = malloc(tensor_bytes(latents));
-    for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
-        struct denoiser_grid g;
-        size_t mark = kern_mark(k);
-        if (!pass) kern_plan_begin(k);
-        if (!denoiser_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
-        struct tensor x = kern_tensor(k, DT_F32, 4, got.shape[0], got.shape[1], got.shape[2], got.shape[3]),
-                      y = x;
-        struct tensor e = kern_tensor(k, kern_compute(k), 2, text->shape[0], text->shape[1]);
-        kern_upload(k, &x, latents);
-        kern_upload(k, &e, text);
-        denoiser_forward(d, &g, &y, &x, &e, timestep, NULL);
-        kern_download(k, &got, &y);
-        if (!pass)
-            kern_reserve(k, kern_plan_end(k));
-        else
-            kern_release(k, mark);
-    }
-    return got;
-}
-
 static struct adapter_set adapters;
 
 static struct denoiser *open_with(const char *model, const char *adapter)
@@ -195,7 +171,8 @@ static void loaded(json_t *line)
     struct denoiser *d = open_with(data_file(folder, "dit/rope", ""), adapter ? path : NULL);
     struct tensor latents = cases_tensor(&c, "load.latents"), text = cases_tensor(&c, "load.text"),
                   t = cases_tensor(&c, "load.timestep");
-    struct tensor want = cases_tensor(&c, "%s.out", name), got = answer(d, &latents, &text, *(float *)t.data);
+    struct tensor want = cases_tensor(&c, "%s.out", name),
+                  got = denoised(d, &latents, &text, *(float *)t.data, true);
     double rel = relative_l2(got.data, want.data, (size_t)tensor_count(&want));
     ok(rel <= tolerance(k, 1e-4, 3e-2), "%s: %s at weight %g as diffusers loads it: relative L2 %.2g", name,
        adapter ? adapter : "no adapter", number_of(line, "weight"), rel);
@@ -217,7 +194,7 @@ static int write_case(char **argv)
                                       {"text", tensor_of(DT_F32, text, 2, l, w)},
                                       {"timestep", tensor_of(DT_F32, &timestep, 1, 1)},
                                       {"out", {0}}};
-    item[3].t = answer(d, &item[0].t, &item[1].t, timestep);
+    item[3].t = denoised(d, &item[0].t, &item[1].t, timestep, false);
     bool good = kern_ok(k) && safetensors_write(argv[4], item, 4, NULL, err, sizeof err);
     free(item[3].t.data);
     close_with(d);

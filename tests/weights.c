@@ -268,8 +268,8 @@ static void parted(void)
     enum { HEADS = 3, DEPTH = 250, ALL = 3 * HEADS * DEPTH };
     struct tensor w, b;
     struct params list = {0};
-    param_add(&list, &w, shape_of(2, ALL, COLS), 0, 1, "w")->qkv_heads = HEADS;
-    param_add(&list, &b, shape_of(1, ALL), 0, 1, "b")->qkv_heads = HEADS;
+    param_swap(param_add(&list, &w, shape_of(2, ALL, COLS), 0, 1, "w"), HEADS, 3);
+    param_swap(param_add(&list, &b, shape_of(1, ALL), 0, 1, "b"), HEADS, 3);
     items[0] = item("w", DT_F32, shape_of(2, ALL, COLS));
     items[1] = item("b", DT_BF16, shape_of(1, ALL));
     put_model("heads", 0, 2);

@@ -189,12 +189,15 @@ bool target_list_add(struct target_list *list, const struct linears *base, const
 {
     char known[400] = "";
     const struct linear *found = NULL, *other = NULL; /* the last so called; one of a target that is not */
+    bool aside = true;                                /* all that are so called are */
+    for (int i = 0; i < base->count; i++)
+        if (!base->linear[i].aside && goes_by(&base->linear[i], name, n)) aside = false;
     for (int i = 0; i < base->count; i++) {
         const struct linear *l = &base->linear[i];
         if (l->block == base->linear[0].block)
             snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "",
                      l->target);
-        if (!goes_by(l, name, n)) continue;
+        if (!goes_by(l, name, n) || (l->aside && !aside)) continue;
         found = l;
         if (target_list_has(list, l->target)) continue;
         if (list->count == ADAPTER_MAX_TARGETS)
@@ -223,7 +226,7 @@ struct adapter *adapter_make(const char *text, const char *targets, struct adapt
         if (!target_list_add(&spec.targets, base.linears, t, strcspn(t, ","), err, errlen)) return NULL;
     for (int i = 0; !targets && i < base.linears->count; i++) {
         const char *target = base.linears->linear[i].target;
-        if (!target_list_has(&spec.targets, target) &&
+        if (!base.linears->linear[i].aside && !target_list_has(&spec.targets, target) &&
             !target_list_add(&spec.targets, base.linears, target, strlen(target), err, errlen))
             return NULL;
     }

@@ -117,7 +117,7 @@ struct adapter_setting {
 
 /* SPEC is a kind's name and, after a colon, its settings: "standard:rank=16,alpha=16". Targets: a comma list of
  * names of linears within their block, or their last words ("to_q", "attn1.to_q"); NULL: every linear that is
- * offered. Allocates nothing on a device. NULL with the reason in err. */
+ * offered and does not stand aside. Allocates nothing on a device. NULL with the reason in err. */
 struct adapter *adapter_make(const char *spec, const char *targets, struct adapter_base base, char *err,
                              size_t errlen);
 void adapter_close(struct adapter *a);

@@ -24,22 +24,22 @@ void sampler_close(struct sampler *s)
     denoiser_close(s->denoiser);
 }
 
-static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, bool guided, char *err,
-                    size_t errlen)
+/* negative: NULL without guidance. */
+static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, const struct tensor *text,
+                    const struct tensor *negative, char *err, size_t errlen)
 {
     struct kern *k = s->denoiser->k;
-    const struct latent_geometry *g = &s->denoiser->geometry;
     struct tensor *latent[] = {&t->x,          &t->x0, &t->last_x, &t->last_x0[0],
                                &t->last_x0[1], &t->v,  &t->noise,  &t->v_negative};
     enum { LATENTS = sizeof latent / sizeof *latent };
     if (!denoiser_grid(s->denoiser, &t->grid, shape, err, errlen) ||
         !adapter_set_fits(&s->adapters, &t->grid.rows, err, errlen))
         return false;
-    for (int i = 0; i < LATENTS - !guided; i++)
+    for (int i = 0; i < LATENTS - !negative; i++)
         *latent[i] =
             kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
-    t->text = kern_tensor(k, kern_compute(k), 2, g->text_length, g->text_width);
-    if (guided) t->negative = kern_tensor(k, kern_compute(k), 2, g->text_length, g->text_width);
+    t->text = denoiser_text(s->denoiser, text, true);
+    if (negative) t->negative = denoiser_text(s->denoiser, negative, true);
     return true;
 }
 
@@ -117,20 +117,20 @@ bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor 
     struct kern *k = s->denoiser->k;
     struct state t = {0};
     bool guided = s->guidance > 1;
+    if (!guided) negative = NULL;
 
     kern_plan_begin(k);
-    bool good = prepare(s, &t, latents, guided, err, errlen) && denoise(s, &t, source, guided, err, errlen);
+    bool good =
+        prepare(s, &t, latents, text, negative, err, errlen) && denoise(s, &t, source, guided, err, errlen);
     size_t bytes = kern_plan_end(k);
     if (good && !kern_reserve(k, bytes)) good = fail(err, errlen, "%s", kern_error(k));
 
     size_t mark = kern_mark(k);
-    good = good && prepare(s, &t, latents, guided, err, errlen);
+    good = good && prepare(s, &t, latents, text, negative, err, errlen);
     if (good && noise)
         kern_upload(k, &t.x, noise);
     else if (good)
         good = draw(s, source, 0, &t.x, err, errlen);
-    if (good) kern_upload(k, &t.text, text);
-    if (good && guided) kern_upload(k, &t.negative, negative);
     good = good && denoise(s, &t, source, guided, err, errlen);
     if (good) expect_finite(k, "the latents", &t.x);
     if (good) kern_download(k, latents, &t.x);

@@ -171,10 +171,9 @@ static bool run(struct trainer *t, const struct example *e, bool backward, doubl
 
     struct training_point p = training_point(&t->noise, t->objective, e->s);
     struct tensor x = like(t, &e->x0), y = like(t, &e->x0), eps = like(t, &e->x0), answer = like(t, &e->x0);
-    struct tensor text = kern_tensor(k, kern_compute(k), 2, d->geometry.text_length, d->geometry.text_width);
+    struct tensor text = denoiser_text(d, &e->text, false);
     kern_upload(k, &x, &e->x0);
     kern_upload(k, &eps, &e->eps);
-    kern_upload(k, &text, &e->text);
     kern_copy(k, &y, &x);
     axpby(k, &y, p.y_n, &eps, p.y_x0);
     axpby(k, &x, p.x_n, &eps, p.x_x0);

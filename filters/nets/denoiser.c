@@ -84,9 +84,11 @@ struct tensor geometry_latents(const struct latent_geometry *g, int64_t frames, 
 bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds, const char *name, char *err,
                     size_t errlen)
 {
-    return (embeds->shape[0] == g->text_length && embeds->shape[1] == g->text_width) ||
-           fail(err, errlen, "%s [%lld,%lld], the model wants [%lld,%lld]", name, (long long)embeds->shape[0],
-                (long long)embeds->shape[1], (long long)g->text_length, (long long)g->text_width);
+    const int64_t rows = embeds->shape[0], least = g->text_short ? 1 : g->text_length;
+    return (rows >= least && rows <= g->text_length && embeds->shape[1] == g->text_width) ||
+           fail(err, errlen, "%s [%lld,%lld], the model wants [%s%lld,%lld]", name, (long long)rows,
+                (long long)embeds->shape[1], g->text_short ? "1.." : "", (long long)g->text_length,
+                (long long)g->text_width);
 }
 
 int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames)
@@ -101,6 +103,16 @@ bool denoiser_grid(struct denoiser *d, struct denoiser_grid *g, const struct ten
                    size_t errlen)
 {
     return d->kind->grid(d, g, latents, err, errlen);
+}
+
+struct tensor denoiser_text(struct denoiser *d, const struct tensor *embeds, bool often)
+{
+    const int64_t rows = embeds->shape[0], length = d->geometry.text_length;
+    struct tensor text = kern_tensor(d->k, kern_compute(d->k), 2, length, d->geometry.text_width),
+                  given = tensor_rows(&text, 0, rows), rest = tensor_rows(&text, rows, length - rows);
+    kern_upload(d->k, &given, embeds);
+    if (rows < length) kern_zero(d->k, &rest);
+    return often && d->kind->digest ? d->kind->digest(d, &text) : text;
 }
 
 void denoiser_forward(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,

@@ -16,6 +16,7 @@ struct latent_geometry {
     int64_t patch;                 /* latents of a token's side */
     int64_t frames, width, height; /* of the videos that the model makes by itself */
     int64_t text_length, text_width; /* [L,D] of prompt_embeds */
+    bool text_short;                 /* fewer rows will do: rows of zeros stand for the others */
 };
 
 /* Whether the family can make so many frames of width x height pixels; 0 stands for the model's own. false: why
@@ -77,6 +78,9 @@ struct denoiser_kind {
     /* Of latents [T,C,h,w]; only the shape matters. A size that the model cannot take: reason in err. */
     bool (*grid)(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,
                  size_t errlen);
+    /* What the network computes of a text [L,D] alone, hooks included, in scratch: forward takes it in the text's
+     * place when it does not keep, and answers the same bytes. NULL: nothing is worth it. */
+    struct tensor (*digest)(struct denoiser *d, const struct tensor *text);
     /* out F32 [T,C,h,w] = the answer to latents F32 [T,C,h,w] at `timestep`, with text [L,D] in the compute
      * dtype. keep: NULL to sample; else scratch tensors stay for backward, until the caller releases its mark. */
     void (*forward)(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,
@@ -103,6 +107,10 @@ int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames);
 
 bool denoiser_grid(struct denoiser *d, struct denoiser_grid *g, const struct tensor *latents, char *err,
                    size_t errlen);
+/* Embeddings that geometry_reads(), host [L,D], as forward takes them: scratch in the compute dtype, filled up with rows
+ * of zeros. `often`: to sample, which asks about one text at every step; what is the same each time is computed now,
+ * with the hook that is there. */
+struct tensor denoiser_text(struct denoiser *d, const struct tensor *embeds, bool often);
 void denoiser_forward(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,
                       const struct tensor *latents, const struct tensor *text, double timestep,
                       const enum recompute *keep);

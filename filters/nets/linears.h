@@ -16,11 +16,13 @@ int64_t token_count(const struct token_rows *r);
 int64_t grid_tokens(const struct token_rows *r);
 
 struct linear {
-    char name[96];         /* below the network's part: "transformer_blocks.0.attn1.to_q" */
-    char target[32];       /* what it is called within its block: "to_q" */
-    int64_t block;         /* counted from 0 */
-    int64_t in, out;       /* y [rows,out] = W [out,in] x [rows,in] + b [out] */
-    bool text_only;        /* its rows are text tokens alone, so that nothing of a grid can work there */
+    char name[96];   /* below the network's part: "transformer_blocks.0.attn1.to_q" */
+    char target[32]; /* what it is called within its block: "to_q" */
+    int64_t block;   /* counted from 0 */
+    int64_t in, out; /* y [rows,out] = W [out,in] x [rows,in] + b [out] */
+    bool text_only;  /* its rows are text tokens alone, so that nothing of a grid can work there */
+    bool aside; /* hooked onto only by its full target: neither when none is named, nor by a last word that
+                              it shares with one that is not aside */
     struct tensor *weight; /* W on the device, borrowed: what a merge changes */
 };
 

@@ -30,7 +30,7 @@ static void checkpoint_params(struct params *list, const struct params *base, bo
             to = param_add(list, p->slot, p->shape, 0, 0, PREFIX "%.*s.base_layer.weight", STEM(p));
         else if (frozen)
             to = param_add(list, p->slot, p->shape, 0, 0, PREFIX "%s", p->name);
-        if (to) to->qkv_heads = p->qkv_heads, to->part = p->part, to->parts = p->parts;
+        if (to) param_swap(to, p->outer, p->inner), param_part(to, p->part, p->parts);
         if (!is_projection(p)) continue;
         param_add(list, NULL, a, 0, 0, PREFIX "%.*s.lora_A.default.weight", STEM(p));
         param_add(list, NULL, b, 0, 0, PREFIX "%.*s.lora_B.default.weight", STEM(p));

@@ -160,10 +160,11 @@ static void vision_params(struct params *list, struct owl *o)
         add_conv(list, &l->conv, width / 2, 1, 3, NAME("temporal.conv"));
         add_conv(list, &l->up, width, width / 2, 1, NAME("temporal.up_proj"));
         add_norm(list, &l->norm1, width, NAME("input_layernorm"));
-        add_matrix(list, &l->qkv.w, 3 * width, width, NAME("self_attn.query_key_value"))->qkv_heads = heads;
-        param_add(list, &l->qkv.b, shape_of(1, 3 * width), 0, 0.02, "%s",
-                  NAME("self_attn.query_key_value.bias"))
-            ->qkv_heads = heads;
+        param_swap(add_matrix(list, &l->qkv.w, 3 * width, width, NAME("self_attn.query_key_value")), heads,
+                   3);
+        param_swap(param_add(list, &l->qkv.b, shape_of(1, 3 * width), 0, 0.02, "%s",
+                             NAME("self_attn.query_key_value.bias")),
+                   heads, 3);
         add_linear(list, &l->dense, width, width, NAME("self_attn.dense"));
         add_norm(list, &l->norm2, width, NAME("post_attention_layernorm"));
         add_linear(list, &l->fc1, hidden, width, NAME("mlp.fc1"));

@@ -43,6 +43,28 @@ void rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t c
             }
 }
 
+/* One axis of one token, in double as the reference has it. */
+static void turn(float *cos_row, float *sin_row, int64_t width, double position)
+{
+    for (int64_t i = 0; i < width / 2; i++) {
+        double angle = position * (1 / pow(10000, 2 * (double)i / (double)width));
+        cos_row[i] = (float)cos(angle);
+        sin_row[i] = (float)sin(angle);
+    }
+}
+
+void axes_rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t cols, int64_t head_dim)
+{
+    const int64_t side = head_dim / 6 * 2, time = head_dim - 2 * side, half = head_dim / 2;
+    for (int64_t f = 0; f < frames; f++)
+        for (int64_t y = 0; y < rows; y++)
+            for (int64_t x = 0; x < cols; x++, cos += half, sin += half) {
+                turn(cos, sin, time, (double)f);
+                turn(cos + time / 2, sin + time / 2, side, (double)y);
+                turn(cos + (time + side) / 2, sin + (time + side) / 2, side, (double)x);
+            }
+}
+
 static void sines_cosines(float *out, int64_t width, double position)
 {
     for (int64_t k = 0; k < width / 2; k++) {

@@ -35,6 +35,12 @@ void param_part(struct param *p, int64_t part, int64_t parts)
     p->parts = parts;
 }
 
+void param_swap(struct param *p, int64_t outer, int64_t inner)
+{
+    p->outer = outer;
+    p->inner = inner;
+}
+
 void params_free(struct params *list)
 {
     free(list->param);
@@ -171,6 +177,7 @@ struct loading {
     enum dtype dtype; /* of weights on the device */
     uint64_t hash;    /* of what went by */
     size_t size;      /* of a piece: at least one row of any tensor, 4 bytes an element */
+    size_t ready;     /* what it may take on the device */
     char *host;       /* every piece's `ready` */
     int batch, count; /* the one that is being filled, and how far */
     struct piece {    /* some rows of a tensor, all of which are in the pieces that follow each other */
@@ -184,6 +191,11 @@ struct loading {
     } piece[2][BATCH];
 };
 
+static enum dtype dtype_of(const struct loading *l, const struct param *p)
+{
+    return p->f32 ? DT_F32 : l->dtype;
+}
+
 static bool loading_start(struct loading *l, struct kern *k, const struct params *list, bool files, char *err,
                           size_t errlen)
 {
@@ -194,13 +206,15 @@ static bool loading_start(struct loading *l, struct kern *k, const struct params
         if (row.rank) row.shape[0] = 1;
         if (tensor_bytes(&row) > l->size) l->size = tensor_bytes(&row);
     }
-    const size_t ready = l->size / 4 * dtype_size(l->dtype);
-    bool good = (l->host = kern_host_alloc(k, 2 * BATCH * ready)) != NULL;
+    l->ready = l->size / 4 * dtype_size(l->dtype);
+    for (int i = 0; i < list->count; i++)
+        if (list->param[i].f32) l->ready = l->size;
+    bool good = (l->host = kern_host_alloc(k, 2 * BATCH * l->ready)) != NULL;
     for (int i = 0; i < 2 * BATCH; i++) {
         struct piece *p = &l->piece[i / BATCH][i % BATCH];
         p->raw = malloc(l->size);
         p->turned = malloc(l->size);
-        p->ready = good ? l->host + (size_t)i * ready : NULL;
+        p->ready = good ? l->host + (size_t)i * l->ready : NULL;
         good = good && p->raw && p->turned;
     }
     return good || fail(err, errlen, "no memory for %zu bytes of weights on their way", 6 * l->size * BATCH);
@@ -238,19 +252,19 @@ static void make_slot(struct loading *l, const struct param *p)
         memmove(shape + 2, shape + 3, (size_t)(p->shape.rank - 2) * sizeof *shape);
         shape[p->shape.rank] = p->shape.shape[1];
     }
-    *p->slot = kern_alloc_shape(l->k, l->dtype, shape);
+    *p->slot = kern_alloc_shape(l->k, dtype_of(l, p), shape);
 }
 
-/* Where the slot has the file's rows from `from` on, `rows` at most: *n of them lie together, fewer where q,
- * k and v of each head are to be parted. */
+/* Where the slot has the file's rows from `from` on, `rows` at most: *n of them lie together, fewer where they are to
+ * be swapped. */
 static struct tensor slot_rows(const struct param *p, int64_t from, int64_t rows, int64_t *n)
 {
     int64_t all = p->shape.rank ? p->shape.shape[0] : 1, width = tensor_count(&p->shape) / all;
-    int64_t heads = p->qkv_heads, run = heads ? all / (3 * heads) : all;
-    int64_t third = from / run % 3, head = from / run / 3, left = run - from % run;
+    int64_t inner = p->outer ? p->inner : 1, run = p->outer ? all / (p->outer * inner) : all;
+    int64_t within = from / run % inner, group = from / run / inner, left = run - from % run;
     struct tensor flat = tensor_as(p->slot, 2, p->parts ? p->parts * all : all, width);
     *n = left < rows ? left : rows;
-    return tensor_rows(&flat, p->part * all + (third * heads + head) * run + from % run, *n);
+    return tensor_rows(&flat, p->part * all + (within * p->outer + group) * run + from % run, *n);
 }
 
 /* [rows,in,k..] to [rows,k..,in], of elements of 2 or 4 bytes */
@@ -292,7 +306,7 @@ static bool fetch(struct piece *s, const struct loading *l)
     struct tensor part = t->entry->shape;
     if (part.rank) part.shape[0] = 1;
     const size_t row = tensor_bytes(&part), bytes = row * (size_t)s->rows;
-    const bool turns = p->channels_last, converts = part.dtype != l->dtype;
+    const bool turns = p->channels_last, converts = part.dtype != dtype_of(l, p);
     if (part.rank) part.shape[0] = s->rows;
     part.data = turns || converts || !p->slot ? s->raw : s->ready;
     if (!safetensors_read_part(t->file, t->entry, row * (size_t)s->from, part.data, bytes, s->why,
@@ -305,7 +319,7 @@ static bool fetch(struct piece *s, const struct loading *l)
     if (!p->slot) return true;
     if (turns) turn(part.data = converts ? s->turned : s->ready, s->raw, s->rows, &part);
     struct tensor ready = part;
-    ready.dtype = l->dtype;
+    ready.dtype = dtype_of(l, p);
     ready.data = s->ready;
     if (converts) tensor_convert(&ready, &part);
     return true;
@@ -323,7 +337,7 @@ static bool send_piece(struct loading *l, struct piece *s, char *err, size_t err
     }
     if (s->rows) l->hash = hash64(l->hash, &s->crc, sizeof s->crc);
     const int64_t width = s->rows ? tensor_count(&p->shape) / (p->shape.rank ? p->shape.shape[0] : 1) : 0;
-    const struct tensor ready = tensor_of(l->dtype, s->ready, 2, s->rows, width);
+    const struct tensor ready = tensor_of(dtype_of(l, p), s->ready, 2, s->rows, width);
     for (int64_t at = 0, n = 0; p->slot && kern_ok(l->k) && at < s->rows; at += n) {
         struct tensor to = slot_rows(p, s->from + at, s->rows - at, &n), from = tensor_rows(&ready, at, n);
         kern_send(l->k, &to, &from);
@@ -416,7 +430,8 @@ static bool room_for(struct loading *l, const struct params *list, const char *p
     char what[64];
     size_t bytes = 0;
     for (int i = 0; i < list->count; i++)
-        if (list->param[i].slot) bytes += (size_t)tensor_count(&list->param[i].shape) * dtype_size(l->dtype);
+        if (list->param[i].slot)
+            bytes += (size_t)tensor_count(&list->param[i].shape) * dtype_size(dtype_of(l, &list->param[i]));
     snprintf(what, sizeof what, "the weights of %s", part);
     return kern_room(l->k, what, bytes) || fail(err, errlen, "%s", kern_error(l->k));
 }

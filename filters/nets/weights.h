@@ -10,13 +10,14 @@
 
 struct param {
     char name[160];
-    struct tensor shape; /* as in the file; F32, data NULL */
-    double mean, std;    /* of random initial values (std 0: constant) */
-    bool channels_last;  /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
-    int64_t qkv_heads;   /* not 0: rows stored head by head [heads,3,d], wanted [3,heads,d]: q, k, v apart */
-    int64_t part, parts; /* with parts > 0 the slot holds so many tensors of this shape, rows after rows, and
+    struct tensor shape;  /* as in the file; F32, data NULL */
+    double mean, std;     /* of random initial values (std 0: constant) */
+    bool channels_last;   /* a convolution: stored [out,in,k..], wanted [out,k..,in] */
+    bool f32;             /* F32 on the device, too, whatever it computes in */
+    int64_t outer, inner; /* not 0: rows stored [outer,inner,n], wanted [inner,outer,n]; see param_swap() */
+    int64_t part, parts;  /* with parts > 0 the slot holds so many tensors of this shape, rows after rows, and
                             this one is its part-th; every one of them has its own param */
-    struct tensor *slot; /* filled at load; NULL: only checked, or a mere listing */
+    struct tensor *slot;  /* filled at load; NULL: only checked, or a mere listing */
 };
 
 struct params {
@@ -33,6 +34,9 @@ struct param *param_add(struct params *list, struct tensor *slot, struct tensor 
 #define shape_of(...) tensor_of(DT_F32, NULL, __VA_ARGS__)
 /* The part-th of so many that share p's slot, rows after rows. */
 void param_part(struct param *p, int64_t part, int64_t parts);
+/* p's rows are stored [outer,inner,n], as many as there are, and wanted [inner,outer,n]: with so many heads and 3, q, k
+ * and v of each head stand together in the file and apart on the device. */
+void param_swap(struct param *p, int64_t outer, int64_t inner);
 void params_free(struct params *list);
 int64_t params_count(const struct params *list); /* elements of all of them */
 
@@ -61,7 +65,7 @@ bool network_load(const struct network *n, void *net, struct kern *k, const stru
 /* Its shapes alone, with no data: enough to plan. */
 bool network_shapes(const struct network *n, void *net, int64_t *parameters, char *err, size_t errlen);
 
-/* Fill every slot with device memory in the device's compute dtype: from files, whose tensors may be F32, F16
+/* Fill every slot with device memory in the device's compute dtype, or in F32 where the parameter asks for it: from files, whose tensors may be F32, F16
  * or BF16, or made up when the model is random:. A tensor that is missing,
  * extra (but for `alias`, which may be present: NULL-terminated list, * stands for anything, may be NULL) or
  * has another shape is named in the error, and so is one with a NaN or an infinity. id, when not NULL, gets

@@ -25,6 +25,16 @@ HOT static void silu_run(float *y, const float *x, int64_t n)
     for (int64_t i = 0; i < n; i++) y[i] = vsilu(x[i]);
 }
 
+HOT static void gelu_run(float *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] = vgelu(x[i]);
+}
+
+HOT static void gelu_slope_run(float *dx, const float *dy, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * vgelu_slope(x[i]);
+}
+
 HOT static void gelu_mul_run(float *y, const float *a, const float *b, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) y[i] = vgelu(a[i]) * b[i];
@@ -73,6 +83,21 @@ void cpu_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
     int64_t n = tensor_count(x);
     PARALLEL_FOR(k, n)
     for (int64_t i = 0; i < n; i += TILE) silu_run(f32(y) + i, f32(x) + i, min64(TILE, n - i));
+}
+
+void cpu_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
+{
+    int64_t n = tensor_count(x);
+    PARALLEL_FOR(k, n)
+    for (int64_t i = 0; i < n; i += TILE) gelu_run(f32(y) + i, f32(x) + i, min64(TILE, n - i));
+}
+
+void cpu_gelu_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x)
+{
+    int64_t n = tensor_count(x);
+    PARALLEL_FOR(k, n)
+    for (int64_t i = 0; i < n; i += TILE)
+        gelu_slope_run(f32(dx) + i, f32(dy) + i, f32(x) + i, min64(TILE, n - i));
 }
 
 void cpu_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a, const struct tensor *b)

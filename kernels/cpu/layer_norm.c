@@ -1,17 +1,19 @@
 #include "kernels/cpu/cpu.h"
 
-HOT static void forward_row(float *restrict y, const float *restrict x, struct moments s,
-                            const float *restrict w, const float *restrict b, int64_t n)
+/* y = x̂ w + b; x̂ where there are none. y may be x. */
+HOT static void norm_row(float *y, const float *x, struct moments s, const float *w, const float *b,
+                         int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - s.mean) * s.rstd * w[i] + b[i];
+    if (w)
+        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - s.mean) * s.rstd * w[i] + b[i];
+    else
+        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - s.mean) * s.rstd;
 }
 
-HOT static void modulated_row(float *restrict y, const float *restrict x, struct moments s,
-                              const float *restrict w, const float *restrict b, const float *restrict scale,
-                              const float *restrict shift, int64_t n)
+HOT static void modulate_row(float *restrict y, const float *restrict scale, const float *restrict shift,
+                             int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        y[i] = ((x[i] - s.mean) * s.rstd * w[i] + b[i]) * (1.0f + scale[i]) + shift[i];
+    for (int64_t i = 0; i < n; i++) y[i] = y[i] * (1.0f + scale[i]) + shift[i];
 }
 
 void cpu_layer_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
@@ -25,10 +27,8 @@ void cpu_layer_norm_forward(struct kern *k, struct tensor *y, const struct tenso
             const float *in = f32(x) + r * width;
             float *out = f32(y) + r * width;
             struct moments s = moments_of(in, width, eps);
-            if (scale)
-                modulated_row(out, in, s, f32(w), f32(b), f32(scale), f32(shift), width);
-            else
-                forward_row(out, in, s, f32(w), f32(b), width);
+            norm_row(out, in, s, w ? f32(w) : NULL, b ? f32(b) : NULL, width);
+            if (scale) modulate_row(out, f32(scale), f32(shift), width);
         }
 }
 
@@ -66,7 +66,7 @@ void cpu_layer_norm_backward(struct kern *k, struct tensor *dx, const struct ten
     for (int64_t first = 0; first < rows; first += tile)
         for (int64_t r = first; r < min64(first + tile, rows); r++) {
             const float *in = f32(x) + r * width;
-            norm_backward_row(f32(dx) + r * width, f32(dy) + r * width, in, f32(w), scale ? f32(scale) : NULL,
-                              moments_of(in, width, eps), width, add);
+            norm_backward_row(f32(dx) + r * width, f32(dy) + r * width, in, w ? f32(w) : NULL,
+                              scale ? f32(scale) : NULL, moments_of(in, width, eps), width, add);
         }
 }

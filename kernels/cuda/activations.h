@@ -21,6 +21,14 @@ __device__ static inline float gelu_slope(float u)
     return __fdividef(1, 1 + e) + u / (2 + e + 1 / e) * (1.59576912f * (1 + 0.134145f * (u * u)));
 }
 
+/* The same for map_all() of map.h. */
+struct gelu_of {
+    __device__ float operator()(float u, float) const { return gelu(u); }
+};
+struct times_gelu_slope {
+    __device__ float operator()(float d, float u) const { return d * gelu_slope(u); }
+};
+
 __device__ static inline float silu(float u)
 {
     return __fdividef(u, 1 + __expf(-u));

@@ -42,6 +42,17 @@ extern "C" void cuda_silu_forward(struct kern *k, struct tensor *y, const struct
     map_all<false>(k, "silu_forward", y, x, NULL, silu_of());
 }
 
+extern "C" void cuda_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x)
+{
+    map_all<false>(k, "gelu_forward", y, x, NULL, gelu_of());
+}
+
+extern "C" void cuda_gelu_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                                   const struct tensor *x)
+{
+    map_all<true>(k, "gelu_backward", dx, dy, x, times_gelu_slope());
+}
+
 extern "C" void cuda_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *a,
                                       const struct tensor *b)
 {
@@ -59,15 +70,16 @@ extern "C" void cuda_silu_mul_forward(struct kern *k, struct tensor *y, const st
 enum { ROWS = 4 };
 
 /* out = gate ⊙ y, to which x is added when ADDS: a thread has N columns of ROWS rows. */
-template <typename T, int N, bool ADDS>
-__global__ static void gated(T *out, const T *x, const T *y, const T *__restrict__ gate, int64_t rows,
+template <typename T, typename G, int N, bool ADDS>
+__global__ static void gated(T *out, const T *x, const T *y, const G *__restrict__ gate, int64_t rows,
                              int64_t width)
 {
     const int64_t row = (int64_t)blockIdx.x * ROWS,
                   col = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * N;
     vec<T, N> a[ROWS], b[ROWS];
     if (col >= width) return;
-    const vec<T, N> g = load<N>(gate + col);
+    float g[N];
+    load_floats<N>(g, gate + col);
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         if (row + i >= rows) break;
@@ -79,7 +91,7 @@ __global__ static void gated(T *out, const T *x, const T *y, const T *__restrict
         if (row + i >= rows) break;
         float u[N];
         for (int j = 0; j < N; j++)
-            u[j] = (ADDS ? to_float(a[i].v[j]) : 0) + to_float(g.v[j]) * to_float(b[i].v[j]);
+            u[j] = (ADDS ? to_float(a[i].v[j]) : 0) + g[j] * to_float(b[i].v[j]);
         store<N>(out + (row + i) * width + col, u);
     }
 }
@@ -92,11 +104,13 @@ static void gate_all(struct kern *k, const char *what, struct tensor *out, const
     const int64_t rows = y->shape[0], width = y->shape[1];
     const bool wide = vectorizable(width, out, x, y, gate);
     if (rows == 0 || width == 0) return;
-    CALL_VECTORIZED(
-        out->dtype, wide, T, N,
-        const dim3 grid((unsigned)ceil_div(rows, ROWS), (unsigned)ceil_div(width / N, COLUMNS));
-        gated<T, N, ADDS><<<grid, COLUMNS, 0, stream_of(k)>>>(
-            (T *)out->data, (const T *)x->data, (const T *)y->data, (const T *)gate->data, rows, width));
+    CALL_BY_DTYPES(out->dtype, gate->dtype, T, G,
+                   const int n = wide ? pack<T>::N : 1;
+                   const dim3 grid((unsigned)ceil_div(rows, ROWS), (unsigned)ceil_div(width / n, COLUMNS));
+                   const auto kernel = wide ? gated<T, G, pack<T>::N, ADDS> : gated<T, G, 1, ADDS>;
+                   kernel<<<grid, COLUMNS, 0, stream_of(k)>>>((T *)out->data, (const T *)x->data,
+                                                              (const T *)y->data, (const G *)gate->data, rows,
+                                                              width));
     cuda_good(k, what, cudaGetLastError());
 }
 

@@ -1,4 +1,4 @@
-/* What is done head by head: the norm of queries and keys with its rotation, and rotation alone. */
+/* What is done head by head: the norms of queries and keys with their rotation, and rotation alone. */
 #include "kernels/cuda/vectors.h"
 
 enum { ROWS = 4 }; /* warps of a block */
@@ -168,6 +168,111 @@ extern "C" void cuda_qk_norm_rope_backward(struct kern *k, struct tensor *dx, co
                                            float eps)
 {
     norm_rope_all<true>(k, "qk_norm_rope_backward", dx, dy, x, w, NULL, cos, sin, first, eps);
+}
+
+/* ---- a norm over the whole row, then the rotation of pairs --------------------------------------------- */
+
+enum { ROW_THREADS = 128 };
+
+/* u[0..N-1] turned, from column `col` on; back for a gradient. Of a head `half` pairs. */
+template <int N>
+__device__ static void rotate_pairs(float *u, const float *cos, const float *sin, int64_t col, int half,
+                                    float turn)
+{
+    int at = (int)(col / 2 % half);
+    for (int j = 0; j + 1 < N; j += 2) {
+        const float e = u[j], o = u[j + 1], c = cos[at], s = turn * sin[at];
+        u[j] = e * c - o * s, u[j + 1] = o * c + e * s;
+        at = at + 1 == half ? 0 : at + 1;
+    }
+}
+
+/* N values of a row, 16 bytes at once or one by one. */
+template <int N, typename T> __device__ static void read(float *u, const T *p)
+{
+    if constexpr (N * sizeof(T) == 16)
+        load_floats<N>(u, p);
+    else
+        for (int j = 0; j < N; j++) u[j] = to_float(p[j]);
+}
+template <int N, typename T> __device__ static void write(T *p, const float *u)
+{
+    if constexpr (N * sizeof(T) == 16)
+        store<N>(p, u);
+    else
+        for (int j = 0; j < N; j++) p[j] = from_float<T>(u[j]);
+}
+
+/* A block has a row, which it reads twice, the second time out of cache; for the backward pass y is dx. */
+template <typename T, int N, bool BACK>
+__global__ static void __launch_bounds__(ROW_THREADS)
+    norm_row_rope(T *y, const T *dy, const T *x, const T *__restrict__ w, const float *__restrict__ cos,
+                  const float *__restrict__ sin, int64_t width, int half, float eps)
+{
+    __shared__ float shared[32];
+    const int64_t row = blockIdx.x;
+    float u[N], g[N], weight[N], square = 0, dot = 0;
+    x += row * width, y += row * width;
+    if (BACK) dy += row * width;
+    if (cos) cos += row * half, sin += row * half;
+    for (int64_t col = threadIdx.x * N; col < width; col += ROW_THREADS * N) {
+        read<N>(u, x + col);
+        for (int j = 0; j < N; j++) square += u[j] * u[j];
+        if (!BACK) continue;
+        read<N>(g, dy + col);
+        read<N>(weight, w + col);
+        if (cos) rotate_pairs<N>(g, cos, sin, col, half, -1);
+        for (int j = 0; j < N; j++) dot += g[j] * weight[j] * u[j];
+    }
+    const float r = 1 / sqrtf(block_sum(square, shared) / (float)width + eps);
+    if (BACK) dot = block_sum(dot, shared) / (float)width * r * r;
+    for (int64_t col = threadIdx.x * N; col < width; col += ROW_THREADS * N) {
+        read<N>(u, x + col);
+        read<N>(weight, w + col);
+        if (BACK) {
+            read<N>(g, dy + col);
+            if (cos) rotate_pairs<N>(g, cos, sin, col, half, -1);
+            for (int j = 0; j < N; j++) u[j] = r * (g[j] * weight[j] - u[j] * dot);
+        } else {
+            for (int j = 0; j < N; j++) u[j] = u[j] * r * weight[j];
+            if (cos) rotate_pairs<N>(u, cos, sin, col, half, 1);
+        }
+        write<N>(y + col, u);
+    }
+}
+
+/* Pairs stand at even columns, so that 2 values hold one wherever rows are of pairs. */
+template <bool BACK>
+static void norm_row_rope_all(struct kern *k, const char *what, struct tensor *y, const struct tensor *dy,
+                              const struct tensor *x, const struct tensor *w, const struct tensor *cos,
+                              const struct tensor *sin, float eps)
+{
+    const int64_t rows = x->shape[0], width = x->shape[1];
+    const bool wide = vectorizable(width, y, dy, x, w);
+    if (rows == 0 || width == 0) return;
+    CALL_BY_DTYPE(x->dtype, T,
+                  const auto kernel = wide         ? norm_row_rope<T, pack<T>::N, BACK>
+                                      : width % 2 ? norm_row_rope<T, 1, BACK>
+                                                  : norm_row_rope<T, 2, BACK>;
+                  kernel<<<(unsigned)rows, ROW_THREADS, 0, stream_of(k)>>>(
+                      (T *)y->data, BACK ? (const T *)dy->data : NULL, (const T *)x->data,
+                      (const T *)w->data, cos ? (const float *)cos->data : NULL,
+                      sin ? (const float *)sin->data : NULL, width, cos ? (int)cos->shape[1] : 1, eps));
+    cuda_good(k, what, cudaGetLastError());
+}
+
+extern "C" void cuda_rms_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                           const struct tensor *w, const struct tensor *cos,
+                                           const struct tensor *sin, float eps)
+{
+    norm_row_rope_all<false>(k, "rms_norm_rope_forward", y, NULL, x, w, cos, sin, eps);
+}
+
+extern "C" void cuda_rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
+                                            const struct tensor *x, const struct tensor *w,
+                                            const struct tensor *cos, const struct tensor *sin, float eps)
+{
+    norm_row_rope_all<true>(k, "rms_norm_rope_backward", dx, dy, x, w, cos, sin, eps);
 }
 
 /* ---- LLaMA's rotation: of i and i + half --------------------------------------------------------------- */

@@ -4,7 +4,7 @@
 
 enum { ROWS = 4, BLOCK = 256 }; /* warps of a block, and threads of one that has a single row */
 
-struct affine { /* (x̂ w + b) (1 + scale) + shift; those that are not there are NULL */
+struct affine { /* (x̂ w + b) (1 + scale) + shift; those that are not there are NULL, the others of one dtype */
     const void *w, *b, *scale, *shift;
 };
 
@@ -13,45 +13,55 @@ static const void *data_of(const struct tensor *t)
     return t ? t->data : NULL;
 }
 
+/* Of what stands in an affine; x's where nothing does. */
+static enum dtype dtype_of(const struct tensor *x, const struct tensor *w, const struct tensor *scale)
+{
+    return w ? w->dtype : scale ? scale->dtype : x->dtype;
+}
+
 struct moments { /* the mean, 0 unless CENTRED, and 1/√(variance about it + eps) */
     float mean, rstd;
 };
 
 /* ---- a warp for a row ---------------------------------------------------------------------------------- */
 
-template <typename T, int N> __device__ static void values(float *u, const void *p, int64_t col)
+template <typename M, int N> __device__ static void values(float *u, const void *p, int64_t col)
 {
-    unpack<N>(u, load<N>((const T *)p + col));
+    load_floats<N>(u, (const M *)p + col);
 }
 
 /* What affine makes of N normalised values at column `col`. */
-template <typename T, int N> __device__ static void transform(float *u, const struct affine &p, int64_t col)
+template <typename M, int N> __device__ static void transform(float *u, const struct affine &p, int64_t col)
 {
     float a[N], b[N];
-    values<T, N>(a, p.w, col);
-    if (p.b) values<T, N>(b, p.b, col);
-    for (int j = 0; j < N; j++) u[j] = p.b ? u[j] * a[j] + b[j] : u[j] * a[j];
+    if (p.w) {
+        values<M, N>(a, p.w, col);
+        if (p.b) values<M, N>(b, p.b, col);
+        for (int j = 0; j < N; j++) u[j] = p.b ? u[j] * a[j] + b[j] : u[j] * a[j];
+    }
     if (!p.scale) return;
-    values<T, N>(a, p.scale, col);
-    values<T, N>(b, p.shift, col);
+    values<M, N>(a, p.scale, col);
+    values<M, N>(b, p.shift, col);
     for (int j = 0; j < N; j++) u[j] = u[j] * (1 + a[j]) + b[j];
 }
 
 /* The same for the gradient that reaches the normalised values: dy w (1 + scale). Each product is rounded,
  * never part of a fused sum: its mean is taken away from it, and of equal values nothing must be left. */
-template <typename T, int N>
+template <typename M, typename T, int N>
 __device__ static void transform_gradient(float *g, const vec<T, N> &dy, const struct affine &p, int64_t col)
 {
     float a[N];
     unpack<N>(g, dy);
-    values<T, N>(a, p.w, col);
-    for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], a[j]);
+    if (p.w) {
+        values<M, N>(a, p.w, col);
+        for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], a[j]);
+    }
     if (!p.scale) return;
-    values<T, N>(a, p.scale, col);
+    values<M, N>(a, p.scale, col);
     for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], 1 + a[j]);
 }
 
-template <typename T, int RUNS, bool CENTRED>
+template <typename T, typename M, int RUNS, bool CENTRED>
 __global__ static void __launch_bounds__(32 * ROWS)
     norm_rows(T *y, const T *x, struct affine p, int64_t rows, int64_t width, float eps)
 {
@@ -82,13 +92,13 @@ __global__ static void __launch_bounds__(32 * ROWS)
         const int64_t col = (i * 32 + lane) * N;
         if (col >= width) break;
         for (int j = 0; j < N; j++) u[i][j] = (u[i][j] - mean) * rstd;
-        transform<T, N>(u[i], p, col);
+        transform<M, N>(u[i], p, col);
         store<N>(y + row * width + col, u[i]);
     }
 }
 
 /* dx = rstd (g - mean(g) - x̂ mean(g x̂)). All sums but the mean's are taken in one go. */
-template <typename T, int RUNS>
+template <typename T, typename M, int RUNS>
 __global__ static void __launch_bounds__(32 * ROWS)
     norm_rows_back(T *dx, const T *dy, const T *x, struct affine p, int64_t rows, int64_t width, float eps,
                    bool add)
@@ -117,7 +127,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
         const int64_t col = (i * 32 + lane) * N;
         if (col >= width) break;
         unpack<N>(u, v[i]);
-        transform_gradient<T, N>(g[i], d[i], p, col);
+        transform_gradient<M, T, N>(g[i], d[i], p, col);
         for (int j = 0; j < N; j++) {
             u[j] -= mean;
             square += u[j] * u[j];
@@ -160,7 +170,7 @@ __device__ static struct moments block_moments(const T *x, int64_t width, float 
     return moments{sum, 1 / sqrtf(block_sum(square, shared) / (float)width + eps)};
 }
 
-template <typename T, bool CENTRED>
+template <typename T, typename M, bool CENTRED>
 __global__ static void norm_row(T *y, const T *x, struct affine p, int64_t width, float eps)
 {
     __shared__ float shared[32];
@@ -168,12 +178,12 @@ __global__ static void norm_row(T *y, const T *x, struct affine p, int64_t width
     const struct moments s = block_moments<CENTRED>(x + at, width, eps, shared);
     for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
         float u = (to_float(x[at + i]) - s.mean) * s.rstd;
-        transform<T, 1>(&u, p, i);
+        transform<M, 1>(&u, p, i);
         y[at + i] = from_float<T>(u);
     }
 }
 
-template <typename T>
+template <typename T, typename M>
 __global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affine p, int64_t width,
                                      float eps, bool add)
 {
@@ -182,13 +192,13 @@ __global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affi
     const struct moments s = block_moments<true>(x + at, width, eps, shared);
     float g, sum = 0, dot = 0;
     for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
-        transform_gradient<T, 1>(&g, load<1>(dy + at + i), p, i);
+        transform_gradient<M, T, 1>(&g, load<1>(dy + at + i), p, i);
         sum += g;
         dot += g * ((to_float(x[at + i]) - s.mean) * s.rstd);
     }
     sum = block_sum(sum, shared) / (float)width, dot = block_sum(dot, shared) / (float)width;
     for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
-        transform_gradient<T, 1>(&g, load<1>(dy + at + i), p, i);
+        transform_gradient<M, T, 1>(&g, load<1>(dy + at + i), p, i);
         const float u = s.rstd * (g - sum - (to_float(x[at + i]) - s.mean) * s.rstd * dot);
         dx[at + i] = from_float<T>(add ? to_float(dx[at + i]) + u : u);
     }
@@ -220,17 +230,17 @@ __global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affi
 
 template <bool CENTRED>
 static void norm_forward(struct kern *k, const char *what, struct tensor *y, const struct tensor *x,
-                         const struct affine *p, bool wide, float eps)
+                         const struct affine *p, enum dtype of_p, bool wide, float eps)
 {
     const int64_t rows = x->shape[0], width = x->shape[1];
     if (rows == 0 || width == 0) return;
-    CALL_BY_DTYPE(x->dtype, T,
-                  CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
-                                 (norm_rows<T, R, CENTRED>
-                                  <<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
-                                      (T *)y->data, (const T *)x->data, *p, rows, width, eps)),
-                                 (norm_row<T, CENTRED><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
-                                     (T *)y->data, (const T *)x->data, *p, width, eps))));
+    CALL_BY_DTYPES(x->dtype, of_p, T, M,
+                   CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
+                                  (norm_rows<T, M, R, CENTRED>
+                                   <<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
+                                       (T *)y->data, (const T *)x->data, *p, rows, width, eps)),
+                                  (norm_row<T, M, CENTRED><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
+                                      (T *)y->data, (const T *)x->data, *p, width, eps))));
     cuda_good(k, what, cudaGetLastError());
 }
 
@@ -238,9 +248,10 @@ extern "C" void cuda_layer_norm_forward(struct kern *k, struct tensor *y, const 
                                         const struct tensor *w, const struct tensor *b,
                                         const struct tensor *scale, const struct tensor *shift, float eps)
 {
-    const struct affine p = {w->data, b->data, data_of(scale), data_of(shift)};
+    const struct affine p = {data_of(w), data_of(b), data_of(scale), data_of(shift)};
     const int64_t n = x->shape[1];
-    norm_forward<true>(k, "layer_norm_forward", y, x, &p, vectorizable(n, y, x, w, b, scale, shift), eps);
+    norm_forward<true>(k, "layer_norm_forward", y, x, &p, dtype_of(x, w, scale),
+                       vectorizable(n, y, x, w, b, scale, shift), eps);
 }
 
 extern "C" void cuda_rms_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x,
@@ -248,23 +259,24 @@ extern "C" void cuda_rms_norm_forward(struct kern *k, struct tensor *y, const st
 {
     const struct affine p = {w->data, NULL, NULL, NULL};
     const int64_t n = x->shape[1];
-    norm_forward<false>(k, "rms_norm_forward", y, x, &p, vectorizable(n, y, x, w), eps);
+    norm_forward<false>(k, "rms_norm_forward", y, x, &p, w->dtype, vectorizable(n, y, x, w), eps);
 }
 
 extern "C" void cuda_layer_norm_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
                                          const struct tensor *x, const struct tensor *w,
                                          const struct tensor *scale, float eps, bool add)
 {
-    const struct affine p = {w->data, NULL, data_of(scale), NULL};
+    const struct affine p = {data_of(w), NULL, data_of(scale), NULL};
     const int64_t rows = x->shape[0], width = x->shape[1];
     const bool wide = vectorizable(width, dx, dy, x, w, scale);
     if (rows == 0 || width == 0) return;
-    CALL_BY_DTYPE(
-        x->dtype, T,
+    CALL_BY_DTYPES(
+        x->dtype, dtype_of(x, w, scale), T, M,
         CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
-                       (norm_rows_back<T, R><<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
-                           (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, rows, width, eps, add)),
-                       (norm_row_back<T><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
+                       (norm_rows_back<T, M, R>
+                        <<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
+                            (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, rows, width, eps, add)),
+                       (norm_row_back<T, M><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
                            (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, width, eps, add))));
     cuda_good(k, "layer_norm_backward", cudaGetLastError());
 }

@@ -409,14 +409,8 @@ extern "C" void cuda_linear_backward(struct kern *k, struct tensor *dx, const st
 }
 
 /* Where cuBLASLt has no epilogue for a shape or dtype, what it would do is a pass of its own. */
-struct gelu_of {
-    __device__ float operator()(float u, float) const { return gelu(u); }
-};
 struct quick_gelu_of {
     __device__ float operator()(float u, float) const { return quick_gelu(u); }
-};
-struct times_gelu_slope {
-    __device__ float operator()(float d, float u) const { return d * gelu_slope(u); }
 };
 
 template <typename F>

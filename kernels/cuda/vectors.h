@@ -67,6 +67,10 @@ template <int N> __device__ static inline void unpack(float *u, const vec<bf16, 
 }
 
 /* N values as floats. */
+template <int N> __device__ static inline void load_floats(float *to, const bf16 *p)
+{
+    unpack<N>(to, load<N>(p));
+}
 template <int N> __device__ static inline void load_floats(float *to, const float *p)
 {
     if (N % 4)
@@ -86,6 +90,18 @@ template <typename... Tensor> static inline bool vectorizable(int64_t width, con
 {
     return (... && (!t || (aligned(t->data, 16) && width * (int64_t)dtype_size(t->dtype) % 16 == 0)));
 }
+
+/* CALL_BY_DTYPES(x->dtype, w->dtype, T, M, ..): what is T's may have parameters that are M's: T's, or floats. */
+#define CALL_BY_DTYPES(dtype, other, T, M, ...)                                                              \
+    CALL_BY_DTYPE(                                                                                           \
+        dtype, T,                                                                                            \
+        if ((other) == (dtype)) {                                                                            \
+            typedef T M;                                                                                     \
+            __VA_ARGS__;                                                                                     \
+        } else {                                                                                             \
+            typedef float M;                                                                                 \
+            __VA_ARGS__;                                                                                     \
+        })
 
 /* CALL_VECTORIZED(dtype, wide, T, N, kernel<T, N><<<...>>>(...)): N is 1 unless `wide`. */
 #define CALL_VECTORIZED(dtype, wide, T, N, ...)                                                              \

@@ -3,6 +3,7 @@
  * by half as much again as PyTorch's BF16 is. */
 #include "filters/learning/trainer.h"
 #include "tests/cases.h"
+#include "tests/denoised.h"
 #include "tests/device.h"
 
 static struct kern *k;
@@ -14,24 +15,7 @@ static struct tensor answer(struct denoiser *d)
 {
     struct tensor latents = cases_tensor(&c, "x"), text = cases_tensor(&c, "text"),
                   t = cases_tensor(&c, "timestep");
-    struct tensor out = latents;
-    out.data = malloc(tensor_bytes(&out));
-    for (int pass = 0; pass < 2; pass++) { /* plan, then compute */
-        struct denoiser_grid g;
-        size_t mark = kern_mark(k);
-        if (!pass) kern_plan_begin(k);
-        if (!denoiser_grid(d, &g, &latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
-        struct tensor x = kern_tensor(k, DT_F32, 4, out.shape[0], out.shape[1], out.shape[2], out.shape[3]);
-        struct tensor e = kern_tensor(k, kern_compute(k), 2, text.shape[0], text.shape[1]);
-        kern_upload(k, &x, &latents);
-        kern_upload(k, &e, &text);
-        denoiser_forward(d, &g, &x, &x, &e, *(float *)t.data, NULL);
-        kern_download(k, &out, &x);
-        if (!pass)
-            kern_reserve(k, kern_plan_end(k));
-        else
-            kern_release(k, mark);
-    }
+    struct tensor out = denoised(d, &latents, &text, *(float *)t.data, true);
     free(latents.data), free(text.data), free(t.data);
     return out;
 }
