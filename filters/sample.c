@@ -8,6 +8,7 @@
 
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
+#include "filters/nets/families.h"
 #include "filters/nets/prompt.h"
 #include "filters/learning/sampler.h"
 #include "formats/error.h"
@@ -96,6 +97,7 @@ static void tell_how(struct record *f, const struct tensor *latents)
     int64_t asked = (latents->shape[0] - 1) * g->temporal + 1,
             decoded = denoiser_video_frames(s.denoiser, asked);
     json_object_set(record_meta(f), "sample", provenance);
+    family_sign(record_meta(f), PART_AUTOENCODER, &s.denoiser->kind->network);
     if (decoded == asked) return;
     json_t *here = json_copy(provenance);
     json_object_set_new(here, "decoded_frames", json_integer(decoded));
@@ -130,7 +132,9 @@ static bool generate(struct record *f, const struct model *m)
     struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL;
     struct tensor latents, *out = NULL;
     size_t bytes;
-    if (!text) return false;
+    if (!text || !family_reads(record_meta(f), PART_TEXT_ENCODER, &s.denoiser->kind->network,
+                               "its prompt_embeds are", f->error, sizeof f->error))
+        return false;
     if (record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
     if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
     if (!latent_shape(noise, &latents))

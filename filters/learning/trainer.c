@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "filters/lib/rng.h"
+#include "filters/nets/families.h"
 #include "formats/error.h"
 
 bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
@@ -120,7 +121,9 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
     struct record_reader *r = record_reader_open(fd, path);
     enum record_got got = r ? record_read(r, &f) : RECORD_DAMAGED;
     const struct tensor *text = got == RECORD_GOT ? record_want(&f, "prompt_embeds", DT_COUNT, 2) : NULL;
-    bool good = text && geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", why, sizeof why);
+    bool good = text && geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", why, sizeof why) &&
+                family_reads(record_meta(&f), PART_TEXT_ENCODER, &t->denoiser->kind->network,
+                             "its prompt_embeds are", why, sizeof why);
     if (good) {
         t->empty = tensor_of(DT_F32, malloc(sizeof(float) * (size_t)tensor_count(text)), 2, text->shape[0],
                              text->shape[1]);
@@ -231,7 +234,11 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
     json_t *level = json_object_get(record_meta(f), "s");
     *e = (struct example){0};
     if (!x0 || !text) return fail(err, errlen, "%s", f->error);
-    if (!geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen)) return false;
+    const struct network *net = &t->denoiser->kind->network;
+    if (!geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen) ||
+        !family_reads(record_meta(f), PART_TEXT_ENCODER, net, "its prompt_embeds are", err, errlen) ||
+        !family_reads(record_meta(f), PART_AUTOENCODER, net, "its latents are", err, errlen))
+        return false;
     if (noise && (!dtype_is_float(noise->dtype) || !tensor_same_shape(noise, x0)))
         return fail(err, errlen, "its noise is not of the latents' shape");
     if (level) s = json_is_number(level) ? json_number_value(level) : NAN;
