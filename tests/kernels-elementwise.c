@@ -60,11 +60,11 @@ static void test_vmath(void)
     ok(vsilu(1e30f) == 1e30f && fabsf(vsilu(-1e30f)) < 1e-5f, "vsilu far out");
 }
 
-static void test_gated(int64_t rows, int64_t width)
+static void test_gated(int64_t rows, int64_t width, enum dtype of_gate)
 {
     int64_t n = rows * width;
     fresh();
-    struct tensor x = given(2, rows, width), y = given(2, rows, width), gate = given(1, width),
+    struct tensor x = given(2, rows, width), y = given(2, rows, width), gate = given_in(of_gate, 1, width),
                   dy = result(X, 2, rows, width);
     double *expected = wide(&x), *back = wide_array(n);
     for (int64_t i = 0; i < n; i++) {
@@ -147,6 +147,28 @@ static void test_activations(int64_t n)
     near(&a, silu_of, TOLERANCE, "silu_forward in place");
 }
 
+static void test_gelu(int64_t n)
+{
+    fresh();
+    struct tensor x = given(1, n), dy = given(1, n), floats = given_in(DT_F32, 1, n), y = result(X, 1, n),
+                  silu_y = result(DT_F32, 1, n);
+    double *expected = wide_array(n), *slope = wide_array(n), *silu_of = wide_array(n);
+    for (int64_t i = 0; i < n; i++) {
+        if (n > 1) set(&x, i, 4 * tensor_get(&x, i));
+        expected[i] = gelu(tensor_get(&x, i));
+        slope[i] = tensor_get(&dy, i) * gelu_slope(tensor_get(&x, i));
+        silu_of[i] = silu(tensor_get(&floats, i));
+    }
+    RUN("gelu_forward, and silu_forward in F32",
+        (gelu_forward(k, &y, &x), silu_forward(k, &silu_y, &floats)));
+    near(&y, expected, TOLERANCE, "gelu_forward");
+    near(&silu_y, silu_of, TOLERANCE, "silu_forward in F32");
+    settle(2);
+    updated(&dy);
+    RUN("gelu_backward in place", gelu_backward(k, &dy, &dy, &x));
+    near(&dy, slope, TOLERANCE, "gelu_backward in place");
+}
+
 static void test_patches(int64_t F, int64_t C, int64_t h, int64_t w, int P)
 {
     int64_t n = F * C * h * w, tokens = F * (h / P) * (w / P), width = C * P * P;
@@ -219,12 +241,16 @@ int main(void)
     while (next_mode()) {
         if (mode == modes) test_vmath();
         static const int64_t sizes[][2] = {{1, 1}, {3, 5}, {70, 513}, {2, 40000}, {0, 4}};
-        for (int i = 0; i < 5; i++) test_gated(sizes[i][0], sizes[i][1]);
+        for (int i = 0; i < 5; i++) {
+            test_gated(sizes[i][0], sizes[i][1], X);
+            if (X != DT_F32) test_gated(sizes[i][0], sizes[i][1], DT_F32);
+        }
         static const int64_t counts[] = {0, 1, 7, 16384, 70001};
         for (int i = 0; i < 5; i++) {
             test_sums(counts[i]);
             test_copies(counts[i]);
             test_activations(counts[i]);
+            test_gelu(counts[i]);
         }
         test_patches(1, 1, 1, 1, 1);
         test_patches(3, 5, 4, 6, 2);

@@ -1,4 +1,4 @@
-/* layer_norm, rms_norm, qk_norm_rope, group_norm_silu, spatial_norm_silu. */
+/* layer_norm, rms_norm, qk_norm_rope, rms_norm_rope, group_norm_silu, spatial_norm_silu. */
 #include "tests/kernels.h"
 
 /* Statistics are in double, the few operations on each element round to float: some 2^-24 each. */
@@ -19,7 +19,7 @@ static void statistics(const double *x, int64_t n, double eps, double *mean, dou
     *rstd = 1 / sqrt(variance + eps);
 }
 
-/* in: x, w, b, scale or NULL, shift or NULL */
+/* in: x, w, b, scale, shift; NULL for w and b, and for scale and shift, where there are none */
 static void layer_norm(double *y, double *const *in, const void *sizes)
 {
     const struct sizes *s = sizes;
@@ -27,33 +27,39 @@ static void layer_norm(double *y, double *const *in, const void *sizes)
         double mean, rstd;
         statistics(in[0] + r * s->width, s->width, s->eps, &mean, &rstd);
         for (int64_t i = 0; i < s->width; i++) {
-            double u = (in[0][r * s->width + i] - mean) * rstd * in[1][i] + in[2][i];
+            double u = (in[0][r * s->width + i] - mean) * rstd;
+            if (in[1]) u = u * in[1][i] + in[2][i];
             y[r * s->width + i] = in[3] ? u * (1 + in[3][i]) + in[4][i] : u;
         }
     }
 }
 
-static void test_layer_norm(int64_t rows, int64_t width, bool modulated, double offset)
+enum { WEIGHTS = 1, MODULATED = 2, FLOATS = 4 }; /* which there are; that they are F32 whatever x is */
+
+static void test_layer_norm(int64_t rows, int64_t width, int parts, double offset)
 {
+    const enum dtype d = parts & FLOATS ? DT_F32 : X;
     struct sizes s = {.rows = rows, .width = width, .eps = 1e-5f};
     for (int pass = 0; pass < 3; pass++) { /* forward, backward, backward that adds */
         fresh();
-        struct tensor x = given(2, rows, width), w = given(1, width), b = given(1, width),
-                      scale = given(1, width);
-        struct tensor shift = given(1, width), dy = given(2, rows, width), *m = modulated ? &scale : NULL;
+        struct tensor x = given(2, rows, width), ws = given_in(d, 1, width), bs = given_in(d, 1, width),
+                      scale = given_in(d, 1, width);
+        struct tensor shift = given_in(d, 1, width), dy = given(2, rows, width),
+                      *m = parts & MODULATED ? &scale : NULL, *w = parts & WEIGHTS ? &ws : NULL,
+                      *b = w ? &bs : NULL;
         for (int64_t i = 0; i < rows * width; i++) set(&x, i, tensor_get(&x, i) + offset);
-        double *in[] = {wide(&x), wide(&w), wide(&b), m ? wide(&scale) : NULL, wide(&shift)},
+        double *in[] = {wide(&x), w ? wide(w) : NULL, w ? wide(b) : NULL, m ? wide(m) : NULL, wide(&shift)},
                *slope = wide(&dy);
         if (pass == 0) {
             double *expected = wide_array(rows * width);
             struct tensor y = result(X, 2, rows, width);
             layer_norm(expected, in, &s);
-            RUN("layer_norm_forward", layer_norm_forward(k, &y, &x, &w, &b, m, m ? &shift : NULL, 1e-5f));
+            RUN("layer_norm_forward", layer_norm_forward(k, &y, &x, w, b, m, m ? &shift : NULL, 1e-5f));
             /* an offset is rounded away from the mean: its last bit, against a spread of about 1/2 */
             near(&y, expected, TOLERANCE + offset * 2e-7, "layer_norm_forward");
         } else if (pass == 1) {
             struct tensor dx = result(X, 2, rows, width);
-            RUN("layer_norm_backward", layer_norm_backward(k, &dx, &dy, &x, &w, m, 1e-5f, false));
+            RUN("layer_norm_backward", layer_norm_backward(k, &dx, &dy, &x, w, m, 1e-5f, false));
             gradient_near(&dx, layer_norm, &s, in, 0, slope, rows * width, GRADIENT + offset * 4e-7,
                           "layer_norm_backward");
         } else {
@@ -61,7 +67,7 @@ static void test_layer_norm(int64_t rows, int64_t width, bool modulated, double 
                           dx = given(2, rows, width);
             double *before = wide(&dx);
             updated(&dx);
-            RUN("layer_norm_backward adds", layer_norm_backward(k, &dx, &dy, &x, &w, m, 1e-5f, true));
+            RUN("layer_norm_backward adds", layer_norm_backward(k, &dx, &dy, &x, w, m, 1e-5f, true));
             for (int64_t i = 0; i < rows * width; i++) set(&added, i, tensor_get(&dx, i) - before[i]);
             /* rounded as a sum, which may be some times larger than what was added */
             gradient_near(&added, layer_norm, &s, in, 0, slope, rows * width,
@@ -131,6 +137,48 @@ static void test_qk_norm_rope(int64_t rows, int64_t heads, int64_t d, int64_t fi
     }
 }
 
+/* in: x, w, cos or NULL, sin */
+static void rms_norm_rope(double *y, double *const *in, const void *sizes)
+{
+    const struct sizes *s = sizes;
+    for (int64_t r = 0; r < s->rows; r++) {
+        double square = 0, *out = y + r * s->width;
+        const double *x = in[0] + r * s->width;
+        for (int64_t i = 0; i < s->width; i++) square += x[i] * x[i] / (double)s->width;
+        for (int64_t i = 0; i < s->width; i++) out[i] = x[i] / sqrt(square + s->eps) * in[1][i];
+        for (int64_t i = 0; i < s->width && in[2]; i += 2) {
+            const double c = in[2][(r * s->d + i % s->d) / 2], n = in[3][(r * s->d + i % s->d) / 2];
+            const double even = out[i], odd = out[i + 1];
+            out[i] = even * c - odd * n;
+            out[i + 1] = odd * c + even * n;
+        }
+    }
+}
+
+static void test_rms_norm_rope(int64_t rows, int64_t heads, int64_t d, bool rope)
+{
+    const int64_t width = heads * d, half = rope ? d / 2 : 0;
+    struct sizes s = {.rows = rows, .width = width, .d = d, .eps = 1e-6f};
+    for (int backward = 0; backward < 2; backward++) {
+        fresh();
+        struct tensor x = given(2, rows, width), w = given(1, width), dy = given(2, rows, width),
+                      cos = given_in(DT_F32, 2, rows, half), sin = given_in(DT_F32, 2, rows, half),
+                      y = result(X, 2, rows, width);
+        double *in[] = {wide(&x), wide(&w), rope ? wide(&cos) : NULL, wide(&sin)}, *slope = wide(&dy);
+        double *expected = wide_array(rows * width);
+        const struct tensor *c = rope ? &cos : NULL, *n = rope ? &sin : NULL;
+        if (backward) {
+            RUN("rms_norm_rope_backward", rms_norm_rope_backward(k, &y, &dy, &x, &w, c, n, 1e-6f));
+            gradient_near(&y, rms_norm_rope, &s, in, 0, slope, rows * width, GRADIENT,
+                          "rms_norm_rope_backward");
+        } else {
+            rms_norm_rope(expected, in, &s);
+            RUN("rms_norm_rope_forward", rms_norm_rope_forward(k, &y, &x, &w, c, n, 1e-6f));
+            near(&y, expected, TOLERANCE, "rms_norm_rope_forward");
+        }
+    }
+}
+
 /* floor(dst in / out) along one axis; in time an odd number of frames keeps the first apart */
 static int64_t nearest(int64_t dst, int64_t in, int64_t out)
 {
@@ -187,16 +235,27 @@ int main(void)
     while (next_mode()) {
         static const int64_t rows[][2] = {{1, 1}, {1, 5}, {3, 4}, {7, 33}, {70, 1030}, {4, 20000}};
         for (int i = 0; i < 6; i++) {
-            test_layer_norm(rows[i][0], rows[i][1], i % 2, 0);
-            test_layer_norm(rows[i][0], rows[i][1], !(i % 2), i == 4 ? 100 : 0);
+            test_layer_norm(rows[i][0], rows[i][1], i % 2 ? WEIGHTS | MODULATED : WEIGHTS, 0);
+            test_layer_norm(rows[i][0], rows[i][1], i % 2 ? WEIGHTS : WEIGHTS | MODULATED, i == 4 ? 100 : 0);
+            test_layer_norm(rows[i][0], rows[i][1], MODULATED | FLOATS, 0);
             test_rms_norm(rows[i][0], rows[i][1]);
         }
-        test_layer_norm(0, 8, true, 0);
+        test_layer_norm(0, 8, WEIGHTS | MODULATED, 0);
+        test_layer_norm(5, 24, 0, 0);
+        test_layer_norm(5, 24, WEIGHTS | FLOATS, 0);
+        test_layer_norm(9, 1536, WEIGHTS | MODULATED | FLOATS, 0);
         test_qk_norm_rope(1, 1, 4, 0, true);
         test_qk_norm_rope(7, 3, 6, 2, true);
         test_qk_norm_rope(7, 3, 5, 2, false);
         test_qk_norm_rope(5, 2, 64, 5, true);
         test_qk_norm_rope(600, 2, 64, 26, true);
+        test_rms_norm_rope(1, 1, 2, true);
+        test_rms_norm_rope(7, 2, 12, true);
+        test_rms_norm_rope(5, 3, 20, true);
+        test_rms_norm_rope(7, 3, 5, false);
+        test_rms_norm_rope(3, 12, 128, true);
+        test_rms_norm_rope(300, 2, 128, true);
+        test_rms_norm_rope(0, 2, 12, true);
 
         test_group_norm((int64_t[]){1, 1, 1, 4}, 2, NULL, false);
         test_group_norm((int64_t[]){3, 5, 7, 12}, 4, NULL, false);

@@ -44,14 +44,14 @@ static double value(const struct random_normal *r, uint64_t i)
     return f32_from_bf16(bf16_from_f32((float)(r->mean + r->std * z)));
 }
 
-static void test_values(int64_t n, uint64_t first, double std)
+static void test_values(int64_t n, uint64_t first, double std, enum dtype d)
 {
     struct random_normal r = draws;
     char what[80];
     r.first = first;
     r.std = std;
     fresh();
-    struct tensor y = result(X, 1, n);
+    struct tensor y = result(d, 1, n);
     double *expected = wide_array(n);
     for (int64_t i = 0; i < n; i++) expected[i] = value(&r, (uint64_t)i);
     snprintf(what, sizeof what, "%lld values from %llu on, deviation %g", (long long)n,
@@ -102,10 +102,11 @@ int main(void)
     while (next_mode()) {
         if (mode == modes) test_series();
         for (int64_t n = 0; n < 20; n += n < 9 ? 1 : 5)
-            for (uint64_t first = 0; first < 3; first++) test_values(n, first, 1);
-        test_values(100000, 0, 0.02);
-        test_values(99999, (1ull << 40) + 1, 0.02);
-        test_values(70000, 0, 0);
+            for (uint64_t first = 0; first < 3; first++) test_values(n, first, 1, X);
+        test_values(100000, 0, 0.02, X);
+        test_values(100000, 0, 0.02, DT_F32);
+        test_values(99999, (1ull << 40) + 1, 0.02, X);
+        test_values(70000, 0, 0, X);
         test_turned(2, 3, 1, 1, 1);
         test_turned(3, 5, 1, 3, 3);
         test_turned(8, 16, 3, 3, 3);
