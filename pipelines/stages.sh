@@ -72,7 +72,7 @@ read_settings() {
         esac
     done
     # the clips are to be as long as the videos: so many seconds
-    [ "$FILTER" != length ] || FILTER=$(awk -v frames="$FRAMES" -v fps="$FPS" 'BEGIN { if (fps > 0) printf "%.4f", frames / fps }')
+    [ "$FILTER" != length ] || FILTER=$(awk -v frames="$FRAMES" -v fps="$FPS" 'BEGIN { if (fps + 0 > 0) printf "%.4f", frames / fps }')
     check_settings
 }
 

@@ -1,0 +1,109 @@
+#!/bin/sh
+# Wan, from a folder through every program and the pipelines: its defaults, the same bytes after a kill, what is refused, and that records
+# of one family are not taken for those of another.
+# shellcheck disable=SC1091,SC2016,SC2034,SC2086,SC2154 # ok evaluates its text
+. "${0%/*}/lib.sh"
+# shellcheck source=tests/pipelines
+. "$tests/pipelines"
+# shellcheck source=tests/train-kills
+. "$tests/train-kills"
+M=random:wan-tiny
+need_all() { need_parallel; need gnuplot; }
+prompt='{"key":"a","prompt":"a kettle boils"}'
+sampled() { sample -m $M --frames 5 --size 48x32 --steps 3 "$@"; }
+
+ok 'what the model makes by itself: frames, size, guidance, scheduler, shift and rate of frames' '
+    show -m $M --geometry >geometry
+    [ "$(sed -n "s/^\(frames\|width\|height\|text_length\) *//p" geometry | tr "\n" " ")" = "17 96 64 32 " ]
+    echo "$prompt" | t5-encode -m $M >embeds.mp
+    sample -m $M --steps 2 <embeds.mp >whole.mp
+    show --jsonl whole.mp | grep -F "\"latents\":{\"dtype\":\"BF16\",\"shape\":[5,16,8,12]}"
+    show --jsonl whole.mp | grep -F "\"guidance\":5.0,\"dynamic\":false,\"scheduler\":\"unipc\",\"negative\":\"\"" | grep -F "\"shift\":3.0,\"fps\":16.0"
+    vae-decode -m $M <whole.mp >video.mp; show --jsonl video.mp | grep -F "\"shape\":[17,64,96,3]"
+    encode-mp4 -o videos <video.mp | grep -F "\"fps\":16.0"
+    sample -m $M --check-options --steps 51'
+ok 'the published negative prompt is another than none, and noted; CogVideoX has none' '
+    sampled <embeds.mp >plain.mp; sampled --negative published <embeds.mp >published.mp
+    fails 1 tensor-eq --quiet plain.mp published.mp
+    show --jsonl published.mp | grep "\"negative\":\"色调艳丽，过曝，静态，.*，三条腿，背景人很多，倒着走\""
+    fails 2 sample -m random:tiny --check-options --negative published; grep "this model.s family has published none" err'
+ok 'what does not fit a model of the flow is refused by name, before anything is read' '
+    for scheduler in dpm ddim; do fails 2 sample -m $M --scheduler $scheduler; grep "scheduler: $scheduler reads v-predictions" err; done
+    fails 2 sample -m $M --dynamic; grep "^sample: --dynamic" err
+    fails 2 sample -m random:tiny --shift 3; grep "shift: dpm follows no flow" err
+    for o in v flow-snr; do fails 2 train-step -m $M --state r --objective $o; grep "objective $o is for models that answer with v" err; done
+    [ ! -e r ]'
+ok 'euler, and a shift, give other latents' '
+    sampled --scheduler euler <embeds.mp >euler.mp; fails 1 tensor-eq --quiet plain.mp euler.mp
+    sampled --shift 8 <embeds.mp >shifted.mp; fails 1 tensor-eq --quiet plain.mp shifted.mp
+    sampled --shift 3 <embeds.mp >same.mp; tensor-eq --quiet plain.mp same.mp'
+ok 'texts and latents of one family are no input of the other' '
+    echo "$prompt" | t5-encode -m random:tiny >t5.mp
+    fails 1 sampled <t5.mp >out; grep "^sample: a: its prompt_embeds are of t5, this model reads those of umt5" err
+    fails 1 sample -m random:tiny --steps 1 <embeds.mp >out; grep "^sample: a: prompt_embeds is \[" err
+    tensor-gen --name video --shape 5,32,48,3 --dtype u8 --fill uniform --scale 255 --key a --meta caption=x >clip.mp
+    for model in tiny wan-tiny; do vae-encode -m random:$model <clip.mp >$model.mp; done
+    fails 1 vae-decode -m $M <tiny.mp >out; grep "its latents are of AutoencoderKLCogVideoX, this model reads those of AutoencoderKLWan" err
+    fails 1 vae-decode -m random:tiny <wan-tiny.mp >out; grep "its latents are of AutoencoderKLWan" err
+    fails 1 vae-decode -m random:tiny <plain.mp >out; grep "its latents are of AutoencoderKLWan" err
+    t5-encode -m $M <tiny.mp >mixed.mp; fails 1 train-step -m $M --state r --warmup 0 <mixed.mp >out; grep "its latents are of AutoencoderKLCogVideoX" err
+    t5-encode -m random:tiny <wan-tiny.mp >mixed.mp; fails 1 train-step -m $M --state r --warmup 0 <mixed.mp >out; grep "its prompt_embeds are of t5" err
+    fails 1 train-step -m $M --state r --warmup 0 --caption-dropout 0.1 --empty-prompt t5.mp <mixed.mp >out; grep "^train-step: t5.mp: its prompt_embeds are of t5" err
+    [ ! -e r/state.safetensors ]'
+ok 'a training run that is stopped anywhere goes on to the same bytes' '
+    t5-encode -m $M <wan-tiny.mp >record.mp
+    tensor-gen --name latents --shape 2,16,4,8 --dtype bf16 --count 5 --key clip | tensor-gen --add --name prompt_embeds --shape 9,64 --dtype bf16 |
+        pack -o store 2>/dev/null
+    train() { train-step -m $M --device cpu --lr 1e-3 --warmup 2 --max-steps 12 --val store --eval-every 4 --eval-clips 2 --save-every 5 "$@"; }
+    draw --count 12 store | train --state whole >whole.jsonl
+    for at in 3 9; do draw --count $at store | train --state parts >/dev/null; done
+    draw --count 12 store | train --state parts >/dev/null
+    same_run whole parts
+    cp -r whole other; fails 1 train --state other --levels uniform,shift=3 <record.mp; grep "level_shift" err'
+ok 'a folder by model-init is the preset, and its parts are named as published' '
+    model-init wan-tiny folder
+    show -m folder --check
+    show -m folder | grep "^transformer/blocks.0.attn2.to_out.0.weight"
+    sample -m folder --frames 5 --size 48x32 --steps 2 <embeds.mp >of-folder.mp
+    sample -m $M:42 --frames 5 --size 48x32 --steps 2 <embeds.mp | tensor-eq --quiet - of-folder.mp'
+# paper-wan at its smallest: one prompt, one adapter
+{ echo '. "$lib/paper-wan.conf"'; sed 1d little.conf; } >wan.conf
+cat >>wan.conf <<'E2'
+MODEL=random:wan-tiny
+GUIDANCE=5
+RUNS='base
+standard_r16 standard'
+FIRST=1
+FILTER=no
+TILING=no
+PROMPT_MODEL=
+UPSAMPLED=
+SHARDS=1
+JOBS=2
+DELAY=0
+THREADS=1
+E2
+ok 'the whole experiment on it; killed in training and while it samples, and run again: the same videos, scores and results' '
+    need_all
+    for run in left killed; do mkdir $run-alone; cp prompts.csv wan.conf $run-alone; done
+    set -- reproduce --config wan.conf
+    cd left-alone
+    "$@" >table 2>err || { cat err; exit 1; }
+    grep "^1 prompts, " table
+    grep -F "\"scheduler\":\"unipc\"" work/videos/standard_r16/42.jsonl | grep -F "\"fps\":16.0,\"frames\":5"
+    cd ../killed-alone
+    hold train-step "--state work/runs/standard_r16" 22000 1 work/runs/standard_r16/state.safetensors; killed session "$@"
+    hold sample "" 99 2; killed session "$@"
+    "$@" >table 2>err || { cat err; exit 1; }
+    same_results work ../left-alone/work; cmp table ../left-alone/table'
+ok 'paper-wan: what each stage would need, and how long clips have to be' '
+    need_all
+    set -- --config paper-wan MODEL=random:wan-1.3b GRADER=random:owl-7b CLIPS=clips.csv VIDEOS=. PROMPTS=prompts.csv PROMPT_MODEL= UPSAMPLED= -j 1
+    { echo "video,caption,aesthetic score,motion score,seconds"; for s in 5 5.06 5.0625 6.5 31; do : >c$s.mp4; echo "c$s.mp4,x,6,2,$s"; done; } >clips.csv
+    precompute "$@" --dry-run >told 2>err || { cat err; exit 1; }
+    grep "^curate .* --min-seconds 5.0625 clips.csv" told; grep -e "decode --frames 81 --size 832x480 " told
+    bash -c "$(grep -m 1 "^curate .*train" told | sed "s/>.*//; s/--split train --fraction [0-9.]* --split-seed 0//")" | grep -c path | grep -x 2
+    generate "$@" --dry-run >told 2>err; grep -e "--frames 81 --size 832x480 --steps 50 --guidance 5 --scheduler unipc" told; grep -e "--fps 16" told
+    train "$@" --dry-run >told 2>err; grep -e "--objective flow" told; fails 2 train "$@" --dry-run OBJECTIVE=v >out
+    fails 2 generate "$@" --dry-run SCHEDULER=dpm >out; grep "^sample: --scheduler: dpm" err'
+finish
