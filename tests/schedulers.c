@@ -368,6 +368,20 @@ static void test_unipc(void)
         finite &= isfinite(c.fix_x + c.fix_now + c.fix_x0 + c.fix_x00 + c.next_x + c.next_now + c.next_x0);
     }
     ok(finite, "a thousand steps at the largest shift are apart");
+
+    struct scheduler bridge = along_flow("unipc", 6, 2);
+    bridge.noise.flow = false; /* a model of v-prediction with an adapter of objective flow */
+    double x = wobble(1), last_x = 0, x0 = 0, data = wobble(2);
+    for (int k = 0; k < 6; k++) {
+        struct scheduler_step c = scheduler_step(&bridge, k);
+        double u = (x - data) / -c.x0_v, before = x0; /* exact when all data are one point */
+        x0 = c.x0_x * x + c.x0_v * u;
+        if (c.fix_now != 0) x = c.fix_x * last_x + c.fix_now * x0 + (c.fix_x0 + c.fix_x00) * before;
+        last_x = x;
+        x = c.next_x * x + c.next_now * x0 + c.next_x0 * before;
+    }
+    ok(fabs(x - data) < 1e-12 && scheduler_timestep(&bridge, 1) == 1000 * flow_level(&bridge, 1),
+       "it goes along the flow of any model, and arrives");
 }
 
 static void test_shifted_euler(void)
