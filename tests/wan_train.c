@@ -192,6 +192,23 @@ static void counted(const char *preset, const char *targets, int64_t parameters)
     denoiser_close(d);
 }
 
+/* A LoraConfig that says to_q for attn1.to_q: its tensors say which is meant. */
+static void bare(struct denoiser *d)
+{
+    const char *const file[] = {"attn1.safetensors", "attn1_bare.safetensors"};
+    struct adapter *a[2];
+    for (int i = 0; i < 2; i++) {
+        char path[4096];
+        float *values = NULL;
+        a[i] = adapter_read(data_file(path, "wan/train", file[i]), (struct adapter_base){&d->linears, 2, 3},
+                            &values, err, sizeof err);
+        ok(a[i] && a[i]->modules == 8, "%s has 8 modules %s", file[i], a[i] ? "" : err);
+        free(values);
+    }
+    ok(a[0] && a[1] && a[0]->hash == a[1]->hash, "and both hold the same");
+    adapter_close(a[0]), adapter_close(a[1]);
+}
+
 static void refused(struct denoiser *d, const char *adapter, const char *targets, const char *word)
 {
     struct adapter *a =
@@ -220,6 +237,7 @@ int main(void)
     fresh("gdn_cssm:rank=4", "to_q,to_k,to_v,to_out.0,ffn.net.0.proj");
 
     struct denoiser *d = open_h12();
+    bare(d);
     refused(d, "gdn_cssm:rank=4", "attn2.to_k", "works on frames, and attn2.to_k sees text alone");
     refused(d, "transformer:rank=4", "attn2.to_v", "sees text alone");
     refused(d, "standard:rank=4", "ff.net.2", "there are attn1.to_q, attn1.to_k");

@@ -184,6 +184,17 @@ static bool goes_by(const struct linear *l, const char *name, size_t n)
     return n <= have && !strncmp(l->name + have - n, name, n) && (n == have || l->name[have - n - 1] == '.');
 }
 
+bool target_is_shared(const struct linears *base, const char *name)
+{
+    bool aside = false, other = false;
+    for (int i = 0; i < base->count; i++) {
+        if (!goes_by(&base->linear[i], name, strlen(name))) continue;
+        aside = aside || base->linear[i].aside;
+        other = other || !base->linear[i].aside;
+    }
+    return aside && other;
+}
+
 bool target_list_add(struct target_list *list, const struct linears *base, const char *name, size_t n,
                      char *err, size_t errlen)
 {

@@ -10,6 +10,8 @@ struct target_list {
     int count;
 };
 bool target_list_has(const struct target_list *list, const char *target);
+/* Whether a linear that stands aside shares this name with one that does not: PEFT means both. */
+bool target_is_shared(const struct linears *base, const char *name);
 /* Adds the targets that the n bytes of `name` stand for. false: there is none, or not in every block. */
 bool target_list_add(struct target_list *list, const struct linears *base, const char *name, size_t n,
                      char *err, size_t errlen);

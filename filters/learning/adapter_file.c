@@ -181,8 +181,18 @@ static bool is_plain(json_t *peft, const char *prefix, char *err, size_t errlen)
            fail(err, errlen, "its LoraConfig sets `bias`, which is not a plain LoRA");
 }
 
-/* A LoraConfig, whose fields have a prefix in diffusers' header. Its target_modules may be a pattern, as
- * re.fullmatch has it: then the tensors say which linears it takes. */
+/* Whether target_modules leave it to the tensors which linears they are: a pattern, as re.fullmatch has it, or names of
+ * more than was wrapped (of Wan `to_q` names attn2's, too, and some write it for attn1 alone). */
+static bool is_vague(json_t *list, const struct linears *base)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (name && target_is_shared(base, name)) return true;
+    }
+    return json_is_string(list);
+}
+
+/* A LoraConfig, whose fields have a prefix in diffusers' header. */
 static bool read_peft(struct header *h, json_t *peft, const char *where, const char *prefix, char *err,
                       size_t errlen)
 {
@@ -193,7 +203,8 @@ static bool read_peft(struct header *h, json_t *peft, const char *where, const c
     if (!is_plain(peft, prefix, err, errlen)) return false;
     if (rank < 1 || !(alpha > 0))
         return fail(err, errlen, "its LoraConfig (%s) has no r or no lora_alpha above 0", where);
-    if (list && !json_is_string(list) && !read_targets(list, h->base.linears, &targets, err, errlen))
+    if (list && !is_vague(list, h->base.linears) &&
+        !read_targets(list, h->base.linears, &targets, err, errlen))
         return false;
     if (targets.count && h->spec.targets.count && !same_targets(&targets, &h->spec.targets))
         return fail(err, errlen, "its descriptions disagree: the targets (%s)", where);

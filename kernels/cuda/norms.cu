@@ -1,10 +1,12 @@
 /* Norms over rows. A row is read once and kept in the registers of a warp; statistics are F32, the variance
- * about the mean. Rows that do not fit, or have no 16 bytes' alignment, go through a block and memory. */
+ * about the mean. Rows that do not fit, or have no 16 bytes' alignment, go through a block, which reads them from cache
+ * again. */
 #include "kernels/cuda/vectors.h"
 
 enum { ROWS = 4, BLOCK = 256 }; /* warps of a block, and threads of one that has a single row */
 
-struct affine { /* (x̂ w + b) (1 + scale) + shift; those that are not there are NULL, the others of one dtype */
+struct
+    affine { /* (x̂ w + b) (1 + scale) + shift; those that are not there are NULL, the others of one dtype */
     const void *w, *b, *scale, *shift;
 };
 
@@ -30,19 +32,27 @@ template <typename M, int N> __device__ static void values(float *u, const void 
     load_floats<N>(u, (const M *)p + col);
 }
 
-/* What affine makes of N normalised values at column `col`. */
-template <typename M, int N> __device__ static void transform(float *u, const struct affine &p, int64_t col)
+/* Of N parameters as many as 16 bytes hold are in registers at once. */
+template <typename M, int N> struct some {
+    enum { H = N < pack<M>::N ? N : (int)pack<M>::N };
+};
+
+/* What affine makes of N normalised values at column `col`; without a mean it is a weight alone. */
+template <typename M, int N, bool CENTRED>
+__device__ static void transform(float *u, const struct affine &p, int64_t col)
 {
-    float a[N], b[N];
-    if (p.w) {
-        values<M, N>(a, p.w, col);
-        if (p.b) values<M, N>(b, p.b, col);
-        for (int j = 0; j < N; j++) u[j] = p.b ? u[j] * a[j] + b[j] : u[j] * a[j];
+    enum { H = some<M, N>::H };
+    float a[H], b[H];
+    for (int h = 0; h < N; h += H) {
+        if (!CENTRED || p.w) values<M, H>(a, p.w, col + h);
+        if (CENTRED && p.w) values<M, H>(b, p.b, col + h);
+        if (!CENTRED || p.w)
+            for (int j = 0; j < H; j++) u[h + j] = CENTRED ? u[h + j] * a[j] + b[j] : u[h + j] * a[j];
+        if (!CENTRED || !p.scale) continue;
+        values<M, H>(a, p.scale, col + h);
+        values<M, H>(b, p.shift, col + h);
+        for (int j = 0; j < H; j++) u[h + j] = u[h + j] * (1 + a[j]) + b[j];
     }
-    if (!p.scale) return;
-    values<M, N>(a, p.scale, col);
-    values<M, N>(b, p.shift, col);
-    for (int j = 0; j < N; j++) u[j] = u[j] * (1 + a[j]) + b[j];
 }
 
 /* The same for the gradient that reaches the normalised values: dy w (1 + scale). Each product is rounded,
@@ -50,15 +60,18 @@ template <typename M, int N> __device__ static void transform(float *u, const st
 template <typename M, typename T, int N>
 __device__ static void transform_gradient(float *g, const vec<T, N> &dy, const struct affine &p, int64_t col)
 {
-    float a[N];
+    enum { H = some<M, N>::H };
+    float a[H];
     unpack<N>(g, dy);
-    if (p.w) {
-        values<M, N>(a, p.w, col);
-        for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], a[j]);
+    for (int h = 0; h < N; h += H) {
+        if (p.w) {
+            values<M, H>(a, p.w, col + h);
+            for (int j = 0; j < H; j++) g[h + j] = __fmul_rn(g[h + j], a[j]);
+        }
+        if (!p.scale) continue;
+        values<M, H>(a, p.scale, col + h);
+        for (int j = 0; j < H; j++) g[h + j] = __fmul_rn(g[h + j], 1 + a[j]);
     }
-    if (!p.scale) return;
-    values<M, N>(a, p.scale, col);
-    for (int j = 0; j < N; j++) g[j] = __fmul_rn(g[j], 1 + a[j]);
 }
 
 template <typename T, typename M, int RUNS, bool CENTRED>
@@ -92,7 +105,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
         const int64_t col = (i * 32 + lane) * N;
         if (col >= width) break;
         for (int j = 0; j < N; j++) u[i][j] = (u[i][j] - mean) * rstd;
-        transform<M, N>(u[i], p, col);
+        transform<M, N, CENTRED>(u[i], p, col);
         store<N>(y + row * width + col, u[i]);
     }
 }
@@ -153,54 +166,62 @@ __global__ static void __launch_bounds__(32 * ROWS)
     }
 }
 
-/* ---- a block for a row, of any width ------------------------------------------------------------------- */
+/* ---- a block for a row, of any width; a thread takes N values at once ---------------------------------- */
 
-template <bool CENTRED, typename T>
+template <bool CENTRED, int N, typename T>
 __device__ static struct moments block_moments(const T *x, int64_t width, float eps, float *shared)
 {
-    float sum = 0, square = 0;
-    if (CENTRED) {
-        for (int64_t i = threadIdx.x; i < width; i += BLOCK) sum += to_float(x[i]);
-        sum = block_sum(sum, shared) / (float)width;
+    float u[N], sum = 0, square = 0;
+    for (int64_t i = threadIdx.x * N; i < width && CENTRED; i += BLOCK * N) {
+        values<T, N>(u, x, i);
+        for (int j = 0; j < N; j++) sum += u[j];
     }
-    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
-        const float d = to_float(x[i]) - sum;
-        square += d * d;
+    if (CENTRED) sum = block_sum(sum, shared) / (float)width;
+    for (int64_t i = threadIdx.x * N; i < width; i += BLOCK * N) {
+        values<T, N>(u, x, i);
+        for (int j = 0; j < N; j++) square += (u[j] - sum) * (u[j] - sum);
     }
     return moments{sum, 1 / sqrtf(block_sum(square, shared) / (float)width + eps)};
 }
 
-template <typename T, typename M, bool CENTRED>
+template <typename T, typename M, int N, bool CENTRED>
 __global__ static void norm_row(T *y, const T *x, struct affine p, int64_t width, float eps)
 {
     __shared__ float shared[32];
     const int64_t at = (int64_t)blockIdx.x * width;
-    const struct moments s = block_moments<CENTRED>(x + at, width, eps, shared);
-    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
-        float u = (to_float(x[at + i]) - s.mean) * s.rstd;
-        transform<M, 1>(&u, p, i);
-        y[at + i] = from_float<T>(u);
+    const struct moments s = block_moments<CENTRED, N>(x + at, width, eps, shared);
+    float u[N];
+    for (int64_t i = threadIdx.x * N; i < width; i += BLOCK * N) {
+        values<T, N>(u, x, at + i);
+        for (int j = 0; j < N; j++) u[j] = (u[j] - s.mean) * s.rstd;
+        transform<M, N, CENTRED>(u, p, i);
+        store<N>(y + at + i, u);
     }
 }
 
-template <typename T, typename M>
+template <typename T, typename M, int N>
 __global__ static void norm_row_back(T *dx, const T *dy, const T *x, struct affine p, int64_t width,
                                      float eps, bool add)
 {
     __shared__ float shared[32];
     const int64_t at = (int64_t)blockIdx.x * width;
-    const struct moments s = block_moments<true>(x + at, width, eps, shared);
-    float g, sum = 0, dot = 0;
-    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
-        transform_gradient<M, T, 1>(&g, load<1>(dy + at + i), p, i);
-        sum += g;
-        dot += g * ((to_float(x[at + i]) - s.mean) * s.rstd);
+    const struct moments s = block_moments<true, N>(x + at, width, eps, shared);
+    float u[N], g[N], old[N], sum = 0, dot = 0;
+    for (int64_t i = threadIdx.x * N; i < width; i += BLOCK * N) {
+        values<T, N>(u, x, at + i);
+        transform_gradient<M, T, N>(g, load<N>(dy + at + i), p, i);
+        for (int j = 0; j < N; j++) sum += g[j], dot += g[j] * ((u[j] - s.mean) * s.rstd);
     }
     sum = block_sum(sum, shared) / (float)width, dot = block_sum(dot, shared) / (float)width;
-    for (int64_t i = threadIdx.x; i < width; i += BLOCK) {
-        transform_gradient<M, T, 1>(&g, load<1>(dy + at + i), p, i);
-        const float u = s.rstd * (g - sum - (to_float(x[at + i]) - s.mean) * s.rstd * dot);
-        dx[at + i] = from_float<T>(add ? to_float(dx[at + i]) + u : u);
+    for (int64_t i = threadIdx.x * N; i < width; i += BLOCK * N) {
+        values<T, N>(u, x, at + i);
+        transform_gradient<M, T, N>(g, load<N>(dy + at + i), p, i);
+        for (int j = 0; j < N; j++) g[j] = s.rstd * (g[j] - sum - (u[j] - s.mean) * s.rstd * dot);
+        if (add) {
+            values<T, N>(old, dx, at + i);
+            for (int j = 0; j < N; j++) g[j] += old[j];
+        }
+        store<N>(dx + at + i, g);
     }
 }
 
@@ -235,11 +256,12 @@ static void norm_forward(struct kern *k, const char *what, struct tensor *y, con
     const int64_t rows = x->shape[0], width = x->shape[1];
     if (rows == 0 || width == 0) return;
     CALL_BY_DTYPES(x->dtype, of_p, T, M,
+                   const auto block = wide ? norm_row<T, M, pack<T>::N, CENTRED> : norm_row<T, M, 1, CENTRED>;
                    CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
                                   (norm_rows<T, M, R, CENTRED>
                                    <<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
                                        (T *)y->data, (const T *)x->data, *p, rows, width, eps)),
-                                  (norm_row<T, M, CENTRED><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
+                                  (block<<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
                                       (T *)y->data, (const T *)x->data, *p, width, eps))));
     cuda_good(k, what, cudaGetLastError());
 }
@@ -272,11 +294,12 @@ extern "C" void cuda_layer_norm_backward(struct kern *k, struct tensor *dx, cons
     if (rows == 0 || width == 0) return;
     CALL_BY_DTYPES(
         x->dtype, dtype_of(x, w, scale), T, M,
-        CALL_FOR_WIDTH(wide, ceil_div(width, 32 * pack<T>::N), R,
-                       (norm_rows_back<T, M, R>
-                        <<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
-                            (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, rows, width, eps, add)),
-                       (norm_row_back<T, M><<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>(
-                           (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, width, eps, add))));
+        const auto block = wide ? norm_row_back<T, M, pack<T>::N> : norm_row_back<T, M, 1>;
+        CALL_FOR_WIDTH(
+            wide, ceil_div(width, 32 * pack<T>::N), R,
+            (norm_rows_back<T, M, R><<<(unsigned)ceil_div(rows, ROWS), 32 * ROWS, 0, stream_of(k)>>>(
+                (T *)dx->data, (const T *)dy->data, (const T *)x->data, p, rows, width, eps, add)),
+            (block<<<(unsigned)rows, BLOCK, 0, stream_of(k)>>>((T *)dx->data, (const T *)dy->data,
+                                                               (const T *)x->data, p, width, eps, add))));
     cuda_good(k, "layer_norm_backward", cudaGetLastError());
 }

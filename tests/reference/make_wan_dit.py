@@ -1,6 +1,7 @@
 # Makes wan/<model>/: small random Wan transformers and what diffusers' model answers, for grids wide, tall, of odd frames, and
 # texts of all and of fewer rows; and wan/train: LoRA by peft on h12: adapter files as diffusers writes them, what the model answers
 # with each, the flow loss and every gradient. h128 holds bf16 weights; its answers are computed in f32 from those.
+import json
 import os
 
 import torch
@@ -9,6 +10,8 @@ from diffusers.training_utils import _collate_lora_metadata
 from diffusers.utils import logging
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import wan_dit
 from common import Cases, DATA, randn
@@ -21,8 +24,9 @@ GRIDS = {
     "h128": [(5, 4, 6, 20, 999), (1, 6, 10, 4, 250.25)],
 }
 ATTN1, ATTN2, FFN = [[f"attn{i}.to_{x}" for x in ("q", "k", "v", "out.0")] for i in (1, 2)] + [["ffn.net.0.proj", "ffn.net.2"]]
-ADAPTERS = {"attn1": (ATTN1, 4), "attn2": (ATTN2, 10), "ffn": (FFN, 4), "all": (ATTN1 + ATTN2 + FFN, 6)}  # alpha; the rank is 4
-GRADIENTS = [("attn1", 0.375, 12), ("attn2", 0.71, 5), ("ffn", 1.0, 12), ("all", 0.25, 9)]  # level, rows of text
+BARE = ["to_q", "to_k", "to_v", "to_out.0"]  # which are both attentions'
+ADAPTERS = {"attn1": (ATTN1, 4), "attn2": (ATTN2, 10), "ffn": (FFN, 4), "all": (ATTN1 + ATTN2 + FFN, 6), "bare": (BARE, 4)}  # alpha
+GRADIENTS = [("attn1", 0.375, 12), ("attn2", 0.71, 5), ("ffn", 1.0, 12), ("all", 0.25, 9), ("bare", 0.5, 12)]  # level, rows of text
 
 
 @torch.no_grad()
@@ -52,7 +56,7 @@ def with_adapter(name):
     model = WanTransformer3DModel.from_pretrained(os.path.join(DATA, "wan", "h12", "transformer")).eval().requires_grad_(False)
     model.add_adapter(LoraConfig(r=4, lora_alpha=alpha, target_modules=targets))
     params = {"transformer." + n.replace(".default", ""): p for n, p in model.named_parameters() if "lora_" in n}
-    assert len(params) == 2 * len(targets) * model.config.num_layers
+    assert len(params) == 2 * (8 if name == "bare" else len(targets)) * model.config.num_layers
     with torch.no_grad():
         for n, p in params.items():
             if "lora_B" in n:  # zero in a fresh adapter; its A would then have no gradient
@@ -78,6 +82,10 @@ def training():
         cases.add(n, adapter=name + ".safetensors", s=s, loss=loss.item(),
                   grad_norm=torch.stack([p.grad.norm() for p in params.values()]).norm().item())
     cases.write()
+    with safe_open(os.path.join(cases.folder, "attn1.safetensors"), "pt") as f:  # as who wraps attn1 alone may call it
+        config = {**json.loads(f.metadata()["lora_adapter_metadata"]), "transformer.target_modules": BARE}
+        save_file({n: f.get_tensor(n) for n in f.keys()}, os.path.join(cases.folder, "attn1_bare.safetensors"),
+                  metadata={"format": "pt", "lora_adapter_metadata": json.dumps(config)})
 
 
 answers()
