@@ -55,16 +55,19 @@ static void compare(const char *name)
     cases_close(&c);
 }
 
-/* Names and shapes without an allocation: the published sizes. */
-static void counts(const char *preset, int tensors, int64_t parameters)
+/* Names and shapes without an allocation: the published sizes. change: of the preset's config. */
+static void counts(const char *preset, const char *change, int tensors, int64_t parameters)
 {
     struct params list = {0};
     struct model *m = model_open(preset, err, sizeof err);
     json_t *config = m ? model_config(m, "transformer", err, sizeof err) : NULL;
+    json_t *other = json_loads(change, 0, NULL);
+    json_object_update(config, other);
     bool good = config && network_declare(&wan_dit.network, &list, config, "config.json", err, sizeof err);
-    ok(good && list.count == tensors && params_count(&list) == parameters, "%s: %d tensors, %lld parameters",
-       preset, list.count, (long long)params_count(&list));
+    ok(good && list.count == tensors && params_count(&list) == parameters,
+       "%s with %s: %d tensors, %lld parameters", preset, change, list.count, (long long)params_count(&list));
     params_free(&list);
+    json_decref(other);
     json_decref(config);
     model_close(m);
 }
@@ -118,8 +121,11 @@ int main(void)
     compare("h24");
     compare("h128");
     takes();
-    counts("random:wan-1.3b", 825, 1418996800);
-    counts("random:wan-14b", 1095, 14288491584);
+    counts("random:wan-1.3b", "{}", 825, 1418996800);
+    counts("random:wan-14b", "{}", 1095, 14288491584);
+    counts("random:wan-1.3b",
+           "{\"num_attention_heads\": 24, \"ffn_dim\": 14336, \"in_channels\": 48, \"out_channels\": 48}",
+           825, 4999787712);
     refused("{\"qk_norm\": \"rms_norm\"}", "qk_norm");
     refused("{\"cross_attn_norm\": false}", "cross_attn_norm");
     refused("{\"patch_size\": [2, 2, 2]}", "patch_size");

@@ -17,8 +17,8 @@ void sincos_table(float *out, int64_t frames, int64_t rows, int64_t cols, int64_
                   double temporal_scale);
 
 /* Rotary angles of Wan's token grid: cos, sin [frames rows cols, head_dim/2], an angle for each pair. Of a head's
- * channels 2 floor(head_dim/6) are the row's, as many the column's, and those before them the frame's; pair i of an axis of
- * n channels turns by position 10000^(-2i/n). */
+ * channels 2 floor(head_dim/6) are the row's, as many the column's, and those before them the frame's; pair i of an
+ * axis of n channels turns by position 10000^(-2i/n). */
 void axes_rope_tables(float *cos, float *sin, int64_t frames, int64_t rows, int64_t cols, int64_t head_dim);
 
 /* [cos(t w_0) .. cos(t w_n-1), sin(t w_0) ..], w_j = 10000^(-j/n), n = width/2. */

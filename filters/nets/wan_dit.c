@@ -17,8 +17,10 @@ enum { MAX_LAYERS = 96, PATCH = 2, TEMPORAL = 4 };
 struct wan_config {
     int64_t layers, heads, head_dim, width; /* width = heads head_dim */
     int64_t channels, ffn_dim, time_dim, text_dim, text_length;
-    int64_t positions; /* of each axis at most */
-    int64_t sample_width, sample_height, sample_frames;
+    int64_t positions;                   /* of each axis at most */
+    int64_t spatial;                     /* pixels of a latent's side */
+    int64_t sample_width, sample_height; /* of the videos that the model makes by itself, in latents, */
+    int64_t sample_frames;               /* and their frames, in pixels' terms */
     double eps;
 };
 
@@ -26,11 +28,12 @@ struct wan_linear {
     struct tensor weight, bias; /* [out,in], [out] */
 };
 
-/* A block's linear layers, in the order in which they are computed: self-attention, attention to the text, feed-forward. */
+/* A block's linear layers, in the order in which they are computed: self-attention, attention to the text,
+ * feed-forward. */
 enum { Q1, K1, V1, OUT1, Q2, K2, V2, OUT2, UP, DOWN, LINEARS };
-static const char *const target[LINEARS] = {
-    "attn1.to_q", "attn1.to_k", "attn1.to_v",     "attn1.to_out.0", "attn2.to_q",
-    "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "ffn.net.0.proj", "ffn.net.2"};
+static const char *const target[LINEARS] = {"attn1.to_q",     "attn1.to_k", "attn1.to_v", "attn1.to_out.0",
+                                            "attn2.to_q",     "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
+                                            "ffn.net.0.proj", "ffn.net.2"};
 
 struct wan_block {
     struct wan_linear linear[LINEARS];
@@ -89,11 +92,14 @@ static bool configure(void *net, json_t *json, const char *file, char *err, size
     d->eps = config_real_or(&c, "eps", 1e-6);
     d->width = d->heads * d->head_dim;
     int64_t out_channels = config_int_or(&c, "out_channels", 1, 1024, d->channels);
-    /* What no published config says, being the pipeline's: 512 tokens, 81 frames of 832x480 (sizes in latents). */
+    /* What no published config says, being the pipeline's: 512 tokens, and, by the VAE that the channels tell of,
+     * 121 frames of 1280x704 (Wan 2.2's, 16 pixels a latent) or 81 of 832x480 (2.1's, 8 pixels). */
+    const bool fine = d->channels != 48;
+    d->spatial = fine ? 8 : 16;
     d->text_length = config_int_or(&c, "text_len", 1, 65536, 512);
-    d->sample_frames = config_int_or(&c, "sample_frames", 1, 65536, 81);
-    d->sample_width = config_int_or(&c, "sample_width", 1, 65536, 104);
-    d->sample_height = config_int_or(&c, "sample_height", 1, 65536, 60);
+    d->sample_frames = config_int_or(&c, "sample_frames", 1, 65536, fine ? 81 : 121);
+    d->sample_width = config_int_or(&c, "sample_width", 1, 65536, fine ? 104 : 80);
+    d->sample_height = config_int_or(&c, "sample_height", 1, 65536, fine ? 60 : 44);
     /* Options of other versions: computing without them would be silently wrong. */
     config_expect(&c, "patch_size", json_pack("[i,i,i]", 1, PATCH, PATCH));
     config_expect(&c, "qk_norm", json_string("rms_norm_across_heads"));
@@ -155,9 +161,9 @@ static void add_params(struct params *list, void *net)
 #undef EMBEDDER
     for (int i = 0; i < c->layers; i++) declare_block(list, d, i);
     /* Stored with the channel fastest, wanted with the channel slowest, as patchify() has it. */
-    param_swap(param_add(list, &d->out.weight, shape_of(2, values, w), 0, 1 / sqrt((double)w),
-                         "proj_out.weight"),
-               pixels, c->channels);
+    param_swap(
+        param_add(list, &d->out.weight, shape_of(2, values, w), 0, 1 / sqrt((double)w), "proj_out.weight"),
+        pixels, c->channels);
     param_swap(param_add(list, &d->out.bias, shape_of(1, values), 0, 0, "proj_out.bias"), pixels,
                c->channels);
     param_add(list, &d->table, shape_of(3, 1, 2, w), 0, 1 / sqrt((double)w), "scale_shift_table")->f32 = true;
@@ -168,14 +174,13 @@ static void add_params(struct params *list, void *net)
 static void geometry(struct latent_geometry *g, const void *net)
 {
     const struct wan_config *c = &((const struct wan *)net)->c;
-    const int64_t spatial = c->channels == 48 ? 16 : 8; /* of Wan 2.2's VAE and of 2.1's */
     *g = (struct latent_geometry){.channels = c->channels,
                                   .temporal = TEMPORAL,
-                                  .spatial = spatial,
+                                  .spatial = c->spatial,
                                   .patch = PATCH,
                                   .frames = c->sample_frames,
-                                  .width = c->sample_width * spatial,
-                                  .height = c->sample_height * spatial,
+                                  .width = c->sample_width * c->spatial,
+                                  .height = c->sample_height * c->spatial,
                                   .text_length = c->text_length,
                                   .text_width = c->text_dim,
                                   .text_short = true};
@@ -227,8 +232,7 @@ static bool make_grid(struct denoiser *denoiser, struct denoiser_grid *g, const 
     if (latents->rank != 4 || latents->shape[0] < 1 || latents->shape[1] != c->channels ||
         latents->shape[2] < PATCH || latents->shape[3] < PATCH || latents->shape[2] % PATCH ||
         latents->shape[3] % PATCH)
-        return fail(err, errlen,
-                    "latents %s do not fit the model: [T,%lld,h,w] with h and w divisible by %d",
+        return fail(err, errlen, "latents %s do not fit the model: [T,%lld,h,w] with h and w divisible by %d",
                     tensor_describe(is, sizeof is, latents), (long long)c->channels, PATCH);
     const int64_t frames = latents->shape[0], rows = latents->shape[2] / PATCH,
                   cols = latents->shape[3] / PATCH, video = frames * rows * cols, half = c->head_dim / 2;
@@ -313,14 +317,16 @@ static struct tensor modulation(struct wan *d, const struct tensor *table, const
 enum { SHIFT, SCALE, GATE, PARTS };
 
 /* z = LN(x) (1 + scale) + shift */
-static void modulate(struct wan *d, struct tensor *z, const struct tensor *x, const struct tensor *m, int first)
+static void modulate(struct wan *d, struct tensor *z, const struct tensor *x, const struct tensor *m,
+                     int first)
 {
     struct tensor shift = row(m, first + SHIFT), scale = row(m, first + SCALE);
     layer_norm_forward(d->k, z, x, NULL, NULL, &scale, &shift, (float)d->c.eps);
 }
 
 /* x += gate ⊙ y */
-static void gated_add(struct wan *d, struct tensor *x, const struct tensor *y, const struct tensor *m, int first)
+static void gated_add(struct wan *d, struct tensor *x, const struct tensor *y, const struct tensor *m,
+                      int first)
 {
     struct tensor gate = row(m, first + GATE);
     gated_add_forward(d->k, x, y, &gate);

@@ -65,8 +65,8 @@ bool network_load(const struct network *n, void *net, struct kern *k, const stru
 /* Its shapes alone, with no data: enough to plan. */
 bool network_shapes(const struct network *n, void *net, int64_t *parameters, char *err, size_t errlen);
 
-/* Fill every slot with device memory in the device's compute dtype, or in F32 where the parameter asks for it: from files, whose tensors may be F32, F16
- * or BF16, or made up when the model is random:. A tensor that is missing,
+/* Fill every slot with device memory in the device's compute dtype, or in F32 where the parameter asks for it:
+ * from files, whose tensors may be F32, F16 or BF16, or made up when the model is random:. A tensor that is missing,
  * extra (but for `alias`, which may be present: NULL-terminated list, * stands for anything, may be NULL) or
  * has another shape is named in the error, and so is one with a NaN or an infinity. id, when not NULL, gets
  * 16 hex digits that identify config, names and bytes of the whole part, however it is sharded and whatever

@@ -1,6 +1,6 @@
-/* Two blocks of a model at full size against diffusers and peft: `block FOLDER`, which block.py (CogVideoX-5B) or
- * wan_block.py (Wan2.1-14B) has made. In F32 the two differ by rounding alone. In BF16 nobody's answer is exact: ours may be
- * off from F32's by half as much again as PyTorch's BF16 is. */
+/* Two blocks of a model at full size against diffusers and peft: `block FOLDER`, which block.py (CogVideoX-5B)
+ * or wan_block.py (Wan2.1-14B) has made. In F32 the two differ by rounding alone. In BF16 nobody's answer is exact:
+ * ours may be off from F32's by half as much again as PyTorch's BF16 is. */
 #include "filters/learning/trainer.h"
 #include "tests/cases.h"
 #include "tests/denoised.h"
