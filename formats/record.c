@@ -337,9 +337,9 @@ static enum record_got no_stream(struct record_reader *r, struct record *f)
     }
     start[n] = 0;
     bool text = n && (c >= ' ' || memchr("\t\r\n", c, 3)) && c != 127;
-    if (!text) return damaged(r, f, "not a frame header (first byte 0x%02x)", first);
+    if (!text) return damaged(r, f, "not a record header (first byte 0x%02x)", first);
     const char *kind = *start == '[' ? "a JSON list" : *start != '{' && strchr(start, ',') ? "a CSV" : "text";
-    return damaged(r, f, "looks like %s, not like frames or JSON lines, {\"key\": ..}: it starts with %s`%s`",
+    return damaged(r, f, "looks like %s, not like records or JSON lines, {\"key\": ..}: it starts with %s`%s`",
                    kind, mark, start);
 }
 
@@ -360,12 +360,12 @@ static json_t *read_header(struct record_reader *r, struct record *f)
         more[0] = more[width];
     } else {
         r->position = r->header_at;
-        damaged(r, f, "not a frame header (first byte 0x%02x)", c);
+        damaged(r, f, "not a record header (first byte 0x%02x)", c);
         return NULL;
     }
     if (more[0] != RECORD_EXT_TYPE || size <= 4 || size > RECORD_MAX_HEADER) {
         r->position = r->header_at;
-        damaged(r, f, "not a frame header (extension type %d of %llu bytes)", (int8_t)more[0],
+        damaged(r, f, "not a record header (extension type %d of %llu bytes)", (int8_t)more[0],
                 (unsigned long long)size);
         return NULL;
     }
@@ -592,7 +592,7 @@ enum record_got record_read(struct record_reader *r, struct record *f)
     if (r->state == START) {
         int more = fill(r);
         if (more < 0) return unread(r, f, "");
-        if (more == 0) return damaged(r, f, "empty input: not even the frames of an empty stream");
+        if (more == 0) return damaged(r, f, "empty input: not even the records of an empty stream");
         uint8_t first = r->buffer[r->head];
         if (memchr("{ \t\r\n", first, 5))
             r->state = JSONL;

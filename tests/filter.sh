@@ -23,7 +23,7 @@ ok 'a key of a million bytes leaves room for the reason' '
 ok 'input of another kind is told by what it looks like, in whatever pieces it comes' '
     printf "video,caption\na.mp4,one\n" >table.csv
     fails 1 $add <table.csv >out
-    grep -F "stdin: byte 0: looks like a CSV, not like frames or JSON lines, {\"key\": ..}: it starts with \`video,caption\`" err
+    grep -F "stdin: byte 0: looks like a CSV, not like records or JSON lines, {\"key\": ..}: it starts with \`video,caption\`" err
     mv err whole
     dd bs=1 if=table.csv 2>/dev/null | fails 1 $add >out
     diff whole err'

@@ -58,6 +58,14 @@ fails() {
     [ $got = "$want" ] || { echo "exit $got, not $want: $*"; cat err; return 1; }
 }
 
+# blocks FILE MARK: block1, block2 .. are the blocks of a README that are marked so
+blocks() {
+    rm -f block*
+    awk -v mark="\`\`\`$2" '/^```/ { inside = $0 == mark; n += inside; next } inside { print >"block" n }' "$top/$1"
+}
+# like_the_repository: the commands of a README find what they name in this folder.
+like_the_repository() { for name in bin examples pipelines tests; do [ -e $name ] || ln -s "$top/$name" $name; done; [ -z "${BIN:-}" ] || ln -sfn "$BIN" bin; }
+
 finish() {
     echo "1..$count"
     [ $bad = 0 ]

@@ -9,53 +9,12 @@ programs=$(sed -n '/^FILTERS :=/,/[^\\]$/p' "$top/Makefile" | sed 's/FILTERS :=/
 pipelines=$(sed -n 's/^PIPELINES := //p' "$top/Makefile")
 readmes=$(cd "$top" && find . -path ./build -prune -o -name node_modules -prune -o -name '*.md' -print | sed 's|^\./||' | sort)
 
-# blocks FILE MARK: block1, block2 .. are the file's blocks so marked
-blocks() {
-    rm -f block*
-    awk -v mark="\`\`\`$2" '/^```/ { inside = $0 == mark; n += inside; next } inside { print >"block" n }' "$top/$1"
-}
-like_the_repository() { for name in bin examples pipelines tests; do [ -e $name ] || ln -s "$top/$name" $name; done; [ -z "${BIN:-}" ] || ln -sfn "$BIN" bin; }
-
-plays() { # FILE: what ffprobe says of a video of the demo
-    [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
-}
-falls() { # METRICS: the last validation loss is well below the first
-    grep val_loss "$1" | sed 's/.*"val_loss":\([^,]*\),.*/\1/' | awk 'NR == 1 { first = $1 } { last = $1 } END { exit !(last < 0.9 * first) }'
-}
-
 like_the_repository
 blocks README.md sh
-mv block1 commands
-ok "the README's tour runs" '
-    fast
-    bash -euo pipefail ./commands >said
-    falls work/run/metrics.jsonl
-    for key in base tuned; do
-        [ "$(ls work/$key | wc -l)" = 8 ]
-        for video in work/$key/*.mp4; do plays "$video"; done
-        ffprobe -v error work/$key.png
-    done
-    grep "^8 prompts, " said
-    grep "^minus base  *SA" said'
-ok "typed again, it makes what is missing and changes nothing" '
-    fast
-    [ -d work/run ]
-    cp work/run/best.safetensors before
-    bash -eu ./commands >said 2>err
-    grep "0 added, 0 replaced, . skipped" err
-    cmp before work/run/best.safetensors'
-ok "it runs on six real clips" '
-    fast
-    need shared
-    rm -rf work
-    CLIPS=$shared/data/clips bash -euo pipefail ./commands >said 2>err || { cat err; exit 1; }
-    grep "6 added" err
-    falls work/run/metrics.jsonl
-    for video in work/tuned/*.mp4; do plays "$video"; done'
 ok "the experiment runs as written, from clips and prompts to the report" '
     fast
     need parallel
-    [ "$(ls block*)" = block2 ]
+    [ "$(ls block*)" = "$(printf "%s\n" block1 block2)" ]
     bash -euo pipefail ./block2 >said 2>err || { cat err; exit 1; }
     grep "^12 prompts, " said
     [ "$(find experiment-tiny/videos -name "*.mp4" | wc -l)" = 84 ]
@@ -172,21 +131,4 @@ ok "links within the repository lead somewhere" '
         done
     done
     [ -z "${failed:-}" ]'
-ok "make demo: videos, contact sheets, scores, a report and a loss that falls" '
-    fast
-    "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
-    falls demo/run/metrics.jsonl
-    grep "toy-check: 1[1-5] of 15 show" err
-    for video in demo/known/*.mp4 demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
-    for name in known base tuned loss scores; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
-    for run in base tuned; do
-        [ "$(wc -l <demo/scores/$run.jsonl)" = 15 ]
-        [ "$(wc -l <demo/scores/$run.sa.csv)" = 16 ]
-    done
-    grep "^tuned  *[0-9.]* " said
-    grep "demo/report.html\$" said
-    grep "toy model" demo/report.html
-    [ "$(grep -c "src=\"data:image/png" demo/report.html)" = 8 ]
-    [ "$(grep -c "src=\"data:image/svg" demo/report.html)" = 2 ]
-    fails 1 cmp -s demo/base/test00000.mp4 demo/tuned/test00000.mp4'
 finish

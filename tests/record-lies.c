@@ -183,8 +183,8 @@ static void test_begins(void)
 static void test_markers(void)
 {
     static const struct lie markers[] = {
-        {"a fixed number", "68 00 6c", "not a frame header (first byte 0x68)"},
-        {"a bare map", "81 a4 6b 69 6e 64 c0", "not a frame header"},
+        {"a fixed number", "68 00 6c", "not a record header (first byte 0x68)"},
+        {"a bare map", "81 a4 6b 69 6e 64 c0", "not a record header"},
         {"an extension of another type", "c7 05 54 00 00 00 00 80", "extension type 84 of 5 bytes"},
         {"a negative type", "c7 05 ff 00 00 00 00 80", "extension type -1"},
         {"an extension without a map", "c7 04 53 00 00 00 00", "of 4 bytes"},
@@ -207,19 +207,19 @@ static void test_text(void)
 {
     static const struct lie texts[] = {
         {"a word", "hello",
-         "looks like text, not like frames or JSON lines, {\"key\": ..}: it starts with `hello`"},
+         "looks like text, not like records or JSON lines, {\"key\": ..}: it starts with `hello`"},
         {"a long line", "a line that is longer than what one wants to see of it\n",
          "with `a line that is longer than what one wan`"},
         {"a word with an accent", "caf\xc3\xa9\n", "with `caf`"},
-        {"a CSV", "video,caption\na.mp4,b\n", "looks like a CSV, not like frames or JSON lines"},
+        {"a CSV", "video,caption\na.mp4,b\n", "looks like a CSV, not like records or JSON lines"},
         {"a CSV of a spreadsheet", "\xef\xbb\xbfvideo,caption\r\n",
          "it starts with a byte order mark and `video,caption`"},
         {"JSON lines of a spreadsheet", "\xef\xbb\xbf{\"key\":\"a\",\"x\":1}\n",
-         "looks like text, not like frames or JSON lines, {\"key\": ..}: it starts with a byte order mark and `{\"key"},
+         "looks like text, not like records or JSON lines, {\"key\": ..}: it starts with a byte order mark and `{\"key"},
         {"a JSON list", "[{\"key\":\"a\",\"x\":1}]\n", "looks like a JSON list"},
-        {"an archive", "PK\x03\x04", "not a frame header (first byte 0x50)"},
-        {"half a byte order mark", "\xef\xbb", "not a frame header (first byte 0xef)"},
-        {"a byte order mark alone", "\xef\xbb\xbf\n", "not a frame header (first byte 0xef)"}};
+        {"an archive", "PK\x03\x04", "not a record header (first byte 0x50)"},
+        {"half a byte order mark", "\xef\xbb", "not a record header (first byte 0xef)"},
+        {"a byte order mark alone", "\xef\xbb\xbf\n", "not a record header (first byte 0xef)"}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         struct wire w = {0};
         wire_add(&w, texts[i].header, strlen(texts[i].header));
@@ -320,7 +320,7 @@ static void test_payloads(void)
     payload("one that says 4 GiB", "c6 ff ff ff ff 61 62 63 64", 1, "4294967295 bytes, its header says 4");
     payload("a text", "a4 61 62 63 64", 1, "not a msgpack bin (first byte 0xa4)");
     payload("none", "", 1, "not a msgpack bin");
-    payload("two", "c4 04 61 62 63 64 c4 04 61 62 63 64", 1, "not a frame header");
+    payload("two", "c4 04 61 62 63 64 c4 04 61 62 63 64", 1, "not a record header");
 }
 
 /* ---- what it costs ------------------------------------------------------------------------------------- */

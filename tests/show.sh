@@ -79,7 +79,7 @@ ok 'a file that is no such thing is told' '
     grep "^show: hello: .*it starts with .hello, world.$" err
     printf "\033hello" >hello
     fails 1 show hello
-    grep "^show: hello: .*not a frame header" err
+    grep "^show: hello: .*not a record header" err
     : >empty
     fails 1 show empty
     grep "^show: empty: .*empty input" err'

@@ -175,7 +175,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
     if (only_checking && flags & FILTER_COMPUTE) filter.device = "cpu"; /* a GPU takes seconds to start */
     if (flags & FILTER_RECORDS_OUT && isatty(1) && !only_checking)
-        usage_error("frames are not for a terminal: send stdout to a file or a pipe");
+        usage_error("records are not for a terminal: send stdout to a file or a pipe");
 
     if (which & FILTER_COMPUTE && !*filter.dtype) filter.dtype = filter_dtype() == DT_F32 ? "f32" : "bf16";
     filter.settings = options_settings(tables, TABLES);

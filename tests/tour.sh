@@ -1,0 +1,58 @@
+#!/bin/sh
+# The first hour: the tour of the front page, typed once, typed again and with real clips, and `make demo`. What they make plays.
+. "${0%/*}/lib.sh"
+
+plays() { # FILE: what ffprobe says of a video of the demo
+    [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
+}
+falls() { # METRICS: the last validation loss is well below the first
+    grep val_loss "$1" | sed 's/.*"val_loss":\([^,]*\),.*/\1/' | awk 'NR == 1 { first = $1 } { last = $1 } END { exit !(last < 0.9 * first) }'
+}
+
+like_the_repository
+blocks README.md sh
+mv block1 commands
+ok "the README's tour runs" '
+    fast
+    bash -euo pipefail ./commands >said
+    falls work/run/metrics.jsonl
+    for key in base tuned; do
+        [ "$(ls work/$key | wc -l)" = 8 ]
+        for video in work/$key/*.mp4; do plays "$video"; done
+        ffprobe -v error work/$key.png
+    done
+    grep "^8 prompts, " said
+    grep "^minus base  *SA" said'
+ok "typed again, it makes what is missing and changes nothing" '
+    fast
+    [ -d work/run ]
+    cp work/run/best.safetensors before
+    bash -eu ./commands >said 2>err
+    grep "0 added, 0 replaced, . skipped" err
+    cmp before work/run/best.safetensors'
+ok "it runs on six real clips" '
+    fast
+    need shared
+    rm -rf work
+    CLIPS=$shared/data/clips bash -euo pipefail ./commands >said 2>err || { cat err; exit 1; }
+    grep "6 added" err
+    falls work/run/metrics.jsonl
+    for video in work/tuned/*.mp4; do plays "$video"; done'
+ok "make demo: videos, contact sheets, scores, a report and a loss that falls" '
+    fast
+    "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
+    falls demo/run/metrics.jsonl
+    grep "toy-check: 1[1-5] of 15 show" err
+    for video in demo/known/*.mp4 demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
+    for name in known base tuned loss scores; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
+    for run in base tuned; do
+        [ "$(wc -l <demo/scores/$run.jsonl)" = 15 ]
+        [ "$(wc -l <demo/scores/$run.sa.csv)" = 16 ]
+    done
+    grep "^tuned  *[0-9.]* " said
+    grep "demo/report.html\$" said
+    grep "toy model" demo/report.html
+    [ "$(grep -c "src=\"data:image/png" demo/report.html)" = 8 ]
+    [ "$(grep -c "src=\"data:image/svg" demo/report.html)" = 2 ]
+    fails 1 cmp -s demo/base/test00000.mp4 demo/tuned/test00000.mp4'
+finish
