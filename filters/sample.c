@@ -101,9 +101,10 @@ static void tell_how(struct record *f, const struct tensor *latents)
 static struct tensor *embeds(struct record *f, const char *name)
 {
     char is[64];
+    const char *encoder = json_string_value(json_object_get(record_meta(f), "text_encoder_class"));
     struct tensor *t = record_want(f, name, DT_COUNT, 2);
     snprintf(is, sizeof is, "%s is", name);
-    return t && geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error) ? t : NULL;
+    return t && denoiser_reads(s.denoiser, t, encoder, is, f->error, sizeof f->error) ? t : NULL;
 }
 
 /* The text encoder has a device of its own, so that its memory is free again before the first step. */

@@ -1,6 +1,7 @@
 #include "filters/nets/denoiser.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "filters/nets/families.h"
 
@@ -81,6 +82,19 @@ bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds
            fail(err, errlen, "%s [%lld,%lld], the model wants [%s%lld,%lld]", name, (long long)rows,
                 (long long)embeds->shape[1], g->text_short ? "1.." : "", (long long)g->text_length,
                 (long long)g->text_width);
+}
+
+bool denoiser_reads(const struct denoiser *d, const struct tensor *embeds, const char *encoder,
+                    const char *name, char *err, size_t errlen)
+{
+    for (int i = 0; encoder && i < family_count; i++) {
+        const struct text_encoder_kind *own =
+            families[i].denoiser == d->kind ? families[i].text_encoder : NULL;
+        if (own && strcmp(own->network.class_name, encoder))
+            return fail(err, errlen, "%s of the text encoder %s, the model reads %s's", name, encoder,
+                        own->network.class_name);
+    }
+    return geometry_reads(&d->geometry, embeds, name, err, errlen);
 }
 
 int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames)

@@ -26,7 +26,7 @@ bool geometry_fits(const struct latent_geometry *g, int64_t frames, int64_t widt
 /* The shape [T,C,h,w] of the latents of such a video; no data. */
 struct tensor geometry_latents(const struct latent_geometry *g, int64_t frames, int64_t width,
                                int64_t height);
-/* Whether these are embeddings [L,D] that the network reads; false: `name` and both shapes in err. */
+/* Whether these are embeddings [L,D] that the network reads, by their shape; false: `name` and both shapes in err. */
 bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds, const char *name, char *err,
                     size_t errlen);
 
@@ -87,6 +87,11 @@ void denoiser_close(struct denoiser *d); /* NULL is fine; the weights go with th
 /* From its config alone. text_only: just text_length and text_width. false: reason in err. */
 bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,
                        size_t errlen);
+
+/* The same, and whether they are of the family's text encoder: `encoder` is the class of theirs, as t5-encode writes
+ * it into meta.text_encoder_class, or NULL: not known. */
+bool denoiser_reads(const struct denoiser *d, const struct tensor *embeds, const char *encoder,
+                    const char *name, char *err, size_t errlen);
 
 /* Frames that come of latents of `frames` frames: with some families not always as many. */
 int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames);
