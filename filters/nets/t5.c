@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filters/nets/prompt_clean.h"
+
 enum { MAX_LAYERS = 128 };
 
 struct t5_config {
@@ -270,6 +272,7 @@ const struct text_encoder_kind umt5_encoder = {
                 .size = sizeof(struct t5),
                 .configure = configure_umt5,
                 .params = add_params},
+    .clean = prompt_clean,
     .open = open_t5,
     .encode = encode,
 };
