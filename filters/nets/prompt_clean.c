@@ -103,10 +103,11 @@ static void break_lines(struct chars *to, const struct chars *from)
 static void remove_escapes(struct chars *to, const struct chars *from)
 {
     for (size_t i = 0; i < from->count; i++) {
+        const bool begins = from->at[i] == 0x1b && i + 1 < from->count && from->at[i + 1] == '[';
         size_t end = i + 2;
-        while (end < from->count && (between(from->at[end], '0', '9') || from->at[end] == ';')) end++;
-        if (end < from->count && from->at[i] == 0x1b && from->at[i + 1] == '[' &&
-            between(from->at[end] | 32, 'a', 'z'))
+        while (begins && end < from->count && (between(from->at[end], '0', '9') || from->at[end] == ';'))
+            end++;
+        if (begins && end < from->count && between(from->at[end] | 32, 'a', 'z'))
             i = end;
         else
             chars_put(to, from->at[i]);
