@@ -364,9 +364,14 @@ void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, con
     if (!attention_shapes(k, __func__, q, kk, a)) return;
     const int64_t rows = q->shape[0], width = q->shape[1], batch = a->batch ? a->batch : 1;
     if (!want(v, X, 2, kk->shape[0], width) || !want(o, X, 2, rows, width) ||
-        (lse && !want(lse, DT_F32, 2, a->heads, rows)) ||
-        (bias && !want(bias, DT_F32, 3, a->heads, rows / batch, kk->shape[0] / batch)))
+        (lse && !want(lse, DT_F32, 2, a->heads, rows)) || (bias && !want(bias, DT_F32, 2, a->heads, -1)))
         return;
+    if (bias && (bias->shape[1] % 2 == 0 || bias->shape[1] / 2 + 1 < rows / batch ||
+                 bias->shape[1] / 2 + 1 < kk->shape[0] / batch)) {
+        refuse(k, __func__, "a bias of %lld distances for %lld queries and %lld keys",
+               (long long)bias->shape[1], (long long)(rows / batch), (long long)(kk->shape[0] / batch));
+        return;
+    }
     RUN_WITH_SCRATCH(attention_forward, o, lse, q, kk, v, bias, a);
 }
 

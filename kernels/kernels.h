@@ -198,8 +198,8 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
 /* ---- attention -------------------------------------------------------------------------------------- */
 
 /* Per head: o = softmax(scale q kᵀ + bias) v      q, o [batch*queries,heads*d]  kk, v [batch*keys,heads*d]
- * bias F32 [heads,queries,keys] or NULL. lse F32 [heads,batch*queries] keeps log Σ exp of each score row for
- * the backward pass; NULL when there is none. */
+ * bias by distance, F32 [heads,2n-1] with n >= queries, keys, or NULL: key j adds bias[h,n-1+j-i] to the score of query
+ * i. lse F32 [heads,batch*queries] keeps log Σ exp of each score row for the backward pass; NULL when there is none. */
 struct attention {
     int heads;
     float scale;
