@@ -1,4 +1,4 @@
-# Sluice: fine-tune, sample and grade CogVideoX as Unix pipelines.
+# Sluice: fine-tune, sample and grade text-to-video models as Unix pipelines.
 #
 # make                        the programs, in bin/; without nvcc, the CPU backend only
 # make deps                   install what building and testing need (apt)

@@ -15,7 +15,8 @@ static const char help[] =
     "encode-mp4 - frames to mp4 files\n"
     "usage: encode-mp4 -o DIR [options] <videos >list.jsonl\n"
     "  -o, --output DIR     where KEY.mp4 goes; made if need be       required\n"
-    "      --fps N          frames a second; meta.fps, which is the source's, is ignored  [8]\n"
+    "      --fps N          frames a second; meta.fps, which is the source's, is ignored\n"
+    "                       [8; of what sample made, as the model's family has it: Wan 16]\n"
     "      --codec NAME     libx264 | libopenh264 | mpeg4             [the first that this libavcodec has]\n"
     "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos  [none]\n"
     "COMMON\n"
@@ -27,12 +28,14 @@ static const char help[] =
     "e.g.    vae-decode -m CogVideoX-5b <latents.mp | encode-mp4 -o videos/ --sheet videos.png >videos.jsonl\n"
     "see also: vae-decode, decode, collect, grade\n";
 
+#define FPS_LEAST 0.01
+#define FPS_MOST  1000.
 static const char *folder, *codec, *sheet_path;
-static double fps = 8;
+static double fps; /* 0: as the record says, or 8 */
 
 static const struct option_spec options[] = {
     {.name = "output", .letter = 'o', .kind = OPT_TEXT, .dest = &folder},
-    {.name = "fps", .kind = OPT_REAL, .dest = &fps, .low = 0.01, .high = 1000},
+    {.name = "fps", .kind = OPT_REAL, .dest = &fps, .low = FPS_LEAST, .high = FPS_MOST},
     {.name = "codec", .kind = OPT_CHOICE, .dest = &codec, .choices = "libx264|libopenh264|mpeg4"},
     {.name = "sheet", .kind = OPT_TEXT, .dest = &sheet_path},
     {0}};
@@ -54,6 +57,12 @@ static bool name_file(struct record *f, json_t *seen, char *path, size_t size)
     return !why;
 }
 
+static double rate_of(struct record *f)
+{
+    double own = json_number_value(json_object_get(json_object_get(record_meta(f), "sample"), "fps"));
+    return fps > 0 ? fps : own >= FPS_LEAST && own <= FPS_MOST ? own : 8;
+}
+
 /* NULL with the reason in why: the file cannot be read back. */
 static json_t *list_line(struct record *f, const char *path, int64_t frames, char *why, size_t size)
 {
@@ -63,7 +72,7 @@ static json_t *list_line(struct record *f, const char *path, int64_t frames, cha
     json_t *line = filter_record_json(f), *source = json_object_get(line, "path");
     if (source && !json_object_get(line, "source")) json_object_set(line, "source", source);
     json_object_set_new(line, "path", json_string(path));
-    json_object_set_new(line, "fps", json_real(fps));
+    json_object_set_new(line, "fps", json_real(rate_of(f)));
     json_object_set_new(line, "frames", json_integer(frames));
     json_object_set_new(line, "bytes", json_integer(bytes));
     json_object_set_new(line, "crc32c", json_integer(crc));
@@ -92,7 +101,7 @@ int main(int argc, char **argv)
         json_t *line = NULL;
         if (!video || !name_file(&f, seen, path, sizeof path)) {
             filter_fail(&f, "%s", f.error);
-        } else if (!mp4_write(path, video, encoder, fps, why, sizeof why) ||
+        } else if (!mp4_write(path, video, encoder, rate_of(&f), why, sizeof why) ||
                    (sheet_path && !sheet_add(&sheet, video, why, sizeof why)) ||
                    !(line = list_line(&f, path, video->shape[0], why, sizeof why))) {
             filter_fail(&f, "%s", why);

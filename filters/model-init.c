@@ -11,7 +11,7 @@
 static const char help[] =
     "model-init - write a model folder with random weights\n"
     "usage: model-init [options] PRESET DIR\n"
-    "      PRESET           tiny | cogvideox-2b | cogvideox-5b | owl-tiny | owl-7b,\n"
+    "      PRESET           tiny | cogvideox-2b | cogvideox-5b | wan-tiny | wan-1.3b | wan-14b | owl-tiny | owl-7b,\n"
     "                       or a folder of configs (with a / in its name)\n"
     "      DIR              the folder to make; it must not hold anything yet\n"
     "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
@@ -113,7 +113,7 @@ static void write_part(const struct model *m, const char *dir, const struct part
     copy_file(m, name, dir, name);
 }
 
-static void write_cogvideox(const struct model *m, const char *dir, const struct part *part, int parts)
+static void write_video(const struct model *m, const char *dir, const struct part *part, int parts)
 {
     static const char *const others[][2] = {{"scheduler", "scheduler/scheduler_config.json"},
                                             {"tokenizer", "tokenizer/spiece.model"},
@@ -157,7 +157,7 @@ int main(int argc, char **argv)
     if (part->kind == PART_GRADER)
         write_owl(m, folder.temporary, part);
     else
-        write_cogvideox(m, folder.temporary, part, parts);
+        write_video(m, folder.temporary, part, parts);
     if (!atomic_folder_commit(&folder, err, sizeof err)) die("%s", err);
     model_close(m);
     return filter_finish();

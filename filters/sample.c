@@ -2,11 +2,13 @@
  *
  *   stdin   prompt_embeds [L,D]; may bring noise [T,16,h,w] (the starting latents) and negative_embeds [L,D]
  *   stdout  latents [T,16,h,w] */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
+#include "filters/nets/families.h"
 #include "filters/nets/prompt.h"
 #include "filters/learning/sampler.h"
 #include "formats/error.h"
@@ -19,28 +21,35 @@ static const char help[] =
     "  -a, --adapter FILE   add a trained adapter, a file or a folder that PEFT or diffusers saved;\n"
     "                       FILE:WEIGHT scales it; may be repeated\n"
     "      --merge          fold them into the weights: faster, rounded otherwise; standard only [off]\n"
-    "      --frames N       as the family has them; CogVideoX: 4n+1. With n odd more frames decode from the latents\n"
-    "                       than asked for, 4n+4, which is said               [the model's: 49 for 5B]\n"
-    "      --size WxH       in pixels, multiples of 16                             [the model's: 720x480]\n"
+    "      --frames N       as the family has them, 4n+1. Of CogVideoX's, with n odd, more frames decode from the\n"
+    "                       latents than asked for, 4n+4, which is said [the model's: CogVideoX-5B 49, Wan 81]\n"
+    "      --size WxH       in pixels, multiples of 16                [the model's: 720x480, 832x480]\n"
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
-    "      --guidance X     classifier-free guidance; 1 or less for none           [6]\n"
-    "      --dynamic        the reference's dynamic guidance                       [off]\n"
-    "      --scheduler S    how noise is removed                                   [dpm]\n" SCHEDULER_HELP
-    "      --negative TEXT  negative prompt, for records that bring none           [\"\"]\n"
+    "      --guidance X     classifier-free guidance; 1 or less for none           [CogVideoX 6, Wan 5]\n"
+    "      --dynamic        CogVideoX's dynamic guidance                           [off]\n"
+    "      --scheduler S    how noise is removed         [dpm; for a model that answers with the flow unipc]\n" SCHEDULER_HELP
+    "                       The first two are for models that answer with v (CogVideoX); unipc and euler for those\n"
+    "                       that answer with the flow (Wan), and for adapters of objective flow\n"
+    "      --shift X        of the flow's levels, 0.01 to 100; unipc and euler ask a model that answers with the\n"
+    "                       flow at the whole timesteps below 1000 s       [the folder's flow_shift, else 1]\n"
+    "      --negative TEXT  negative prompt, for records that bring none; `published` stands for the one that\n"
+    "                       was published with the model (Wan's)                   [\"\"]\n"
     "      --rng KIND       keyed | torch-cpu | torch-cuda: the last two draw what PyTorch's generator of that\n"
-    "                       seed draws, restarted for each record, in --dtype      [keyed]\n"
+    "                       seed draws, restarted for each record: for CogVideoX [1,T,16,h,w] in --dtype, for\n"
+    "                       Wan [1,16,T,h,w] in F32                                [keyed]\n"
     "COMMON\n"
     "stdin   prompt_embeds [L,D]   stdout  latents BF16 [(N+3)/4,16,H/8,W/8]; everything else passes through\n"
     "exit    0 every prompt done, 1 something failed, 2 wrong usage\n"
     "e.g.    t5-encode -m M <prompts.jsonl | sample -m M -a run/best.safetensors | vae-decode -m M | encode-mp4 -o videos\n"
     "see also: t5-encode, vae-decode, train-step\n";
 
-static const char *scheduler = "dpm", *negative = "", *generator = "keyed";
+static const char *scheduler, *negative = "", *generator = "keyed";
 static struct text_list adapters;
 static bool merge;
-static int64_t frames, steps = 50;
+static int64_t frames, steps;
+static double shift;
 static struct size size;
-static struct sampler s = {.guidance = 6};
+static struct sampler s = {.guidance = NAN};
 
 static const struct option_spec options[] = {
     {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &adapters},
@@ -55,6 +64,7 @@ static const struct option_spec options[] = {
      .dest = &scheduler,
      .choices = SCHEDULER_CHOICES,
      .setting = true},
+    {.name = "shift", .kind = OPT_REAL, .dest = &shift, .low = SHIFT_LEAST, .high = SHIFT_MOST},
     {.name = "negative", .kind = OPT_TEXT, .dest = &negative, .setting = true},
     {.name = "rng",
      .kind = OPT_CHOICE,
@@ -87,6 +97,7 @@ static void tell_how(struct record *f, const struct tensor *latents)
     int64_t asked = (latents->shape[0] - 1) * g->temporal + 1,
             decoded = denoiser_video_frames(s.denoiser, asked);
     json_object_set(record_meta(f), "sample", provenance);
+    family_sign(record_meta(f), PART_AUTOENCODER, &s.denoiser->kind->network);
     if (decoded == asked) return;
     json_t *here = json_copy(provenance);
     json_object_set_new(here, "decoded_frames", json_integer(decoded));
@@ -121,7 +132,9 @@ static bool generate(struct record *f, const struct model *m)
     struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL;
     struct tensor latents, *out = NULL;
     size_t bytes;
-    if (!text) return false;
+    if (!text || !family_reads(record_meta(f), PART_TEXT_ENCODER, &s.denoiser->kind->network,
+                               "its prompt_embeds are", f->error, sizeof f->error))
+        return false;
     if (record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
     if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
     if (!latent_shape(noise, &latents))
@@ -131,7 +144,8 @@ static bool generate(struct record *f, const struct model *m)
     if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
         return fail(f->error, sizeof f->error, "no memory for its latents");
     struct noise_source source =
-        noise_source_make(generator, filter_dtype(), (uint64_t)filter.seed, record_key(f));
+        noise_source_make(generator, filter_dtype(), s.denoiser->kind->published.by_channel,
+                          (uint64_t)filter.seed, record_key(f));
     if (sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error,
                     sizeof f->error))
         out = record_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1],
@@ -152,9 +166,10 @@ static void open_adapters(void)
         if (!a) die("%s", err);
         const char *objective = json_string_value(json_object_get(a->extra, "objective"));
         if (objective && !strcmp(objective, "flow") != s.scheduler.kind->flow)
-            say(adapters.item[i], "was trained with objective %s; %s", objective,
-                s.scheduler.kind->flow ? "dpm or ddim fit it, not euler"
-                                       : "its answers are no v-predictions: --scheduler euler fits it");
+            say(adapters.item[i], "was trained with objective %s; %s%s", objective,
+                s.scheduler.kind->flow ? "dpm or ddim fit it, not "
+                                       : "its answers are no v-predictions: --scheduler euler fits it",
+                s.scheduler.kind->flow ? s.scheduler.kind->name : "");
         sampler_add(&s, a);
     }
 }
@@ -163,6 +178,7 @@ static void open_adapters(void)
 static void describe(void)
 {
     const struct latent_geometry *g = &s.denoiser->geometry;
+    const double fps = s.denoiser->kind->published.fps;
     json_t *list = json_array(), *settings = filter.settings;
     for (int i = 0; i < s.adapters.count; i++) {
         const struct adapter *a = s.adapters.item[i];
@@ -173,6 +189,13 @@ static void describe(void)
     }
     json_object_set_new(settings, "model", json_string(s.denoiser->id));
     json_object_set_new(settings, "adapters", list);
+    json_object_set_new(settings, "steps", json_integer(steps));
+    json_object_set_new(settings, "guidance", json_real(s.guidance));
+    json_object_set_new(settings, "scheduler", json_string(s.scheduler.kind->name));
+    json_object_set_new(settings, "negative", json_string(negative));
+    if (shift != 0 || s.scheduler.noise.flow)
+        json_object_set_new(settings, "shift", json_real(s.scheduler.shift));
+    if (fps > 0) json_object_set_new(settings, "fps", json_real(fps));
     if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)
         json_object_set_new(settings, "size",
@@ -180,6 +203,26 @@ static void describe(void)
     provenance = json_pack("{s:s}", "version", SLUICE_VERSION);
     json_object_update(provenance, settings);
     json_object_del(provenance, "keep");
+}
+
+/* What the options leave open is as the model's family and folder have it. What is wrong with the command is said here,
+ * before the weights are read. */
+static void settle(const struct model *m)
+{
+    struct latent_geometry g;
+    const struct published *p = denoiser_published(m, err, sizeof err);
+    json_t *config = p ? model_config(m, "scheduler", err, sizeof err) : NULL;
+    if (!config || !denoiser_geometry(m, false, &g, err, sizeof err)) die("%s", err);
+    if (!geometry_fits(&g, frames, size.width, size.height, err, sizeof err)) usage_error("%s", err);
+    if (!steps) steps = p->steps;
+    if (isnan(s.guidance)) s.guidance = p->guidance;
+    if (!strcmp(negative, "published") && !(negative = p->negative))
+        usage_error("--negative: this model's family has published none");
+    if (s.dynamic && !p->dynamic) usage_error("--dynamic: this model's family has none");
+    bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err);
+    if (!good && !strncmp(err, "--", 2)) usage_error("%s", err);
+    if (!good) die("%s", err);
+    json_decref(config);
 }
 
 static void show_step(int step, int of)
@@ -193,18 +236,12 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
-    if (!scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("--steps: %s", err);
-    /* What is wrong with the command is said before the weights are read. */
-    struct latent_geometry g;
     struct model *m = model_open(filter.model, err, sizeof err);
-    if (!m || !denoiser_geometry(m, false, &g, err, sizeof err)) die("%s", err);
-    if (!geometry_fits(&g, frames, size.width, size.height, err, sizeof err)) usage_error("%s", err);
+    if (!m) die("%s", err);
+    settle(m);
     filter_checked();
     struct kern *k = compute_open();
-    json_t *config = model_config(m, "scheduler", err, sizeof err);
-    if (!config || !scheduler_init(&s.scheduler, scheduler, steps, config, err, sizeof err)) die("%s", err);
     if (!(s.denoiser = denoiser_open(k, m, false, err, sizeof err))) die("%s", err);
-    json_decref(config);
     s.progress = show_step;
     open_adapters();
     describe();

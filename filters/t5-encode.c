@@ -7,6 +7,7 @@
 
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
+#include "filters/nets/families.h"
 #include "filters/nets/prompt.h"
 
 static const char help[] =
@@ -65,6 +66,7 @@ static bool add_embeds(struct prompt_encoder *p, struct record *f, const struct 
     if (tokens > p->length)
         say(record_key(f), "%lld tokens cut to %lld", (long long)tokens, (long long)p->length);
     json_object_set_new(record_meta(f), "text_encoder", json_string(p->encoder->id));
+    family_sign(record_meta(f), PART_TEXT_ENCODER, &p->encoder->kind->network);
     return true;
 }
 

@@ -23,8 +23,9 @@ static const char help[] =
     "      --targets LIST   of to_q,to_k,to_v,to_out.0; of Wan also attn2.to_q and so on,\n"
     "                       ffn.net.0.proj, ffn.net.2                                          [those four]\n"
     "      --init FILE      start from this adapter (it decides kind, rank, alpha and targets)\n"
-    "      --objective O    flow | flow-snr | v                                                [flow]\n"
-    "      --levels L       noise levels s: uniform | logit-normal, the sigmoid of a normal    [uniform]\n"
+    "      --objective O    flow | flow-snr | v; of a model that answers with the flow (Wan) flow alone  [flow]\n"
+    "      --levels L       noise levels s: uniform | logit-normal, the sigmoid of a normal; and then perhaps\n"
+    "                       ,shift=X: s becomes X s / (1 + (X - 1) s)                          [uniform]\n"
     "      --lr X           peak rate: linear warm-up, then cosine to 0 at --max-steps         [1e-4]\n"
     "      --warmup N       steps                                                              [200]\n"
     "      --max-steps N    steps                                                              [5000]\n"
@@ -75,7 +76,7 @@ static const struct option_spec options[] = {
     {.name = "targets", .kind = OPT_TEXT, .dest = &start.targets},
     {.name = "init", .kind = OPT_TEXT, .dest = &start.init},
     {.name = "objective", .kind = OPT_CHOICE, .dest = &start.objective, .choices = OBJECTIVES},
-    {.name = "levels", .kind = OPT_CHOICE, .dest = &levels, .choices = "uniform|logit-normal"},
+    {.name = "levels", .kind = OPT_TEXT, .dest = &levels},
     {.name = "lr", .kind = OPT_REAL, .dest = &t.adamw.lr, .high = 1e3},
     {.name = "warmup", .kind = OPT_INT, .dest = &t.warmup, .high = 1e12},
     {.name = "max-steps", .kind = OPT_INT, .dest = &t.max_steps, .low = 1, .high = 1e12},
@@ -155,14 +156,14 @@ int main(int argc, char **argv)
                     (long long)t.max_steps);
     if (!empty_prompt != !(t.caption_dropout > 0))
         usage_error("--caption-dropout and --empty-prompt need each other");
+    if (!trainer_levels(&t, levels, err, sizeof err)) usage_error("%s", err);
     struct kern *k = compute_open();
     trainer_recompute(&t, recompute);
-    t.logit_normal = !strcmp(levels, "logit-normal");
     t.seed = (uint64_t)filter.seed;
     /* What is wrong with the command is said before the weights are read. */
     if (!trainer_open(&t, k, filter.model, true, err, sizeof err)) die("%s", err);
     errno = 0;
-    bool takes = start.init || trainer_takes(&t, &start, err, sizeof err);
+    bool takes = trainer_takes(&t, &start, err, sizeof err);
     if (!takes && errno == ENOMEM) die("%s", err);
     if (!takes) usage_error("%s", err);
     filter_checked();

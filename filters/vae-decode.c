@@ -4,7 +4,7 @@
  *   stdout  video U8 [F,8h,8w,3] RGB      everything else passes through */
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
-#include "filters/nets/autoencoder.h"
+#include "filters/nets/families.h"
 
 static const char help[] =
     "vae-decode - latents to RGB video\n"
@@ -27,7 +27,9 @@ static const struct option_spec options[] = {
 static bool decode(struct autoencoder *v, struct record *f)
 {
     const struct tensor *found = record_want(f, "latents", DT_COUNT, 4);
-    if (!found) return false;
+    if (!found || !family_reads(record_meta(f), PART_AUTOENCODER, &v->kind->network, "its latents are",
+                                f->error, sizeof f->error))
+        return false;
     const struct tensor latents = *found;
     const int64_t side = v->spatial, frames = video_frames(v, latents.shape[0]);
     struct tensor *video =

@@ -4,7 +4,7 @@
  *   stdout  latents [T,16,H/8,W/8]        everything else passes through */
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
-#include "filters/nets/autoencoder.h"
+#include "filters/nets/families.h"
 
 static const char help[] =
     "vae-encode - RGB video to latents\n"
@@ -57,6 +57,7 @@ static bool encode_record(struct autoencoder *v, struct record *f)
 
     json_t *meta = record_meta(f);
     json_object_set_new(meta, "vae", json_string(v->id));
+    family_sign(meta, PART_AUTOENCODER, &v->kind->network);
     json_object_set_new(meta, "posterior", json_string(mode ? "mode" : "sample"));
     json_object_set_new(meta, "encode_tiling", json_boolean(tiling));
     if (mode)

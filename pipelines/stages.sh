@@ -24,8 +24,8 @@ die() { say "$*"; exit 1; }
 wrong() { say "$* (see $name --help)"; exit 2; }
 shopt -u patsub_replacement 2>/dev/null || true # bash 5.2: a & in a name would stand for what was replaced
 
-common_help='  --config NAME|FILE  settings; paper, tiny or a file with what differs from paper. A file is a part of
-                      the shell program, and runs what is in it                      [paper]
+common_help='  --config NAME|FILE  settings; paper, paper-wan, tiny or a file with what differs from paper. A file is a
+                      part of the shell program, and runs what is in it              [paper]
   NAME=VALUE          one setting, before all files; paper.conf tells them all
   --stage N           begin with stage N                                             [1]
   -j N                jobs at the same time on a machine (JOBS)                      [one for each GPU, or one]
@@ -71,6 +71,8 @@ read_settings() {
         *=WORK/*) printf -v "$setting" %s "$WORK/${!setting#WORK/}" ;;
         esac
     done
+    # the clips are to be as long as the videos: so many seconds
+    [ "$FILTER" != length ] || FILTER=$(awk -v frames="$FRAMES" -v fps="$FPS" 'BEGIN { if (fps + 0 > 0) printf "%.4f", frames / fps }')
     check_settings
 }
 
@@ -94,7 +96,8 @@ check_settings() {
     for setting in DELAY COST_CLIP COST_VIDEO COST_SCORE; do
         [[ ${!setting} =~ ^$number$ ]] || wrong "$setting is a number, not \`${!setting}\`"
     done
-    for setting in FILTER TILING KEEP_GOING; do
+    [[ $FILTER =~ ^(yes|no|$number)$ ]] || wrong "FILTER is yes, no, length (of FRAMES at FPS) or seconds, not \`$FILTER\`"
+    for setting in TILING KEEP_GOING; do
         [[ ${!setting} =~ ^(yes|no)$ ]] || wrong "$setting is yes or no, not \`${!setting}\`"
     done
     [[ $COST_STEP =~ ^(\ *[a-z_]+\ +$number)*\ *$ ]] || wrong "COST_STEP is kinds of adapters, each with a number, not \`$COST_STEP\`"
@@ -156,9 +159,9 @@ finished() {
 misfit() {
     [ "$(adapter_of "${chosen[-1]}")" ] || [ ${#chosen[@]} -gt 1 ] || return 0
     case $OBJECTIVE/$SCHEDULER in
-    flow/euler) ;;
+    flow/euler | flow/unipc) ;;
     flow/*) echo "OBJECTIVE=flow and SCHEDULER=$SCHEDULER do not fit: $SCHEDULER reads the adapters' answers as something else; with OBJECTIVE=flow fits SCHEDULER=euler, with SCHEDULER=$SCHEDULER fits OBJECTIVE=flow-snr" ;;
-    */euler) echo "OBJECTIVE=$OBJECTIVE and SCHEDULER=euler do not fit: euler reads the adapters' answers as something else; with OBJECTIVE=$OBJECTIVE fits SCHEDULER=dpm, with SCHEDULER=euler fits OBJECTIVE=flow" ;;
+    */euler | */unipc) echo "OBJECTIVE=$OBJECTIVE and SCHEDULER=$SCHEDULER do not fit: $SCHEDULER reads the adapters' answers as something else; with OBJECTIVE=$OBJECTIVE fits SCHEDULER=dpm, with SCHEDULER=$SCHEDULER fits OBJECTIVE=flow" ;;
     esac
 }
 
@@ -197,7 +200,7 @@ start() {
         shift
     done
     [[ $first =~ ^[0-9]+$ ]] || wrong "--stage is a number, not \`$first\`"
-    case $config in paper | tiny) config=$lib/$config.conf ;; -*) config=./$config ;; esac
+    case $config in paper | paper-wan | tiny) config=$lib/$config.conf ;; -*) config=./$config ;; esac
     if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration"; fi
     case $config in /*) ;; *) config=$PWD/$config ;; esac # for the shell's `.`, which would look for it along PATH
     read_settings "$config"
@@ -312,7 +315,7 @@ run_to() {
 # The commands that make lists, of a part of the clips and of the prompts.
 clips_command() {
     command=(curate --videos "$VIDEOS" --split "$1" --fraction "$VAL_FRACTION" --split-seed "$SPLIT_SEED")
-    [ "$FILTER" = yes ] || command+=(--no-filter)
+    case $FILTER in yes) ;; no) command+=(--no-filter) ;; *) command+=(--min-seconds "$FILTER") ;; esac
     [ -z "$ZIPS" ] || command+=(--zips "$ZIPS")
     command+=("$CLIPS")
 }

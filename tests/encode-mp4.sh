@@ -20,6 +20,11 @@ ok 'the file is H.264 at 8 frames a second, with every frame, tagged with its co
     [ "$(probe videos/clip.mp4 color_space,color_transfer,color_primaries | sort -u)" = bt709 ]
     [ "$(probe videos/clip.mp4 color_range)" = tv ]'
 
+ok 'without --fps: what sample says of the model, and not the source'"'"'s' '
+    tensor-gen --name video --dtype u8 --shape 5,16,16,3 --key a --meta fps=30 --meta "sample={\"fps\":16.0}" >wan.mp
+    encode-mp4 -o wan <wan.mp | grep -F "\"fps\":16.0"
+    encode-mp4 -o wan --fps 12 <wan.mp | grep -F "\"fps\":12.0"
+    tensor-gen --name video --dtype u8 --shape 5,16,16,3 --key a --meta fps=30 --meta "sample={\"fps\":-1}" | encode-mp4 -o wan | grep -F "\"fps\":8.0"'
 ok '--fps is the file'"'"'s, and not the record'"'"'s' '
     need ffprobe
     encode-mp4 --fps 12.5 -o rate <clip.mp >list.jsonl

@@ -47,7 +47,7 @@ ok "train-step --dry-run counts its parameters and its memory" '
     grep -q "5 frames of 64x48, latents \[3,5,3,4\]" out'
 
 ok "a folder of a class that is not known is refused by its name, and told which are" '
-    for class in WanTransformer3DModel LTXVideoTransformer3DModel; do
+    for class in HunyuanVideoTransformer3DModel LTXVideoTransformer3DModel; do
         mkdir -p $class/transformer $class/scheduler
         echo "{\"_class_name\": \"$class\", \"patch_size\": [1, 2, 2]}" >$class/transformer/config.json
         cp "$SLUICE_DATA/presets/tiny/scheduler/scheduler_config.json" $class/scheduler
@@ -56,10 +56,10 @@ ok "a folder of a class that is not known is refused by its name, and told which
             grep -q "transformer/config.json: $class is not known here; known: CogVideoXTransformer3DModel" err
         done
     done
-    mkdir -p wan/vae wan/text_encoder
-    echo "{\"_class_name\": \"AutoencoderKLWan\"}" >wan/vae/config.json
-    fails 1 vae-encode -m wan <clips.mp >out
-    grep -q "vae/config.json: AutoencoderKLWan is not known here; known: AutoencoderKLCogVideoX" err'
+    mkdir -p other/vae other/text_encoder
+    echo "{\"_class_name\": \"AutoencoderKLHunyuanVideo\"}" >other/vae/config.json
+    fails 1 vae-encode -m other <clips.mp >out
+    grep -q "vae/config.json: AutoencoderKLHunyuanVideo is not known here; known: AutoencoderKLCogVideoX" err'
 ok "within a class, a field that is not supported is refused by its name: CogVideoX 1.5 and image to video" '
     cp -r "$SLUICE_DATA/presets/tiny" v15 && cp -r v15 i2v
     sed -i "s/\"patch_size\": 2/\"patch_size\": 2, \"patch_size_t\": 2/" v15/transformer/config.json
@@ -68,6 +68,12 @@ ok "within a class, a field that is not supported is refused by its name: CogVid
     sed -i "s/\"in_channels\": 16/\"in_channels\": 32/" i2v/transformer/config.json
     fails 1 sample -m random:./i2v <embeds.mp >out
     grep -q "in_channels" err'
+ok "a model of two transformers is refused, where half of it would make videos" '
+    cp -r "$SLUICE_DATA/presets/tiny" two && mkdir two/transformer_2
+    for program in sample train-step\ --state\ run show\ --geometry; do
+        fails 1 $program -m random:./two <embeds.mp >out
+        grep -q "transformer_2: a model of two transformers" err
+    done'
 ok "an unrelated config.json beside the parts does no harm; alone, its model_type is refused by its name" '
     cp -r "$SLUICE_DATA/presets/tiny" plain && cp -r plain beside
     echo "{\"model_type\": \"bert\"}" >beside/config.json

@@ -81,12 +81,12 @@ static void sampled(void)
     struct sampler s = {.guidance = 3};
     struct model *m = model_open(folder, err, sizeof err);
     bool good = m && (s.denoiser = denoiser_open(k, m, false, err, sizeof err)) &&
-                scheduler_init(&s.scheduler, "euler", 3, NULL, err, sizeof err);
+                scheduler_init(&s.scheduler, "euler", 3, 0, NULL, err, sizeof err);
     struct tensor latents = geometry_latents(&s.denoiser->geometry, 5, 64, 32), text[2];
     float *made[2];
     ok(good && tensor_is(&latents, DT_F32, 4, 3, 5, 2, 4), "5 frames of 64x32 are latents [3,5,2,4]");
     for (int i = 0; i < 2; i++) {
-        struct noise_source source = noise_source_make("keyed", DT_F32, 1, "loom");
+        struct noise_source source = noise_source_make("keyed", DT_F32, false, 1, "loom");
         text[i] = tensor_of(DT_F32, NULL, 2, 7, 24);
         fill(&text[i], i ? "one" : "other");
         latents.data = made[i] = calloc((size_t)tensor_count(&latents), 4);

@@ -1,5 +1,5 @@
-/* The program `sample` against diffusers' CogVideoXPipeline: DDIM, DPM and Euler, with and without guidance,
- * from brought noise and from PyTorch's generator. Errors of one step are carried on through the others and
+/* The program `sample` against diffusers' CogVideoXPipeline (DDIM, DPM) and WanPipeline (UniPC), and against Euler's
+ * steps: with and without guidance, from brought noise and from PyTorch's generator. Errors of one step are carried on through the others and
  * amplified by guidance: 1e-3, where about 1e-6 is seen. */
 #include <fcntl.h>
 #include <unistd.h>
@@ -35,44 +35,50 @@ static bool write_input(const struct cases *c, size_t n, const char *path)
     return good;
 }
 
-/* The model's folder, or one like it with another scheduler setting. */
-static const char *model_folder(json_t *line, char path[4096])
+/* A folder made of these parts, with another scheduler setting where the case has one. */
+static const char *model_folder(const char *scheduler, const char *transformer, json_t *line, char path[64])
 {
-    char command[9000], config[4096];
-    json_t *shift = json_object_get(line, "snr_shift_scale");
-    data_file(path, "sample", "");
-    if (!shift) return path;
-    snprintf(command, sizeof command, "cp -r '%s' '%s/shifted'", path, work);
+    static const char *const settings[] = {"snr_shift_scale", "flow_shift"};
+    char command[9000], config[128], from[4096];
+    snprintf(path, 64, "%s/model", work);
+    snprintf(config, sizeof config, "%s/scheduler/scheduler_config.json", path);
+    data_file(from, scheduler, "scheduler");
+    snprintf(command, sizeof command, "rm -rf '%s' && mkdir '%s' && cp -r '%s' '%s'", path, path, from, path);
     if (system(command)) return path;
-    snprintf(path, 4096, "%s/shifted", work);
-    snprintf(config, sizeof config, "%s/shifted/scheduler/scheduler_config.json", work);
-    json_t *settings = json_load_file(config, 0, NULL);
-    json_object_set(settings, "snr_shift_scale", shift);
-    json_dump_file(settings, config, 0);
-    json_decref(settings);
+    data_file(from, transformer, "transformer");
+    snprintf(command, sizeof command, "cp -r '%s' '%s'", from, path);
+    if (system(command)) return path;
+    json_t *all = json_load_file(config, 0, NULL);
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(line, settings[i]))
+            json_object_set(all, settings[i], json_object_get(line, settings[i]));
+    json_dump_file(all, config, 0);
+    json_decref(all);
     return path;
 }
 
-static void compare(const struct cases *c, size_t n)
+static void compare(const struct cases *c, size_t n, const char *parts, const char *transformer)
 {
     json_t *line = json_array_get(c->list, n);
-    char in[64], out[64], command[9000], path[4096], seed[64] = "";
+    char in[64], out[64], command[9000], path[64], seed[64] = "", shift[64] = "";
     const char *scheduler = json_string_value(json_object_get(line, "scheduler"));
     snprintf(in, sizeof in, "%s/in", work);
     snprintf(out, sizeof out, "%s/out", work);
     if (json_is_integer(json_object_get(line, "seed")))
         snprintf(seed, sizeof seed, "--rng torch-cpu --seed %lld",
                  (long long)json_integer_value(json_object_get(line, "seed")));
+    if (json_object_get(line, "shift"))
+        snprintf(shift, sizeof shift, "--shift %g", json_number_value(json_object_get(line, "shift")));
     int steps = (int)json_integer_value(json_object_get(line, "steps"));
     double guidance = json_number_value(json_object_get(line, "guidance"));
     snprintf(
         command, sizeof command,
-        "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s <%s >%s",
-        getenv("BIN") ? getenv("BIN") : "bin", model_folder(line, path), scheduler, steps, guidance,
-        (int)json_integer_value(json_object_get(line, "frames")),
+        "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s %s <%s >%s",
+        getenv("BIN") ? getenv("BIN") : "bin", model_folder(parts, transformer, line, path), scheduler, steps,
+        guidance, (int)json_integer_value(json_object_get(line, "frames")),
         (int)json_integer_value(json_object_get(line, "width")),
         (int)json_integer_value(json_object_get(line, "height")),
-        json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, in, out);
+        json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, shift, in, out);
     bool good = write_input(c, n, in) && system(command) == 0;
     struct record f = RECORD_INIT;
     int fd = open(out, O_RDONLY);
@@ -94,11 +100,14 @@ static void compare(const struct cases *c, size_t n)
 
 int main(void)
 {
+    static const char *const of[][2] = {{"sample", "sample"}, {"wan/sample", "wan/h20"}};
     char command[128];
-    struct cases c = cases_open("sample");
     if (!mkdtemp(work)) return 1;
-    for (size_t n = 0; n < json_array_size(c.list); n++) compare(&c, n);
-    cases_close(&c);
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        struct cases c = cases_open(of[i][0]);
+        for (size_t n = 0; n < json_array_size(c.list); n++) compare(&c, n, of[i][0], of[i][1]);
+        cases_close(&c);
+    }
     snprintf(command, sizeof command, "rm -rf '%s'", work);
     return system(command) || done();
 }

@@ -33,7 +33,7 @@ static struct scheduler make(const char *name, int steps, double shift)
     char err[256] = "";
     struct scheduler s;
     json_t *config = config_with("snr_shift_scale", json_real(shift));
-    if (!scheduler_init(&s, name, steps, config, err, sizeof err))
+    if (!scheduler_init(&s, name, steps, 0, config, err, sizeof err))
         ok(false, "%s, %d steps: %s", name, steps, err);
     json_decref(config);
     return s;
@@ -267,7 +267,7 @@ static void test_euler(void)
 {
     struct scheduler s;
     char err[256];
-    ok(scheduler_init(&s, "euler", 7, NULL, err, sizeof err),
+    ok(scheduler_init(&s, "euler", 7, 0, NULL, err, sizeof err),
        "Euler needs no configuration, and takes 7 steps");
     ok(scheduler_timestep(&s, 0) == 999 && near(scheduler_timestep(&s, 1), 6000. / 7, 1e-15) &&
            near(scheduler_timestep(&s, 6), 1000. / 7, 1e-14),
@@ -282,6 +282,129 @@ static void test_euler(void)
             ok(false, "step %d sees the data, and uses nothing but x and u", k);
     }
     ok(fabs(x - data) < 1e-12, "on straight paths it arrives");
+}
+
+/* ---- along a flow -------------------------------------------------------------------------------- */
+
+/* A published configuration of Wan's with one field changed; value NULL removes it. */
+static json_t *flow_config(const char *field, json_t *value)
+{
+    json_t *config = json_pack(
+        "{s:s, s:s, s:b, s:f, s:i, s:i, s:s, s:b, s:b, s:[], s:s, s:b, s:n, s:n, s:n, s:n, s:b}",
+        "_class_name", "UniPCMultistepScheduler", "prediction_type", "flow_prediction", "use_flow_sigmas", 1,
+        "flow_shift", 3., "num_train_timesteps", 1000, "solver_order", 2, "solver_type", "bh2",
+        "lower_order_final", 1, "predict_x0", 1, "disable_corrector", "final_sigmas_type", "zero",
+        "thresholding", 0, "solver_p", "shift_terminal", "sigma_min", "sigma_max", "use_karras_sigmas", 0);
+    if (field && value) json_object_set_new(config, field, value);
+    if (field && !value) json_object_del(config, field);
+    return config;
+}
+
+static struct scheduler along_flow(const char *name, int steps, double shift)
+{
+    char err[256] = "";
+    struct scheduler s;
+    json_t *config = flow_config(NULL, NULL);
+    if (!scheduler_init(&s, name, steps, shift, config, err, sizeof err))
+        ok(false, "%s, %d steps, shift %g: %s", name ? name : "the folder's", steps, shift, err);
+    json_decref(config);
+    return s;
+}
+
+/* Where a scalar ends whose answer is x/2 + sin(t/200) - 1, in double. */
+static double flow_end(const struct scheduler *s)
+{
+    double x = 0.7, last_x = NAN, last_x0 = NAN, older_x0 = NAN;
+    for (int k = 0; k < s->steps; k++) {
+        struct scheduler_step c = scheduler_step(s, k);
+        double v = x / 2 + sin(scheduler_timestep(s, k) / 200) - 1, x0 = c.x0_x * x + c.x0_v * v;
+        if (c.fix_now != 0)
+            x = c.fix_x * last_x + c.fix_now * x0 + c.fix_x0 * last_x0 +
+                (c.fix_x00 != 0 ? c.fix_x00 * older_x0 : 0);
+        last_x = x;
+        x = c.next_x * x + (c.next_v != 0 ? c.next_v * v : 0) + c.next_now * x0 +
+            (c.next_x0 != 0 ? c.next_x0 * last_x0 : 0);
+        older_x0 = last_x0;
+        last_x0 = x0;
+    }
+    return x;
+}
+
+/* Against diffusers' UniPCMultistepScheduler, whose coefficients are F32, and against the same code in double. */
+static void test_unipc(void)
+{
+    size_t i, j;
+    double worst = 0, worst_exact = 0;
+    bool timesteps = true;
+    json_t *line, *t, *all = json_load_file("tests/data/schedulers.json", 0, NULL);
+    json_array_foreach (json_object_get(all, "unipc"), i, line) {
+        struct scheduler s = along_flow(NULL, (int)json_integer_value(json_object_get(line, "steps")),
+                                        json_number_value(json_object_get(line, "shift")));
+        json_array_foreach (json_object_get(line, "timesteps"), j, t)
+            timesteps &= scheduler_timestep(&s, (int)j) == json_number_value(t);
+        timesteps &= j == (size_t)s.steps;
+        double end = flow_end(&s), want = json_number_value(json_object_get(line, "end")),
+               exact = json_number_value(json_object_get(line, "exact"));
+        if (s.steps <= 50) worst = fmax(worst, fabs(end - want) / fabs(want));
+        worst_exact = fmax(worst_exact, fabs(end - exact) / fabs(exact));
+    }
+    ok(i == 255 && timesteps, "UniPC's timesteps, 1 to 50 and 100 steps, shifts 1, 3, 5, 8 and 12");
+    ok(worst < 1e-6, "and where its runs of 1 to 50 steps end: off by %.2g at most", worst);
+    ok(worst_exact < 1e-10, "and all of them, but for the reference's F32, by %.2g", worst_exact);
+    json_decref(all);
+
+    struct scheduler s = along_flow(NULL, 4, 5);
+    struct scheduler_step first = scheduler_step(&s, 0), last = scheduler_step(&s, 3);
+    ok(!strcmp(s.kind->name, "unipc") && first.fix_x == 0 && first.fix_now == 0 && first.next_x0 == 0,
+       "it is the default of a flow, and its first step has no history");
+    ok(last.next_x == 0 && last.next_now == 1 && last.next_x0 == 0, "the last step is just x0");
+    s = along_flow(NULL, 4, 0);
+    struct scheduler folders = along_flow(NULL, 4, 3);
+    ok(flow_level(&s, 2) == flow_level(&folders, 2), "the folder's shift is the default");
+    s = along_flow("unipc", 1000, SHIFT_MOST);
+    bool finite = true;
+    for (int k = 0; k < 1000; k++) {
+        struct scheduler_step c = scheduler_step(&s, k);
+        finite &= isfinite(c.fix_x + c.fix_now + c.fix_x0 + c.fix_x00 + c.next_x + c.next_now + c.next_x0);
+    }
+    ok(finite, "a thousand steps at the largest shift are apart");
+
+    struct scheduler bridge = along_flow("unipc", 6, 2);
+    bridge.noise.flow = false; /* a model of v-prediction with an adapter of objective flow */
+    double x = wobble(1), last_x = 0, x0 = 0, data = wobble(2);
+    for (int k = 0; k < 6; k++) {
+        struct scheduler_step c = scheduler_step(&bridge, k);
+        double u = (x - data) / -c.x0_v, before = x0; /* exact when all data are one point */
+        x0 = c.x0_x * x + c.x0_v * u;
+        if (c.fix_now != 0) x = c.fix_x * last_x + c.fix_now * x0 + (c.fix_x0 + c.fix_x00) * before;
+        last_x = x;
+        x = c.next_x * x + c.next_now * x0 + c.next_x0 * before;
+    }
+    ok(fabs(x - data) < 1e-12 && scheduler_timestep(&bridge, 1) == 1000 * flow_level(&bridge, 1),
+       "it goes along the flow of any model, and arrives");
+}
+
+static void test_shifted_euler(void)
+{
+    struct scheduler s = along_flow("euler", 50, 3), unipc = along_flow("unipc", 50, 3), bridge;
+    char err[256] = "";
+    bool same = flow_level(&s, 0) == 1, straight = true;
+    double x = wobble(1), data = wobble(2), start = x;
+    for (int k = 0; k < 50; k++) {
+        struct scheduler_step c = scheduler_step(&s, k);
+        double p = 1 - k * 0.999 / 50, from = 3 * p / (1 + 2 * p);
+        same &= scheduler_timestep(&s, k) == scheduler_timestep(&unipc, k);
+        straight &= fabs(x - ((1 - from) * data + from * start)) < 1e-12;
+        x = c.next_x * x + c.next_v * (start - data);
+    }
+    ok(same, "Euler asks a model of the flow at UniPC's timesteps");
+    ok(straight && fabs(x - data) < 1e-12, "from shifted level to shifted level, and to the end");
+    json_t *config = config_with(NULL, NULL);
+    ok(scheduler_init(&bridge, "euler", 7, 2, config, err, sizeof err) &&
+           near(flow_level(&bridge, 1), 2 * (6 / 7.) / (1 + 6 / 7.), 1e-15) &&
+           near(scheduler_timestep(&bridge, 1), 1000 * flow_level(&bridge, 1), 1e-15),
+       "a model of v-prediction, with an adapter of objective flow, may be given a shift, too %s", err);
+    json_decref(config);
 }
 
 /* ---- training ------------------------------------------------------------------------------------ */
@@ -379,6 +502,68 @@ static void test_configs(void)
     json_decref(config);
 }
 
+/* Of Wan's folders: all that is set and not obeyed. */
+static void test_flow_configs(void)
+{
+    struct {
+        const char *field;
+        json_t *value;
+        bool good;
+    } cases[] = {
+        {"flow_shift", NULL, true},
+        {"flow_shift", json_real(16), true},
+        {"flow_shift", json_integer(0), false},
+        {"flow_shift", json_string("3"), false},
+        {"prediction_type", json_string("epsilon"), false},
+        {"prediction_type", NULL, false}, /* the class's default is epsilon */
+        {"use_flow_sigmas", json_false(), false},
+        {"use_flow_sigmas", NULL, false},
+        {"num_train_timesteps", json_integer(500), false},
+        {"solver_order", json_integer(3), false},
+        {"solver_type", json_string("bh1"), false},
+        {"lower_order_final", json_false(), false},
+        {"predict_x0", json_false(), false},
+        {"disable_corrector", json_pack("[i]", 0), false},
+        {"final_sigmas_type", json_string("sigma_min"), false},
+        {"thresholding", json_true(), false},
+        {"use_karras_sigmas", json_true(), false},
+        {"use_exponential_sigmas", json_true(), false},
+        {"use_beta_sigmas", json_true(), false},
+        {"use_dynamic_shifting", json_true(), false},
+        {"solver_p", json_pack("{s:s}", "_class_name", "DPMSolver"), false},
+        {"shift_terminal", json_real(0.1), false},
+        {"sigma_min", json_real(0.1), false},
+        {"sigma_max", json_real(0.9), false},
+        {"_class_name", json_string("FlowMatchEulerDiscreteScheduler"), false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char err[256] = "";
+        struct scheduler s;
+        json_t *config = flow_config(cases[i].field, cases[i].value);
+        bool good = scheduler_init(&s, NULL, 4, 0, config, err, sizeof err);
+        ok(good == cases[i].good &&
+               (good || (strstr(err, cases[i].field) && strstr(err, "scheduler_config.json"))),
+           "%s, changed or left out: %s", cases[i].field, good ? "accepted" : err);
+        json_decref(config);
+    }
+    struct scheduler s;
+    char err[256] = "";
+    json_t *flow = flow_config(NULL, NULL), *v = config_with(NULL, NULL);
+    ok(!scheduler_init(&s, "dpm", 4, 0, flow, err, sizeof err) &&
+           strstr(err, "--scheduler: dpm reads v-predictions"),
+       "refused: %s", err);
+    ok(!scheduler_init(&s, "ddim", 4, 2, v, err, sizeof err) && strstr(err, "--shift: ddim follows no flow"),
+       "refused: %s", err);
+    struct noise_schedule n;
+    ok(noise_schedule_read(&n, flow, err, sizeof err) && objective_fits(&n, "flow", err, sizeof err) &&
+           !objective_fits(&n, "flow-snr", err, sizeof err) && strstr(err, "--objective flow-snr") &&
+           !objective_fits(&n, "v", err, sizeof err) && noise_schedule_read(&n, v, err, sizeof err) &&
+           objective_fits(&n, "v", err, sizeof err) && objective_fits(&n, "flow", err, sizeof err),
+       "a model of the flow is trained with objective flow alone: %s", err);
+    json_decref(flow);
+    json_decref(v);
+}
+
 static void test_steps(void)
 {
     static const struct {
@@ -394,12 +579,14 @@ static void test_steps(void)
                  {"dpm", INT64_C(1) << 40, "such as 1000, not"},
                  {"euler", 0, "euler takes"},
                  {"euler", INT64_C(1) << 40, "euler takes"},
-                 {"unipc", 50, "no such scheduler"}};
+                 {"unipc", 0, "unipc takes 1 to 1000"},
+                 {"unipc", 1001, "unipc takes 1 to 1000"},
+                 {"heun", 50, "--scheduler: no heun; there are dpm, ddim, unipc, euler"}};
     json_t *config = config_with(NULL, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char err[256] = "";
         struct scheduler s;
-        bool good = scheduler_init(&s, cases[i].name, cases[i].steps, config, err, sizeof err);
+        bool good = scheduler_init(&s, cases[i].name, cases[i].steps, 0, config, err, sizeof err);
         ok(!good && strstr(err, cases[i].says), "refused: %s", err);
     }
     json_decref(config);
@@ -422,7 +609,7 @@ static void test_spacings(void)
         for (int n = 0; n < 2; n++) {
             struct scheduler s;
             char err[256] = "";
-            bool good = scheduler_init(&s, names[n], steps, config, err, sizeof err);
+            bool good = scheduler_init(&s, names[n], steps, 0, config, err, sizeof err);
             double x = 0.7, before = 0, want = json_number_value(json_object_get(line, names[n]));
             for (int k = 0; good && k < steps; k++) {
                 struct scheduler_step c = scheduler_step(&s, k);
@@ -443,12 +630,12 @@ static void test_spacings(void)
     struct scheduler s;
     char err[256] = "";
     json_t *config = config_with("timestep_spacing", json_string("karras"));
-    ok(!scheduler_init(&s, "dpm", 4, config, err, sizeof err) && strstr(err, "timestep_spacing is karras"),
+    ok(!scheduler_init(&s, "dpm", 4, 0, config, err, sizeof err) && strstr(err, "timestep_spacing is karras"),
        "refused: %s", err);
     json_decref(config);
     config = config_with("steps_offset", json_integer(250));
-    ok(!scheduler_init(&s, "ddim", 4, config, err, sizeof err) && strstr(err, "steps_offset"), "refused: %s",
-       err);
+    ok(!scheduler_init(&s, "ddim", 4, 0, config, err, sizeof err) && strstr(err, "steps_offset"),
+       "refused: %s", err);
     json_decref(config);
 }
 
@@ -460,8 +647,11 @@ int main(void)
     test_guidance_table();
     test_whole_runs();
     test_euler();
+    test_unipc();
+    test_shifted_euler();
     test_training_points();
     test_configs();
+    test_flow_configs();
     test_steps();
     test_spacings();
     return done();

@@ -95,6 +95,13 @@ ok "--levels logit-normal draws other levels, and belongs to the run" '
     train --levels uniform --state even <nine.mp | sed -n "s/.*\"s\":\([^,]*\).*/\1/p" >even.levels
     fails 1 cmp -s levels even.levels
     fails 1 train --state logit <nine.mp; grep "\`levels\` was \"logit-normal\", this command says nothing" err'
+ok "--levels with a shift moves what the same draw gives, and belongs to the run" '
+    train --levels uniform,shift=3 --state shifted <nine.mp | sed -n "s/.*\"s\":\([^,]*\).*/\1/p" >shifted.levels
+    paste even.levels shifted.levels | awk "{ d = \$2 - 3 * \$1 / (1 + 2 * \$1); if (d * d > 1e-24) exit 1; n++ } END { exit n != 9 }"
+    fails 1 train --state shifted <nine.mp; grep "\`level_shift\` was 3.0, this command says nothing" err
+    for wrong in normal uniform,shift uniform,shift=0 uniform,shift=101 uniform,shift=3x uniform,scale=3 "" uniform,; do
+        fails 2 train --levels "$wrong" --state wrong <nine.mp; grep "^train-step: --levels is uniform or logit-normal" err
+    done; [ ! -e wrong ]'
 ok "--accumulate 3: three records a step, named by the last; stopping anywhere changes nothing" '
     threes() { train --accumulate 3 --max-steps 8 --save-every 3 "$@"; }
     draw --count 24 train | threes --state three >three.jsonl

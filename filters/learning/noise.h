@@ -5,6 +5,7 @@
 #include "filters/learning/torch_rng.h"
 
 struct noise_source {
+    bool by_channel;
     bool running; /* a generator of PyTorch's: every draw counts, and they come in the reference's order */
     enum dtype dtype;
     uint64_t seed;
@@ -13,10 +14,13 @@ struct noise_source {
 };
 
 /* kind: "keyed" (rng.h; always F32), or "torch-cpu" or "torch-cuda", which draw what PyTorch's generator of
- * that seed draws, in this dtype. key is borrowed. */
-struct noise_source noise_source_make(const char *kind, enum dtype dtype, uint64_t seed, const char *key);
+ * that seed draws, in this dtype; by_channel: in F32 and in the order [1,C,T,h,w], as WanPipeline does. key is
+ * borrowed. */
+struct noise_source noise_source_make(const char *kind, enum dtype dtype, bool by_channel, uint64_t seed,
+                                      const char *key);
 
-/* Draw `index` into host, of the source's dtype and any shape. false: it cannot draw that dtype. */
+/* Draw `index` into host [1,T,C,h,w] of the source's dtype. false: it cannot draw that dtype, or there is no
+ * memory. */
 bool noise_source_draw(struct noise_source *n, int64_t index, struct tensor *host);
 
 #endif

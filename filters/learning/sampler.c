@@ -7,7 +7,8 @@
 /* Latents that the steps add up, on the device. */
 struct state {
     struct denoiser_grid grid;
-    struct tensor x, x0, last_x0, v, v_negative, noise, text, negative;
+    struct tensor x, x0, v, v_negative, noise, text, negative;
+    struct tensor last_x, last_x0[2]; /* of the steps before, the last one first */
 };
 
 bool sampler_add(struct sampler *s, struct adapter *a)
@@ -28,11 +29,13 @@ static bool prepare(struct sampler *s, struct state *t, const struct tensor *sha
                     const struct tensor *negative, char *err, size_t errlen)
 {
     struct kern *k = s->denoiser->k;
-    struct tensor *latent[] = {&t->x, &t->x0, &t->last_x0, &t->v, &t->noise, &t->v_negative};
+    struct tensor *latent[] = {&t->x,          &t->x0, &t->last_x, &t->last_x0[0],
+                               &t->last_x0[1], &t->v,  &t->noise,  &t->v_negative};
+    enum { LATENTS = sizeof latent / sizeof *latent };
     if (!denoiser_grid(s->denoiser, &t->grid, shape, err, errlen) ||
         !adapter_set_fits(&s->adapters, &t->grid.rows, err, errlen))
         return false;
-    for (int i = 0; i < (negative ? 6 : 5); i++)
+    for (int i = 0; i < LATENTS - !negative; i++)
         *latent[i] =
             kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
     t->text = denoiser_text(s->denoiser, text, true);
@@ -64,6 +67,19 @@ static void predict(struct sampler *s, struct state *t, int step, bool guided)
     axpby(k, &t->v, 1 - g, &t->v_negative, g);
 }
 
+/* x, as what the network says of it puts it right; and it is kept for the next step. */
+static void correct(struct kern *k, struct state *t, const struct scheduler_step *c)
+{
+    if (c->fix_x == 0 && c->fix_now == 0) {
+        kern_copy(k, &t->last_x, &t->x);
+        return;
+    }
+    axpby(k, &t->last_x, c->fix_now, &t->x0, c->fix_x);
+    axpby(k, &t->last_x, c->fix_x0, &t->last_x0[0], 1);
+    if (c->fix_x00 != 0) axpby(k, &t->last_x, c->fix_x00, &t->last_x0[1], 1);
+    kern_copy(k, &t->x, &t->last_x);
+}
+
 static bool denoise(struct sampler *s, struct state *t, struct noise_source *source, bool guided, char *err,
                     size_t errlen)
 {
@@ -75,17 +91,20 @@ static bool denoise(struct sampler *s, struct state *t, struct noise_source *sou
         predict(s, t, i, guided);
         kern_copy(k, &t->x0, &t->x);
         axpby(k, &t->x0, c.x0_v, &t->v, c.x0_x);
+        correct(k, t, &c);
         axpby(k, &t->x, c.next_v, &t->v, c.next_x);
-        if (c.next_x0 != 0) axpby(k, &t->x, c.next_x0, &t->last_x0, 1);
+        if (c.next_now != 0) axpby(k, &t->x, c.next_now, &t->x0, 1);
+        if (c.next_x0 != 0) axpby(k, &t->x, c.next_x0, &t->last_x0[0], 1);
         for (int d = 0; d < c.draws;
              d++, drawn++) /* of several, the last is used; a keyed source need not make the others */
             if ((source->running || (d == c.draws - 1 && c.next_n != 0)) && !kern_planning(k) &&
                 !draw(s, source, drawn, &t->noise, err, errlen))
                 return false;
         if (c.next_n != 0) axpby(k, &t->x, c.next_n, &t->noise, 1);
-        struct tensor swap = t->x0;
-        t->x0 = t->last_x0;
-        t->last_x0 = swap;
+        struct tensor oldest = t->last_x0[1];
+        t->last_x0[1] = t->last_x0[0];
+        t->last_x0[0] = t->x0;
+        t->x0 = oldest;
         if (kern_planning(k) || !kern_ok(k)) break; /* every step needs the same memory */
     }
     return true;

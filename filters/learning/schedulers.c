@@ -8,13 +8,14 @@
 
 /* ---- noise schedule ------------------------------------------------------------------------------ */
 
-bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, size_t errlen)
+static const char file[] = "scheduler/scheduler_config.json";
+
+static bool read_cogvideox(struct noise_schedule *n, json_t *config, char *err, size_t errlen)
 {
-    struct config c = {.json = config, .file = "scheduler/scheduler_config.json"};
+    struct config c = {.json = config, .file = file};
     double start = config_real_or(&c, "beta_start", 0.00085), end = config_real_or(&c, "beta_end", 0.012);
     double shift = config_real_or(&c, "snr_shift_scale", 3.0);
     bool zero_snr = config_bool_or(&c, "rescale_betas_zero_snr", false);
-    const char *class = config_text_or(&c, "_class_name", "CogVideoXDDIMScheduler");
     const char *prediction = config_text_or(&c, "prediction_type", "epsilon");
     config_expect(&c, "num_train_timesteps", json_integer(TRAIN_TIMESTEPS));
     config_expect(&c, "beta_schedule", json_string("scaled_linear"));
@@ -22,8 +23,6 @@ bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, si
     config_expect(&c, "set_alpha_to_one", json_true());
     if (*c.error) return fail(err, errlen, "%s", c.error);
 
-    if (strcmp(class, "CogVideoXDDIMScheduler") && strcmp(class, "CogVideoXDPMScheduler"))
-        return fail(err, errlen, "%s: _class_name is %s, not a CogVideoX scheduler's", c.file, class);
     if (strcmp(prediction, "v_prediction"))
         return fail(err, errlen, "%s: prediction_type is %s; only v_prediction is known", c.file, prediction);
     if (!(start > 0 && start <= end && end < 1))
@@ -50,6 +49,38 @@ bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, si
     return true;
 }
 
+static bool read_flow(struct noise_schedule *n, json_t *config, char *err, size_t errlen)
+{
+    struct config c = {.json = config, .file = file};
+    const char *prediction = config_text_or(&c, "prediction_type", "epsilon");
+    bool flow = config_bool_or(&c, "use_flow_sigmas", false);
+    config_expect(&c, "num_train_timesteps", json_integer(TRAIN_TIMESTEPS));
+    if (*c.error) return fail(err, errlen, "%s", c.error);
+    if (strcmp(prediction, "flow_prediction"))
+        return fail(err, errlen, "%s: prediction_type is %s; of this class only flow_prediction is known",
+                    file, prediction);
+    n->flow = true;
+    return flow || fail(err, errlen, "%s: use_flow_sigmas is false; only flow sigmas are known", file);
+}
+
+bool noise_schedule_read(struct noise_schedule *n, json_t *config, char *err, size_t errlen)
+{
+    static const struct {
+        const char *name;
+        bool (*read)(struct noise_schedule *n, json_t *config, char *err, size_t errlen);
+    } class[] = {{"CogVideoXDDIMScheduler", read_cogvideox},
+                 {"CogVideoXDPMScheduler", read_cogvideox},
+                 {"UniPCMultistepScheduler", read_flow}};
+    struct config c = {.json = config, .file = file};
+    const char *name = config_text_or(&c, "_class_name", class[0].name);
+    *n = (struct noise_schedule){0};
+    if (*c.error) return fail(err, errlen, "%s", c.error);
+    for (size_t i = 0; i < sizeof class / sizeof *class; i++)
+        if (!strcmp(name, class[i].name)) return class[i].read(n, config, err, errlen);
+    return fail(err, errlen, "%s: _class_name is %s; known are %s, %s and %s", file, name, class[0].name,
+                class[1].name, class[2].name);
+}
+
 /* ---- sampling ------------------------------------------------------------------------------------ */
 
 #define ROW(name, about) extern const struct scheduler_kind scheduler_##name;
@@ -67,14 +98,8 @@ static const struct scheduler_kind *find_kind(const char *name, char *err, size_
         if (!strcmp(name, kinds[i]->name)) return kinds[i];
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", kinds[i]->name);
     }
-    fail(err, errlen, "%s: no such scheduler; there are %s", name, known);
+    fail(err, errlen, "--scheduler: no %s; there are %s", name, known);
     return NULL;
-}
-
-bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
-{
-    const struct scheduler_kind *kind = find_kind(name, err, errlen);
-    return kind && kind->takes(steps, err, errlen);
 }
 
 double scheduler_timestep(const struct scheduler *s, int k)
@@ -87,9 +112,35 @@ struct scheduler_step scheduler_step(const struct scheduler *s, int k)
     return s->kind->step(s, k);
 }
 
-double flow_timestep(double x)
+static double timestep_of(double level)
 {
-    return fmin(TRAIN_TIMESTEPS * x, TRAIN_TIMESTEPS - 1);
+    return fmin(TRAIN_TIMESTEPS * level, TRAIN_TIMESTEPS - 1);
+}
+
+double flow_shift(double s, double shift)
+{
+    return shift * s / (1 + (shift - 1) * s);
+}
+
+double flow_level(const struct scheduler *s, int k)
+{
+    const double end = s->noise.flow ? 1. / TRAIN_TIMESTEPS : 0;
+    if (k == s->steps) return 0;
+    double p = s->noise.flow ? 1 + k * ((end - 1) / s->steps) /* numpy's linspace, to the last bit */
+                             : 1 - (double)k / s->steps;
+    return flow_shift(p, s->shift);
+}
+
+double flow_timestep(const struct scheduler *s, int k)
+{
+    double t = timestep_of(flow_level(s, k));
+    return s->noise.flow ? floor(t) : t;
+}
+
+bool flow_takes(const char *name, int64_t steps, int64_t most, char *err, size_t errlen)
+{
+    return (steps >= 1 && steps <= most) || fail(err, errlen, "--steps: %s takes 1 to %lld steps, not %lld",
+                                                 name, (long long)most, (long long)steps);
 }
 
 /* The first divisor of 1000 from n on, up or down. 1 and 1000 end either search. */
@@ -106,8 +157,8 @@ bool spaced_takes(const char *name, int64_t steps, char *err, size_t errlen)
     if (below == steps) return true;
     char neighbours[64];
     snprintf(neighbours, sizeof neighbours, below < above ? "%d or %d" : "%d", (int)below, (int)above);
-    return fail(err, errlen, "%s takes a number of steps that divides %d, such as %s, not %lld", name,
-                TRAIN_TIMESTEPS, neighbours, (long long)steps);
+    return fail(err, errlen, "--steps: %s takes a number of steps that divides %d, such as %s, not %lld",
+                name, TRAIN_TIMESTEPS, neighbours, (long long)steps);
 }
 
 double spaced_timestep(const struct scheduler *s, int k)
@@ -136,7 +187,7 @@ static bool read_spacing(struct scheduler *s, json_t *config, char *err, size_t 
 {
     static const char *const names[] = {
         [SPACING_LEADING] = "leading", [SPACING_TRAILING] = "trailing", [SPACING_LINSPACE] = "linspace"};
-    struct config c = {.json = config, .file = "scheduler/scheduler_config.json"};
+    struct config c = {.json = config, .file = file};
     const char *name = config_text_or(&c, "timestep_spacing", names[SPACING_LEADING]);
     int spacing = 0;
     s->offset = (int)config_int_or(&c, "steps_offset", 0, TRAIN_TIMESTEPS / s->steps - 1, 0);
@@ -148,13 +199,50 @@ static bool read_spacing(struct scheduler *s, json_t *config, char *err, size_t 
                 name);
 }
 
-bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, json_t *config, char *err,
-                    size_t errlen)
+/* Of UniPCMultistepScheduler: what it can be told and is not told here. */
+static bool read_solver(struct scheduler *s, json_t *config, char *err, size_t errlen)
 {
-    if (!scheduler_takes(name, steps, err, errlen)) return false;
-    *s = (struct scheduler){.kind = find_kind(name, err, errlen), .steps = (int)steps};
-    return s->kind->flow ||
-           (noise_schedule_read(&s->noise, config, err, errlen) && read_spacing(s, config, err, errlen));
+    static const char *const off[] = {"thresholding", "use_karras_sigmas", "use_exponential_sigmas",
+                                      "use_beta_sigmas", "use_dynamic_shifting"};
+    static const char *const unset[] = {"solver_p", "shift_terminal", "sigma_min", "sigma_max"};
+    struct config c = {.json = config, .file = file};
+    config_expect(&c, "solver_order", json_integer(2));
+    config_expect(&c, "solver_type", json_string("bh2"));
+    config_expect(&c, "lower_order_final", json_true());
+    config_expect(&c, "predict_x0", json_true());
+    config_expect(&c, "disable_corrector", json_array());
+    config_expect(&c, "final_sigmas_type", json_string("zero"));
+    for (size_t i = 0; i < sizeof off / sizeof *off; i++) config_expect(&c, off[i], json_false());
+    for (size_t i = 0; i < sizeof unset / sizeof *unset; i++) config_expect(&c, unset[i], json_null());
+    s->shift = config_real_or(&c, "flow_shift", 1);
+    if (*c.error) return fail(err, errlen, "%s", c.error);
+    return (s->shift >= SHIFT_LEAST && s->shift <= SHIFT_MOST) ||
+           fail(err, errlen, "%s: flow_shift is %g, outside %g..%g", file, s->shift, SHIFT_LEAST, SHIFT_MOST);
+}
+
+bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, double shift, json_t *config,
+                    char *err, size_t errlen)
+{
+    *s = (struct scheduler){.shift = 1};
+    if (config && !noise_schedule_read(&s->noise, config, err, errlen)) return false;
+    if (!(s->kind = find_kind(name            ? name
+                              : s->noise.flow ? "unipc"
+                                              : "dpm",
+                              err, errlen)) ||
+        !s->kind->takes(steps, err, errlen))
+        return false;
+    s->steps = (int)steps;
+    if (s->noise.flow && !s->kind->flow)
+        return fail(err, errlen,
+                    "--scheduler: %s reads v-predictions, and the model answers with the flow: unipc or "
+                    "euler",
+                    s->kind->name);
+    if (shift != 0 && !s->kind->flow) return fail(err, errlen, "--shift: %s follows no flow", s->kind->name);
+    if (s->noise.flow ? !read_solver(s, config, err, errlen)
+                      : !s->kind->flow && !read_spacing(s, config, err, errlen))
+        return false;
+    if (shift != 0) s->shift = shift;
+    return true;
 }
 
 double scheduler_dynamic_guidance(const struct scheduler *s, int k, double guidance)
@@ -176,6 +264,14 @@ bool objective_parse(enum objective *o, const char *name)
     return false;
 }
 
+bool objective_fits(const struct noise_schedule *n, const char *name, char *err, size_t errlen)
+{
+    return !n->flow || !strcmp(name, "flow") ||
+           fail(err, errlen,
+                "--objective %s is for models that answer with v; this one answers with the flow: flow",
+                name);
+}
+
 /* Where in the table √ᾱ has this value, √ᾱ being linear between entries. The table ends short of 1: all above
  * is 0. */
 static double table_position(const struct noise_schedule *n, double root)
@@ -194,7 +290,7 @@ struct training_point training_point(const struct noise_schedule *n, enum object
 {
     struct training_point p = {.weight = 1};
     if (o == OBJECTIVE_FLOW) {
-        p.timestep = flow_timestep(s);
+        p.timestep = timestep_of(s);
         p.alpha_bar = NAN;
         p.x_x0 = 1 - s;
         p.x_n = s;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "filters/lib/rng.h"
+#include "filters/nets/families.h"
 #include "formats/error.h"
 
 bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
@@ -41,6 +42,28 @@ void trainer_recompute(struct trainer *t, const char *how)
         if (!strcmp(how, recompute_name[r])) t->recompute = (enum recompute)r;
 }
 
+bool trainer_levels(struct trainer *t, const char *how, char *err, size_t errlen)
+{
+    static const char *const name[] = {"uniform", "logit-normal"};
+    const char *rest = how + strcspn(how, ",");
+    char *end;
+    int i = 0;
+    while (i < 2 && (strlen(name[i]) != (size_t)(rest - how) || strncmp(how, name[i], (size_t)(rest - how))))
+        i++;
+    t->logit_normal = i == 1;
+    t->level_shift = 1;
+    if (i < 2 && !*rest) return true;
+    if (i < 2 && !strncmp(rest, ",shift=", 7)) {
+        t->level_shift = strtod(rest + 7, &end);
+        if (end != rest + 7 && !*end && t->level_shift >= SHIFT_LEAST && t->level_shift <= SHIFT_MOST)
+            return true;
+    }
+    return fail(
+        err, errlen,
+        "--levels is uniform or logit-normal, and then perhaps ,shift=X with X within %g..%g, not `%s`",
+        SHIFT_LEAST, SHIFT_MOST, how);
+}
+
 static struct adapter_base base_for(const struct trainer *t, const struct tensor *latents)
 {
     const int64_t patch = t->denoiser->geometry.patch;
@@ -50,6 +73,8 @@ static struct adapter_base base_for(const struct trainer *t, const struct tensor
 bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen)
 {
     struct tensor latents = geometry_latents(&t->denoiser->geometry, 0, 0, 0);
+    if (!objective_fits(&t->noise, start->objective, err, errlen)) return false;
+    if (start->init) return true;
     struct adapter *a = adapter_make(start->adapter, start->targets, base_for(t, &latents), err, errlen);
     adapter_close(a);
     return a != NULL;
@@ -96,7 +121,9 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
     struct record_reader *r = record_reader_open(fd, path);
     enum record_got got = r ? record_read(r, &f) : RECORD_DAMAGED;
     const struct tensor *text = got == RECORD_GOT ? record_want(&f, "prompt_embeds", DT_COUNT, 2) : NULL;
-    bool good = text && geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", why, sizeof why);
+    bool good = text && geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", why, sizeof why) &&
+                family_reads(record_meta(&f), PART_TEXT_ENCODER, &t->denoiser->kind->network,
+                             "its prompt_embeds are", why, sizeof why);
     if (good) {
         t->empty = tensor_of(DT_F32, malloc(sizeof(float) * (size_t)tensor_count(text)), 2, text->shape[0],
                              text->shape[1]);
@@ -207,7 +234,11 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
     json_t *level = json_object_get(record_meta(f), "s");
     *e = (struct example){0};
     if (!x0 || !text) return fail(err, errlen, "%s", f->error);
-    if (!geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen)) return false;
+    const struct network *net = &t->denoiser->kind->network;
+    if (!geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen) ||
+        !family_reads(record_meta(f), PART_TEXT_ENCODER, net, "its prompt_embeds are", err, errlen) ||
+        !family_reads(record_meta(f), PART_AUTOENCODER, net, "its latents are", err, errlen))
+        return false;
     if (noise && (!dtype_is_float(noise->dtype) || !tensor_same_shape(noise, x0)))
         return fail(err, errlen, "its noise is not of the latents' shape");
     if (level) s = json_is_number(level) ? json_number_value(level) : NAN;
@@ -227,10 +258,10 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
 static double draw_level(const struct trainer *t, const char *key, int64_t position)
 {
     struct rng r = rng_make(t->seed, key, "train-level", (uint64_t)position);
-    float normal;
-    if (!t->logit_normal) return rng_uniform(&r, 0);
-    rng_normal(&r, &normal, 1);
-    return 1 / (1 + exp(-(double)normal));
+    float normal = 0;
+    if (t->logit_normal) rng_normal(&r, &normal, 1);
+    double s = t->logit_normal ? 1 / (1 + exp(-(double)normal)) : rng_uniform(&r, 0);
+    return t->level_shift > 0 ? flow_shift(s, t->level_shift) : s;
 }
 
 bool trainer_example(const struct trainer *t, struct example *e, struct record *f, int64_t position,
@@ -327,6 +358,8 @@ json_t *trainer_configuration(const struct trainer *t)
                           "max_steps", (json_int_t)t->max_steps, "weight_decay", o->weight_decay, "clip",
                           t->clip, "seed", (json_int_t)t->seed, "init", (json_int_t)(a->hash >> 1));
     if (t->logit_normal) json_object_set_new(c, "levels", json_string("logit-normal"));
+    if (t->level_shift > 0 && t->level_shift != 1)
+        json_object_set_new(c, "level_shift", json_real(t->level_shift));
     if (t->accumulate > 1) json_object_set_new(c, "accumulate", json_integer(t->accumulate));
     if (t->caption_dropout > 0) {
         uint64_t hash = hash64(0, t->empty.data, tensor_bytes(&t->empty));

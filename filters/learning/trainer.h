@@ -23,6 +23,7 @@ struct trainer {
     bool shapes_only;
     double clip;            /* of the gradients' global norm; 0: none */
     bool logit_normal;      /* s is the sigmoid of a standard normal, else uniform on [0,1) */
+    double level_shift;     /* s then becomes shift s / (1 + (shift - 1) s); 0 and 1: s itself */
     int64_t accumulate;     /* records in a step, 1 or more */
     double caption_dropout; /* for what part of the records `empty` stands in for prompt_embeds */
     struct tensor empty;    /* the empty prompt's embedding, host F32 [L,D] */
@@ -41,6 +42,9 @@ bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen
 /* How much is computed again in a step: "none", "ffn", "full", or "auto". */
 void trainer_recompute(struct trainer *t, const char *how);
 
+/* How levels are drawn: "uniform" or "logit-normal", and then perhaps ",shift=X". false with the reason in err. */
+bool trainer_levels(struct trainer *t, const char *how, char *err, size_t errlen);
+
 /* Makes the adapter that is trained, from a spec or from a file, for records whose latents [T,C,h,w] have
  * this size; t->seed is already set. false with the reason in err. */
 struct trainer_start {
@@ -49,7 +53,8 @@ struct trainer_start {
 };
 bool trainer_start(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                    char *err, size_t errlen);
-/* Whether that spec and those targets make an adapter of this model at all: known before any record is. */
+/* Whether this model can be trained with that objective, and that spec and those targets, unless there is a file, make
+ * an adapter of it at all: known before any record is. */
 bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen);
 /* Reads the one record of a file of frames, prompt_embeds of the empty prompt, into t->empty. */
 bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t errlen);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,7 +69,7 @@ static json_t *option_json(const struct option_spec *o)
     switch (o->kind) {
     case OPT_FLAG: return json_boolean(*(bool *)o->dest);
     case OPT_INT: return json_integer(*(int64_t *)o->dest);
-    case OPT_REAL: return json_real(*(double *)o->dest);
+    case OPT_REAL: return isnan(*(double *)o->dest) ? json_null() : json_real(*(double *)o->dest);
     case OPT_TEXT:
     case OPT_CHOICE: return *(const char **)o->dest ? json_string(*(const char **)o->dest) : json_null();
     case OPT_SIZE:

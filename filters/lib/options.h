@@ -10,7 +10,7 @@
 enum option_kind {
     OPT_FLAG,   /* bool *, no argument, sets true */
     OPT_INT,    /* int64_t *, within [low, high] */
-    OPT_REAL,   /* double *, within [low, high] */
+    OPT_REAL,   /* double *, within [low, high]; NaN before that: not given */
     OPT_TEXT,   /* const char ** */
     OPT_CHOICE, /* const char **, one of `choices`, separated by | */
     OPT_SIZE,   /* struct size *, WIDTHxHEIGHT */

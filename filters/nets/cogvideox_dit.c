@@ -643,6 +643,7 @@ const struct denoiser_kind cogvideox_dit = {
                 .size = sizeof(struct dit),
                 .configure = configure,
                 .params = add_params},
+    .published = {.steps = 50, .guidance = 6, .dynamic = true},
     .geometry = geometry,
     .video_frames = video_frames,
     .text_shape = text_shape,

@@ -10,16 +10,30 @@ const char *const recompute_name[RECOMPUTES] = {"none", "ffn", "full"};
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
+/* By the class in transformer/config.json, which the caller decrefs whatever is returned. NULL: reason in err. */
+static const struct denoiser_kind *find_kind(const struct model *m, json_t **config, char *err, size_t errlen)
+{
+    *config = model_config(m, "transformer", err, errlen);
+    const struct network *n = *config ? network_find(PART_DENOISER, *config, file, err, errlen) : NULL;
+    if (n && model_has_part(m, "transformer_2")) {
+        fail(err, errlen,
+             "transformer_2: a model of two transformers, one for each half of the levels, is not supported");
+        return NULL;
+    }
+    return (const struct denoiser_kind *)n;
+}
+
 struct denoiser *denoiser_open(struct kern *k, const struct model *m, bool shapes_only, char *err,
                                size_t errlen)
 {
-    json_t *config = model_config(m, "transformer", err, errlen);
-    const struct network *n = config ? network_find(PART_DENOISER, config, file, err, errlen) : NULL;
+    json_t *config;
+    const struct denoiser_kind *kind = find_kind(m, &config, err, errlen);
+    const struct network *n = kind ? &kind->network : NULL;
     struct denoiser *d = n ? calloc(1, sizeof *d) : NULL;
     bool good = d || (n && fail(err, errlen, "out of memory"));
     if (good) {
         d->k = k;
-        d->kind = (const struct denoiser_kind *)n;
+        d->kind = kind;
         d->net = network_new(n, config, file, err, errlen);
         good = d->net && (shapes_only ? network_shapes(n, d->net, &d->parameters, err, errlen)
                                       : network_load(n, d->net, k, m, "transformer", &d->parameters, d->id,
@@ -44,16 +58,23 @@ void denoiser_close(struct denoiser *d)
 bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,
                        size_t errlen)
 {
-    json_t *config = model_config(m, "transformer", err, errlen);
-    const struct network *n = config ? network_find(PART_DENOISER, config, file, err, errlen) : NULL;
-    const struct denoiser_kind *kind = (const struct denoiser_kind *)n;
+    json_t *config;
+    const struct denoiser_kind *kind = find_kind(m, &config, err, errlen);
     *g = (struct latent_geometry){0};
     bool good = kind && text_only && kind->text_shape(g, config, file, err, errlen);
-    void *net = kind && !text_only ? network_new(n, config, file, err, errlen) : NULL;
+    void *net = kind && !text_only ? network_new(&kind->network, config, file, err, errlen) : NULL;
     if (net) kind->geometry(g, net);
     json_decref(config);
     free(net);
     return good || net;
+}
+
+const struct published *denoiser_published(const struct model *m, char *err, size_t errlen)
+{
+    json_t *config;
+    const struct denoiser_kind *kind = find_kind(m, &config, err, errlen);
+    json_decref(config);
+    return kind ? &kind->published : NULL;
 }
 
 /* ---- sizes --------------------------------------------------------------------------------------------- */

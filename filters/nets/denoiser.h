@@ -53,9 +53,20 @@ struct denoiser {
     void *net;                      /* the family's own */
 };
 
+/* How the family's published pipeline makes videos: what a user who says nothing else gets. */
+struct published {
+    int64_t steps;
+    double guidance;
+    double fps;      /* of its videos; 0: what encode-mp4 has for itself */
+    bool dynamic;    /* it can vary the guidance from step to step, as scheduler_dynamic_guidance() has it */
+    bool by_channel; /* its noise is drawn in F32, channels before frames: noise.h */
+    const char *negative; /* a negative prompt, UTF-8; NULL: there is none */
+};
+
 /* The contract. */
 struct denoiser_kind {
     struct network network;
+    struct published published;
     /* Of a net that is configured. */
     void (*geometry)(struct latent_geometry *g, const void *net);
     /* How many frames the family's autoencoder makes of so many latent ones; NULL: those that gave them. */
@@ -87,6 +98,9 @@ void denoiser_close(struct denoiser *d); /* NULL is fine; the weights go with th
 /* From its config alone. text_only: just text_length and text_width. false: reason in err. */
 bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,
                        size_t errlen);
+
+/* Of the family that a model's transformer/config.json names. NULL: reason in err. */
+const struct published *denoiser_published(const struct model *m, char *err, size_t errlen);
 
 /* Frames that come of latents of `frames` frames: with some families not always as many. */
 int64_t denoiser_video_frames(const struct denoiser *d, int64_t frames);

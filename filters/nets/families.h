@@ -26,6 +26,16 @@ enum part_kind { PART_DENOISER, PART_AUTOENCODER, PART_TEXT_ENCODER, PART_GRADER
 const struct network *network_find(enum part_kind part, json_t *config, const char *file, char *err,
                                    size_t errlen);
 
+/* Latents and texts of two families may have the same shape, so records say whose they are: meta.vae_class and
+ * meta.text_encoder_class are the class of the part of that family which made them, or reads them. Those of the first
+ * family say nothing, as when there was no other.
+ * `of` is a network of the family, part PART_AUTOENCODER (for latents) or PART_TEXT_ENCODER. */
+void family_sign(json_t *meta, enum part_kind part, const struct network *of);
+/* false, with both classes after `name` in err: it is another family's. What no program here has made, and so has no
+ * vae, sample or text_encoder in meta, is taken for the right one; so is all by a family without such a part. */
+bool family_reads(const json_t *meta, enum part_kind part, const struct network *of, const char *name,
+                  char *err, size_t errlen);
+
 /* One part of a model folder. */
 struct part {
     enum part_kind kind;

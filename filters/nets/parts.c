@@ -38,6 +38,51 @@ const struct network *network_find(enum part_kind part, json_t *config, const ch
     return NULL;
 }
 
+/* ---- whose a record is ------------------------------------------------------------------------------- */
+
+static const char *const signature[] = {
+    [PART_AUTOENCODER] = "vae_class", [PART_TEXT_ENCODER] = "text_encoder_class"};
+
+/* The class of that part of the family that `of` belongs to; NULL: it has none. */
+static const char *class_in_family(enum part_kind part, const struct network *of)
+{
+    for (int i = 0; i < family_count; i++)
+        for (int p = PART_DENOISER; p <= PART_GRADER; p++)
+            if (network_of(&families[i], (enum part_kind)p) == of) {
+                const struct network *n = network_of(&families[i], part);
+                return n ? n->class_name : NULL;
+            }
+    return NULL;
+}
+
+static const char *first_class(enum part_kind part)
+{
+    return network_of(&families[0], part)->class_name;
+}
+
+void family_sign(json_t *meta, enum part_kind part, const struct network *of)
+{
+    const char *class = class_in_family(part, of);
+    if (class && strcmp(class, first_class(part)))
+        json_object_set_new(meta, signature[part], json_string(class));
+    else
+        json_object_del(meta, signature[part]);
+}
+
+bool family_reads(const json_t *meta, enum part_kind part, const struct network *of, const char *name,
+                  char *err, size_t errlen)
+{
+    const char *class = class_in_family(part, of),
+               *is = json_string_value(json_object_get(meta, signature[part]));
+    bool ours = part == PART_AUTOENCODER ? json_object_get(meta, "vae") || json_object_get(meta, "sample")
+                                         : json_object_get(meta, "text_encoder") != NULL;
+    if (!is && ours) is = first_class(part);
+    return !class || !is || !strcmp(is, class) ||
+           fail(err, errlen, "%s of %s, this model reads those of %s", name, is, class);
+}
+
+/* ---- parts of a folder ------------------------------------------------------------------------------- */
+
 static bool has_grader(const struct model *m)
 {
     static const char *const others[] = {"transformer", "vae", "text_encoder"};

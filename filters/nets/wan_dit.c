@@ -746,6 +746,15 @@ static void backward(struct denoiser *denoiser, const struct denoiser_grid *g, c
     kern_release(k, start);
 }
 
+/* Of the official code (wan/configs/shared_config.py). In English: garish tones, overexposed, static, blurred details,
+ * subtitles, style, work of art, painting, picture, still, greyish, worst quality, low quality, JPEG artefacts, ugly,
+ * mutilated, extra fingers, badly drawn hands, badly drawn faces, deformed, disfigured, misshapen limbs, fused fingers,
+ * motionless picture, cluttered background, three legs, many people in the background, walking backwards. */
+static const char negative[] =
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
+    "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
+    "杂乱的背景，三条腿，背景人很多，倒着走";
+
 const struct denoiser_kind wan_dit = {
     .network = {.class_name = "WanTransformer3DModel",
                 .file = "diffusion_pytorch_model",
@@ -753,6 +762,7 @@ const struct denoiser_kind wan_dit = {
                 .size = sizeof(struct wan),
                 .configure = configure,
                 .params = add_params},
+    .published = {.steps = 50, .guidance = 5, .fps = 16, .by_channel = true, .negative = negative},
     .geometry = geometry,
     .text_shape = text_shape,
     .open = open_wan,

@@ -105,19 +105,17 @@ void settings_tables(const struct scores *s, json_t **shared, json_t **differing
     json_decref(published);
 }
 
-/* The rule is sample's: an adapter of objective flow answers with a velocity, which euler reads; the others answer
- * as the base does, which dpm and ddim read. */
+/* The rule is sample's: an adapter of objective flow answers with a velocity, which euler and unipc read; the others
+ * answer as a base of v-prediction does, which dpm and ddim read. */
 static json_t *misfit(const char *run, const char *objective, const char *scheduler)
 {
-    bool flow = !strcmp(objective, "flow"), euler = !strcmp(scheduler, "euler");
-    if (flow == euler) return NULL;
+    bool flow = !strcmp(objective, "flow"),
+         reads_flow = !strcmp(scheduler, "euler") || !strcmp(scheduler, "unipc");
+    if (flow == reads_flow) return NULL;
     return json_sprintf(
-        flow
-            ? "%s: an adapter of objective flow was sampled with %s, which reads its answers as something else: "
-              "objective flow fits scheduler euler, scheduler %s fits objective flow-snr"
-            : "%s: an adapter of objective %s was sampled with euler, which reads its answers as something else: "
-              "objective %s fits scheduler dpm, scheduler euler fits objective flow",
-        run, flow ? scheduler : objective, flow ? scheduler : objective);
+        "%s: an adapter of objective %s was sampled with %s, which reads its answers as something else: "
+        "objective %s fits scheduler %s, scheduler %s fits objective %s",
+        run, objective, scheduler, objective, flow ? "euler" : "dpm", scheduler, flow ? "flow-snr" : "flow");
 }
 
 json_t *settings_misfits(const struct scores *s)

@@ -227,6 +227,7 @@ const struct denoiser_kind loom = {
                 .size = sizeof(struct loom),
                 .configure = configure,
                 .params = add_params},
+    .published = {.steps = 50, .guidance = 6},
     .geometry = geometry,
     .text_shape = text_shape,
     .open = open_loom,

@@ -372,7 +372,7 @@ struct whole {
 static bool run_clip(void *context)
 {
     struct whole *w = context;
-    struct noise_source source = noise_source_make("keyed", DT_F32, 42, "clip");
+    struct noise_source source = noise_source_make("keyed", DT_F32, false, 42, "clip");
     return text_encode(w->text.t5, &w->text.embeds, &w->text.ids) &&
            text_encode(w->text.t5, &w->negative, &w->text.ids) &&
            sampler_run(&w->sampler, &w->clip.latents, &w->text.embeds, &w->negative, NULL, &source, err,
@@ -394,7 +394,7 @@ static void section_clip(void)
                                .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
                                .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)}};
     if (!w.text.t5 || !w.sampler.denoiser || !w.clip.vae || !config ||
-        !scheduler_init(&w.sampler.scheduler, "dpm", 50, config, err, sizeof err))
+        !scheduler_init(&w.sampler.scheduler, "dpm", 50, 0, config, err, sizeof err))
         stop("clip", err);
     run_clip(&w); /* once, in which libraries find their ways */
     double from = now();

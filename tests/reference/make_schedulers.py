@@ -3,7 +3,7 @@
 import math
 
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, UniPCMultistepScheduler
 from diffusers.schedulers import scheduling_dpm_cogvideox
 
 from common import DATA, write_json
@@ -50,4 +50,27 @@ for spacing, offset in (("trailing", 0), ("leading", 0), ("leading", 1), ("linsp
         out["spacings"].append({"spacing": spacing, "offset": offset, "steps": n, "timesteps": scheduler.timesteps.tolist(),
                                 "ddim": end_of(CogVideoXDDIMScheduler, settings, n),
                                 "dpm": end_of(CogVideoXDPMScheduler, settings, n)})
+
+# UniPC along a flow, as Wan's folders have it: the timesteps, and where a scalar ends whose answer is v = x/2 + sin(t/200) - 1. The class
+# computes its coefficients in F32; "exact" is where the same code ends with its (F32) levels in fp64.
+UNIPC = dict(num_train_timesteps=1000, prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=2,
+             solver_type="bh2", lower_order_final=True, predict_x0=True, disable_corrector=[], final_sigmas_type="zero")
+
+
+def unipc(shift, n, dtype):
+    scheduler, x = UniPCMultistepScheduler(**UNIPC, flow_shift=shift), torch.full((1, 1, 1), 0.7, dtype=torch.float64)
+    scheduler.set_timesteps(n)
+    scheduler.set_begin_index(0)  # as the pipeline does: timesteps may repeat
+    scheduler.sigmas = scheduler.sigmas.to(dtype)
+    for t in scheduler.timesteps:
+        x = scheduler.step(x / 2 + math.sin(int(t) / 200) - 1, t, x, return_dict=False)[0]
+    return scheduler.timesteps.tolist(), x.item()
+
+
+out["unipc"] = []
+for shift in (1.0, 3.0, 5.0, 8.0, 12.0):
+    for n in [*range(1, 51), 100]:
+        timesteps, end = unipc(shift, n, torch.float32)
+        out["unipc"].append({"shift": shift, "steps": n, "end": end, "exact": unipc(shift, n, torch.float64)[1],
+                             "timesteps": timesteps})
 write_json(out, DATA, "schedulers.json")

@@ -1,0 +1,97 @@
+#!/bin/sh
+# Wan, from a folder through every program and the pipelines: its defaults, the same bytes after a kill, what is refused, and that records
+# of one family are not taken for those of another.
+# shellcheck disable=SC1091,SC2016,SC2034,SC2086,SC2154 # ok evaluates its text
+. "${0%/*}/lib.sh"
+# shellcheck source=tests/pipelines
+. "$tests/pipelines"
+# shellcheck source=tests/train-kills
+. "$tests/train-kills"
+# Wan's transformer and schedule beside CogVideoX's VAE and T5, whose latents and texts are as wide
+mkdir wan
+cp -r "$SLUICE_DATA"/presets/wan-tiny/. wan
+cp -r "$SLUICE_DATA/presets/tiny/vae" "$SLUICE_DATA/presets/tiny/text_encoder" wan
+M=random:$work/wan
+need_all() { need_parallel; need gnuplot; }
+prompt='{"key":"a","prompt":"a kettle boils"}'
+sampled() { sample -m $M --frames 5 --size 48x32 --steps 3 "$@"; }
+
+ok 'what the model makes by itself: frames, size, guidance, scheduler, shift and rate of frames' '
+    show -m $M --geometry >geometry
+    [ "$(sed -n "s/^\(frames\|width\|height\|text_length\) *//p" geometry | tr "\n" " ")" = "17 96 64 32 " ]
+    echo "$prompt" | t5-encode -m $M >embeds.mp
+    sample -m $M --steps 2 <embeds.mp >whole.mp
+    show --jsonl whole.mp | grep -F "\"latents\":{\"dtype\":\"BF16\",\"shape\":[5,16,8,12]}"
+    show --jsonl whole.mp | grep -F "\"guidance\":5.0,\"dynamic\":false,\"scheduler\":\"unipc\",\"negative\":\"\"" | grep -F "\"shift\":3.0,\"fps\":16.0"
+    vae-decode -m $M <whole.mp >video.mp; show --jsonl video.mp | grep -F "\"shape\":[17,64,96,3]"
+    encode-mp4 -o videos <video.mp | grep -F "\"fps\":16.0"
+    sample -m $M --check-options --steps 51'
+ok 'the published negative prompt is another than none, and noted; CogVideoX has none' '
+    sampled <embeds.mp >plain.mp; sampled --negative published <embeds.mp >published.mp
+    fails 1 tensor-eq --quiet plain.mp published.mp
+    show --jsonl published.mp | grep "\"negative\":\"色调艳丽，过曝，静态，.*，三条腿，背景人很多，倒着走\""
+    fails 2 sample -m random:tiny --check-options --negative published; grep "this model.s family has published none" err'
+ok 'what does not fit a model of the flow is refused by name, before anything is read' '
+    for scheduler in dpm ddim; do fails 2 sample -m $M --scheduler $scheduler; grep "scheduler: $scheduler reads v-predictions" err; done
+    fails 2 sample -m $M --dynamic; grep "^sample: --dynamic" err
+    fails 2 sample -m random:tiny --shift 3; grep "shift: dpm follows no flow" err
+    for o in v flow-snr; do fails 2 train-step -m $M --state r --objective $o; grep "objective $o is for models that answer with v" err; done
+    [ ! -e r ]'
+ok 'euler, and a shift, give other latents' '
+    sampled --scheduler euler <embeds.mp >euler.mp; fails 1 tensor-eq --quiet plain.mp euler.mp
+    sampled --shift 8 <embeds.mp >shifted.mp; fails 1 tensor-eq --quiet plain.mp shifted.mp
+    sampled --shift 3 <embeds.mp >same.mp; tensor-eq --quiet plain.mp same.mp'
+ok 'a training run that is stopped anywhere goes on to the same bytes' '
+    tensor-gen --name latents --shape 2,16,4,8 --dtype bf16 --count 5 --key clip | tensor-gen --add --name prompt_embeds --shape 9,64 --dtype bf16 |
+        pack -o store 2>/dev/null
+    train() { train-step -m $M --device cpu --lr 1e-3 --warmup 2 --max-steps 12 --val store --eval-every 4 --eval-clips 2 --save-every 5 "$@"; }
+    draw --count 12 store >all.mp; train --state whole <all.mp >whole.jsonl
+    for at in 3 9; do draw --count $at store | train --state parts >/dev/null; done
+    train --state parts <all.mp >/dev/null
+    same_run whole parts
+    fails 1 train --state whole --levels uniform,shift=3 <all.mp; grep "level_shift" err'
+ok 'a folder by model-init is the preset, and its parts are named as published' '
+    model-init "$work/wan" folder
+    show -m folder --check
+    show -m folder | grep "^transformer/blocks.0.attn2.to_out.0.weight"
+    sample -m folder --frames 5 --size 48x32 --steps 2 <embeds.mp >of-folder.mp
+    sample -m $M:42 --frames 5 --size 48x32 --steps 2 <embeds.mp | tensor-eq --quiet - of-folder.mp'
+# paper-wan at its smallest: one prompt, one adapter
+{ echo '. "$lib/paper-wan.conf"'; sed 1d little.conf; } >wan.conf
+cat >>wan.conf <<'E2'
+MODEL=random:./wan
+GUIDANCE=5
+RUNS='base
+standard_r16 standard'
+FIRST=1
+FILTER=no
+TILING=no
+PROMPT_MODEL=
+UPSAMPLED=
+SHARDS=1
+JOBS=2
+DELAY=0
+THREADS=1
+E2
+ok 'the whole experiment on it, from clips to the report; killed in training and while it samples, the same adapters and videos' '
+    need_all
+    reproduce --config wan.conf >table 2>err || { cat err; exit 1; }
+    grep "^1 prompts, " table; [ -s work/report.html ]
+    grep -F "\"scheduler\":\"unipc\"" work/videos/standard_r16/42.jsonl | grep -F "\"fps\":16.0"
+    cp -r work left-alone; rm -r work/runs work/videos
+    hold train-step "--state work/runs/standard_r16" 22000 1 work/runs/standard_r16/state.safetensors; killed session train --config wan.conf
+    train --config wan.conf 2>err
+    hold sample "" 99 2; killed session generate --config wan.conf
+    generate --config wan.conf 2>err
+    for made in runs videos; do same_results left-alone/$made work/$made; done'
+ok 'paper-wan: what each stage would need, and how long clips have to be' '
+    need_all
+    set -- --config paper-wan MODEL=random:wan-1.3b GRADER=random:owl-7b CLIPS=clips.csv VIDEOS=. PROMPTS=prompts.csv PROMPT_MODEL= UPSAMPLED= -j 1
+    { echo "video,caption,aesthetic score,motion score,seconds"; for s in 5 5.06 5.0625 6.5 31; do : >c$s.mp4; echo "c$s.mp4,x,6,2,$s"; done; } >clips.csv
+    precompute "$@" --dry-run >told 2>err || { cat err; exit 1; }
+    grep "^curate .* --min-seconds 5.0625 clips.csv" told; grep -e "decode --frames 81 --size 832x480 " told
+    bash -c "$(grep -m 1 "^curate .*train" told | sed "s/>.*//; s/--split train --fraction [0-9.]* --split-seed 0//")" | grep -c path | grep -x 2
+    generate "$@" --dry-run >told 2>err; grep -e "--frames 81 --size 832x480 --steps 50 --guidance 5 --scheduler unipc" told; grep -e "--fps 16" told
+    train "$@" --dry-run >told 2>err; grep -e "--objective flow" told; fails 2 train "$@" --dry-run OBJECTIVE=v >out
+    fails 2 generate "$@" --dry-run SCHEDULER=dpm >out; grep "^sample: --scheduler: dpm" err'
+finish
