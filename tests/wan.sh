@@ -35,6 +35,13 @@ ok 'its VAE: 1 + (F-1)/4 latents of F frames, 4T-3 frames of T latents; what fil
     tensor-gen --name latents --shape 2,16,1,34 --key k >wide.mp
     for tiling in "" --tiling; do vae-decode -m $M --device cpu $tiling <wide.mp >made$tiling.mp; done
     fails 1 tensor-eq --quiet made.mp made--tiling.mp; tensor-eq --psnr 20 made.mp made--tiling.mp'
+ok 'what has no room whole, and has in tiles, says so' '
+    tensor-gen --name latents --shape 2,16,33,70 --key k >large.mp
+    export SLUICE_MEMORY=0.15
+    fails 1 vae-decode -m $M --device cpu <large.mp >out; cat err
+    grep "k: 0.[0-9]* GiB of memory needed, .* free on cpu; --tiling fits, with 0.[0-9]*" err
+    vae-decode -m $M --device cpu --tiling <large.mp >tiled.mp
+    SLUICE_MEMORY= vae-decode -m $M --device cpu --tiling <large.mp | cmp - tiled.mp'
 ok 'latents of another family, and of other channels, are refused by name' '
     fails 1 vae-decode -m random:tiny --device cpu <latents.mp >out
     grep "k: its latents are of AutoencoderKLWan, this model reads those of AutoencoderKLCogVideoX" err
