@@ -337,6 +337,15 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
     RUN_WITH_SCRATCH(spatial_norm_silu_forward, y, x, w, b, mul, add, groups, eps);
 }
 
+void channel_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                          bool silu)
+{
+    if (!want(x, X, 4, -1, -1, -1, -1) ||
+        !want(y, X, 4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]) || !want(w, X, 1, x->shape[3]))
+        return;
+    RUN(channel_norm_forward, y, x, w, silu);
+}
+
 /* ---- attention -------------------------------------------------------------------------------------- */
 
 /* Queries and keys of so many heads and sequences. */
@@ -655,6 +664,18 @@ void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
         !want(y, X, 4, x->shape[0], x->shape[1] / stride, x->shape[2] / stride, w->shape[0]))
         return;
     RUN_WITH_SCRATCH(conv2d_forward, y, x, w, b, stride);
+}
+
+void time_conv_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                       const struct tensor *b, int stride)
+{
+    if (!want(y, X, 4, -1, -1, -1, -1) ||
+        !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
+        !check(y->shape[0] > 0, "no frames") ||
+        !want(x, X, 4, stride * (y->shape[0] - 1) + 3, y->shape[1], y->shape[2], -1) ||
+        !want(w, X, 5, y->shape[3], 3, 1, 1, x->shape[3]) || !want(b, X, 1, y->shape[3]))
+        return;
+    RUN_WITH_SCRATCH(time_conv_forward, y, x, w, b, stride);
 }
 
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x)

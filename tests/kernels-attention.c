@@ -179,6 +179,28 @@ static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int hea
     near_size(&alone, want.dq, size, GRADIENT + roundings(4), "dq without dk and dv");
 }
 
+/* Heads so wide that no gradient is offered on a GPU: one, for images. */
+static void test_wide(int64_t batch, int64_t queries, int64_t keys, int64_t d)
+{
+    const int64_t rows = batch * queries, others = batch * keys;
+    const struct attention a = {1, (float)(2 / sqrt((double)d)), batch, false};
+    char what[120];
+    snprintf(what, sizeof what, "attention of %d sequences, %d queries to %d keys, one head of %d",
+             (int)batch, (int)queries, (int)keys, (int)d);
+    fresh();
+    struct tensor q = given(2, rows, d), kk = given(2, others, d), v = given(2, others, d),
+                  dout = given(2, rows, d);
+    double *const in[] = {wide(&q), wide(&kk), wide(&v), wide(&dout)};
+    const struct written want = written_out(batch, queries, keys, 1, d, &a, in);
+    struct tensor o = result(X, 2, rows, d), lse = result(DT_F32, 2, 1, rows);
+    RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, NULL, &a));
+    near(&o, want.o, TOLERANCE + roundings(1), what);
+    near(&lse, want.lse, TOLERANCE, "its log-sums");
+    settle(1); /* lse keeps what it has */
+    RUN(what, attention_forward(k, &o, NULL, &q, &kk, &v, NULL, &a));
+    near(&o, want.o, TOLERANCE + roundings(1), "and without them");
+}
+
 /* What follows goes by these ways of the CUDA backend (NULL: as it chooses), with so much shared memory. */
 static void go_by(const char *ways, const char *shared)
 {
@@ -250,6 +272,10 @@ int main(void)
         test_sequences(1, 16, 300, 4, 8, false);
         test_sequences(2, 300, 70, 2, 8, false);
         test_sequences(1, 10, 140, 1, 200, true);
+        test_wide(1, 1, 1, 384);
+        test_wide(3, 15, 15, 384);
+        test_wide(2, 9, 70, 300);
+        test_wide(1, 150, 150, 640);
         if (mode != modes) test_ways();
     }
     return done();

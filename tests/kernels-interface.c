@@ -65,6 +65,7 @@ CALL(group_norm_silu_forward, "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4, b F32 4", 
 CALL(spatial_norm_silu_forward,
      "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4, b F32 4, mul F32 1 1 1 4, add F32 1 1 1 4", t[0], t[1], t[2],
      t[3], t[4], t[5], 2, 1e-6f)
+CALL(channel_norm_forward, "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4", t[0], t[1], t[2], true)
 CALL(attention_forward, "o F32 3 8, lse? F32 2 3, q F32 3 8, kk F32 3 8, v F32 3 8, bias? F32 2 5", t[0],
      t[1], t[2], t[3], t[4], t[5], &(struct attention){2, 0.5f, 1, false})
 CALL(attention_backward,
@@ -97,6 +98,7 @@ CALL(causal_conv3d_forward,
      "residual? F32 2 3 4 5",
      t[0], t[1], t[2], true, t[3], t[4], t[5])
 CALL(conv2d_forward, "y F32 2 3 4 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3], 1)
+CALL(time_conv_forward, "y F32 2 3 4 5, x F32 4 3 4 2, w F32 5 3 1 1 2, b F32 5", t[0], t[1], t[2], t[3], 1)
 CALL(halve_time_forward, "y F32 2 3 4 2, x F32 3 3 4 2", t[0], t[1])
 CALL(upsample_conv2d_forward, "y F32 2 6 8 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3])
 CALL(channels_last, "y F32 2 4 5 3, x F32 2 3 4 5", t[0], t[1], 1)

@@ -7,10 +7,10 @@
 . "$tests/pipelines"
 # shellcheck source=tests/train-kills
 . "$tests/train-kills"
-# Wan's transformer and schedule beside CogVideoX's VAE and T5, whose latents and texts are as wide
+# Wan beside CogVideoX's T5, whose texts are as wide
 mkdir wan
 cp -r "$SLUICE_DATA"/presets/wan-tiny/. wan
-cp -r "$SLUICE_DATA/presets/tiny/vae" "$SLUICE_DATA/presets/tiny/text_encoder" wan
+[ -e wan/text_encoder ] || cp -r "$SLUICE_DATA/presets/tiny/text_encoder" wan
 M=random:$work/wan
 need_all() { need_parallel; need gnuplot; }
 prompt='{"key":"a","prompt":"a kettle boils"}'
@@ -26,6 +26,28 @@ ok 'what the model makes by itself: frames, size, guidance, scheduler, shift and
     vae-decode -m $M <whole.mp >video.mp; show --jsonl video.mp | grep -F "\"shape\":[17,64,96,3]"
     encode-mp4 -o videos <video.mp | grep -F "\"fps\":16.0"
     sample -m $M --check-options --steps 51'
+ok 'its VAE: 1 + (F-1)/4 latents of F frames, 4T-3 frames of T latents; what fills no group of four is not read' '
+    tensor-gen --name video --dtype u8 --fill ramp --shape 11,16,24,3 --key k >eleven.mp
+    vae-encode -m $M --device cpu --dtype f32 --keep <eleven.mp >latents.mp
+    tensor-gen --name latents --shape 3,16,2,3 --key k | tensor-eq --quiet --name latents --abs 1e9 latents.mp -
+    vae-decode -m $M --device cpu <latents.mp >nine.mp; show --jsonl nine.mp | grep -F "\"shape\":[9,16,24,3]"
+    vae-decode -m $M --device cpu --tiling <latents.mp | tensor-eq --quiet nine.mp -
+    tensor-gen --name latents --shape 2,16,1,34 --key k >wide.mp
+    for tiling in "" --tiling; do vae-decode -m $M --device cpu $tiling <wide.mp >made$tiling.mp; done
+    fails 1 tensor-eq --quiet made.mp made--tiling.mp; tensor-eq --psnr 20 made.mp made--tiling.mp'
+ok 'what has no room whole, and has in tiles, says so' '
+    tensor-gen --name latents --shape 2,16,33,70 --key k >large.mp
+    export SLUICE_MEMORY=0.15
+    fails 1 vae-decode -m $M --device cpu <large.mp >out; cat err
+    grep "k: 0.[0-9]* GiB of memory needed, .* free on cpu; --tiling fits, with 0.[0-9]*" err
+    vae-decode -m $M --device cpu --tiling <large.mp >tiled.mp
+    SLUICE_MEMORY= vae-decode -m $M --device cpu --tiling <large.mp | cmp - tiled.mp'
+ok 'latents of another family, and of other channels, are refused by name' '
+    fails 1 vae-decode -m random:tiny --device cpu <latents.mp >out
+    grep "k: its latents are of AutoencoderKLWan, this model reads those of AutoencoderKLCogVideoX" err
+    vae-encode -m random:tiny --device cpu <eleven.mp | fails 1 vae-decode -m $M --device cpu >out
+    grep "k: its latents are of AutoencoderKLCogVideoX, this model reads those of AutoencoderKLWan" err
+    tensor-gen --name latents --shape 3,8,2,3 --key k | fails 1 vae-decode -m $M --device cpu >out; grep "\[T,16,h,w\]" err'
 ok 'the published negative prompt is another than none, and noted; CogVideoX has none' '
     sampled <embeds.mp >plain.mp; sampled --negative published <embeds.mp >published.mp
     fails 1 tensor-eq --quiet plain.mp published.mp
