@@ -7,11 +7,7 @@
 . "$tests/pipelines"
 # shellcheck source=tests/train-kills
 . "$tests/train-kills"
-# Wan beside CogVideoX's T5, whose texts are as wide
-mkdir wan
-cp -r "$SLUICE_DATA"/presets/wan-tiny/. wan
-[ -e wan/text_encoder ] || cp -r "$SLUICE_DATA/presets/tiny/text_encoder" wan
-M=random:$work/wan
+M=random:wan-tiny
 need_all() { need_parallel; need gnuplot; }
 prompt='{"key":"a","prompt":"a kettle boils"}'
 sampled() { sample -m $M --frames 5 --size 48x32 --steps 3 "$@"; }
@@ -26,28 +22,6 @@ ok 'what the model makes by itself: frames, size, guidance, scheduler, shift and
     vae-decode -m $M <whole.mp >video.mp; show --jsonl video.mp | grep -F "\"shape\":[17,64,96,3]"
     encode-mp4 -o videos <video.mp | grep -F "\"fps\":16.0"
     sample -m $M --check-options --steps 51'
-ok 'its VAE: 1 + (F-1)/4 latents of F frames, 4T-3 frames of T latents; what fills no group of four is not read' '
-    tensor-gen --name video --dtype u8 --fill ramp --shape 11,16,24,3 --key k >eleven.mp
-    vae-encode -m $M --device cpu --dtype f32 --keep <eleven.mp >latents.mp
-    tensor-gen --name latents --shape 3,16,2,3 --key k | tensor-eq --quiet --name latents --abs 1e9 latents.mp -
-    vae-decode -m $M --device cpu <latents.mp >nine.mp; show --jsonl nine.mp | grep -F "\"shape\":[9,16,24,3]"
-    vae-decode -m $M --device cpu --tiling <latents.mp | tensor-eq --quiet nine.mp -
-    tensor-gen --name latents --shape 2,16,1,34 --key k >wide.mp
-    for tiling in "" --tiling; do vae-decode -m $M --device cpu $tiling <wide.mp >made$tiling.mp; done
-    fails 1 tensor-eq --quiet made.mp made--tiling.mp; tensor-eq --psnr 20 made.mp made--tiling.mp'
-ok 'what has no room whole, and has in tiles, says so' '
-    tensor-gen --name latents --shape 2,16,33,70 --key k >large.mp
-    export SLUICE_MEMORY=0.15
-    fails 1 vae-decode -m $M --device cpu <large.mp >out; cat err
-    grep "k: 0.[0-9]* GiB of memory needed, .* free on cpu; --tiling fits, with 0.[0-9]*" err
-    vae-decode -m $M --device cpu --tiling <large.mp >tiled.mp
-    SLUICE_MEMORY= vae-decode -m $M --device cpu --tiling <large.mp | cmp - tiled.mp'
-ok 'latents of another family, and of other channels, are refused by name' '
-    fails 1 vae-decode -m random:tiny --device cpu <latents.mp >out
-    grep "k: its latents are of AutoencoderKLWan, this model reads those of AutoencoderKLCogVideoX" err
-    vae-encode -m random:tiny --device cpu <eleven.mp | fails 1 vae-decode -m $M --device cpu >out
-    grep "k: its latents are of AutoencoderKLCogVideoX, this model reads those of AutoencoderKLWan" err
-    tensor-gen --name latents --shape 3,8,2,3 --key k | fails 1 vae-decode -m $M --device cpu >out; grep "\[T,16,h,w\]" err'
 ok 'the published negative prompt is another than none, and noted; CogVideoX has none' '
     sampled <embeds.mp >plain.mp; sampled --negative published <embeds.mp >published.mp
     fails 1 tensor-eq --quiet plain.mp published.mp
@@ -63,6 +37,19 @@ ok 'euler, and a shift, give other latents' '
     sampled --scheduler euler <embeds.mp >euler.mp; fails 1 tensor-eq --quiet plain.mp euler.mp
     sampled --shift 8 <embeds.mp >shifted.mp; fails 1 tensor-eq --quiet plain.mp shifted.mp
     sampled --shift 3 <embeds.mp >same.mp; tensor-eq --quiet plain.mp same.mp'
+ok 'texts and latents of one family are no input of the other' '
+    echo "$prompt" | t5-encode -m random:tiny >t5.mp
+    fails 1 sampled <t5.mp >out; grep "^sample: a: prompt_embeds is of t5, this model reads those of umt5" err
+    fails 1 sample -m random:tiny --steps 1 <embeds.mp >out; grep "^sample: a: prompt_embeds is \[" err
+    tensor-gen --name video --shape 5,32,48,3 --dtype u8 --fill uniform --scale 255 --key a --meta caption=x >clip.mp
+    for model in tiny wan-tiny; do vae-encode -m random:$model <clip.mp >$model.mp; done
+    fails 1 vae-decode -m $M <tiny.mp >out; grep "its latents are of AutoencoderKLCogVideoX, this model reads those of AutoencoderKLWan" err
+    fails 1 vae-decode -m random:tiny <wan-tiny.mp >out; grep "its latents are of AutoencoderKLWan" err
+    fails 1 vae-decode -m random:tiny <plain.mp >out; grep "its latents are of AutoencoderKLWan" err
+    t5-encode -m $M <tiny.mp >mixed.mp; fails 1 train-step -m $M --state r --warmup 0 <mixed.mp >out; grep "latents are of AutoencoderKLCogVideoX" err
+    t5-encode -m random:tiny <wan-tiny.mp >mixed.mp; fails 1 train-step -m $M --state r --warmup 0 <mixed.mp >out; grep "prompt_embeds are of t5" err
+    fails 1 train-step -m $M --state r --warmup 0 --caption-dropout 0.1 --empty-prompt t5.mp <mixed.mp >out; grep "^train-step: t5.mp: prompt_embeds are of t5" err
+    [ ! -s r/metrics.jsonl ]'
 ok 'a training run that is stopped anywhere goes on to the same bytes' '
     tensor-gen --name latents --shape 2,16,4,8 --dtype bf16 --count 5 --key clip | tensor-gen --add --name prompt_embeds --shape 9,64 --dtype bf16 |
         pack -o store 2>/dev/null
@@ -73,7 +60,7 @@ ok 'a training run that is stopped anywhere goes on to the same bytes' '
     same_run whole parts
     fails 1 train --state whole --levels uniform,shift=3 <all.mp; grep "level_shift" err'
 ok 'a folder by model-init is the preset, and its parts are named as published' '
-    model-init "$work/wan" folder
+    model-init wan-tiny folder
     show -m folder --check
     show -m folder | grep "^transformer/blocks.0.attn2.to_out.0.weight"
     sample -m folder --frames 5 --size 48x32 --steps 2 <embeds.mp >of-folder.mp
@@ -81,7 +68,7 @@ ok 'a folder by model-init is the preset, and its parts are named as published' 
 # paper-wan at its smallest: one prompt, one adapter
 { echo '. "$lib/paper-wan.conf"'; sed 1d little.conf; } >wan.conf
 cat >>wan.conf <<'E2'
-MODEL=random:./wan
+MODEL=random:wan-tiny
 GUIDANCE=5
 RUNS='base
 standard_r16 standard'
@@ -99,7 +86,7 @@ ok 'the whole experiment on it, from clips to the report; killed in training and
     need_all
     reproduce --config wan.conf >table 2>err || { cat err; exit 1; }
     grep "^1 prompts, " table; [ -s work/report.html ]
-    grep -F "\"scheduler\":\"unipc\"" work/videos/standard_r16/42.jsonl | grep -F "\"fps\":16.0"
+    grep -F "\"scheduler\":\"unipc\"" work/videos/standard_r16/42.jsonl | grep -F "\"fps\":16.0,\"frames\":5"
     cp -r work left-alone; rm -r work/runs work/videos
     hold train-step "--state work/runs/standard_r16" 22000 1 work/runs/standard_r16/state.safetensors; killed session train --config wan.conf
     train --config wan.conf 2>err
