@@ -114,9 +114,10 @@ static struct tensor *embeds(struct record *f, const char *name)
     char is[64];
     struct tensor *t = record_want(f, name, DT_COUNT, 2);
     snprintf(is, sizeof is, "%s is", name);
-    bool good = t && geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error) &&
+    bool good = t &&
                 family_reads(record_meta(f), PART_TEXT_ENCODER, &s.denoiser->kind->network, is, f->error,
-                             sizeof f->error);
+                             sizeof f->error) &&
+                geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error);
     return good ? t : NULL;
 }
 

@@ -122,18 +122,18 @@ ok 'embeddings of another width, or of another family at the same width, are ref
     line k prompt "a red kettle boils on the stove" | t5-encode $t5 >t5.mp
     line k prompt "a red kettle boils on the stove" | t5-encode $wan >umt5.mp
     fails 1 sample $wan $euler <t5.mp >out
-    grep -x "sample: k: prompt_embeds is of the text encoder t5, the model reads umt5.s" err
+    grep -x "sample: k: prompt_embeds is of t5, this model reads those of umt5" err
     fails 1 sample $t5 --steps 2 <umt5.mp >out
-    grep -x "sample: k: prompt_embeds is of the text encoder umt5, the model reads t5.s" err
+    grep -x "sample: k: prompt_embeds is of umt5, this model reads those of t5" err
     tensor-gen --name prompt_embeds --shape 5,24 --key k >narrow
     fails 1 sample $wan $euler <narrow >out
     grep -x "sample: k: prompt_embeds is \[5,24\], the model wants \[1..32,64\]" err
     tensor-gen --name latents --shape 2,16,4,6 --key k --meta caption="a pot" >latents
     t5-encode $wan <latents >both
     fails 1 train-step $t5 --state run <both >out
-    grep "k: prompt_embeds are of the text encoder umt5, the model reads t5.s" err
+    grep "k: prompt_embeds are of umt5, this model reads those of t5" err
     fails 1 train-step $t5 --state run --caption-dropout 0.5 --empty-prompt umt5.mp <both >out
-    grep "umt5.mp: prompt_embeds are of the text encoder umt5, the model reads t5.s" err'
+    grep "umt5.mp: prompt_embeds are of umt5, this model reads those of t5" err'
 ok 'sample computes its own negative prompt, as t5-encode would' '
     sample $wan $euler --negative "a  &amp; b" <umt5.mp >own
     sample $wan $euler --negative "a & b" <umt5.mp >same

@@ -117,9 +117,9 @@ static const struct tensor *prompt_embeds(const struct trainer *t, struct record
 {
     const struct tensor *text = record_want(f, "prompt_embeds", DT_COUNT, 2);
     if (!text) return fail(err, errlen, "%s", f->error), NULL;
-    bool good = geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen) &&
-                family_reads(record_meta(f), PART_TEXT_ENCODER, &t->denoiser->kind->network,
-                             "prompt_embeds are", err, errlen);
+    bool good = family_reads(record_meta(f), PART_TEXT_ENCODER, &t->denoiser->kind->network,
+                             "prompt_embeds are", err, errlen) &&
+                geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen);
     return good ? text : NULL;
 }
 
