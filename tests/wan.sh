@@ -100,6 +100,9 @@ ok 'paper-wan: what each stage would need, and how long clips have to be' '
     precompute "$@" --dry-run >told 2>err || { cat err; exit 1; }
     grep "^curate .* --min-seconds 5.0625 clips.csv" told; grep -e "decode --frames 81 --size 832x480 " told
     bash -c "$(grep -m 1 "^curate .*train" told | sed "s/>.*//; s/--split train --fraction [0-9.]* --split-seed 0//")" | grep -c path | grep -x 2
+    plan "$@" VAL_FRACTION=0.5 base >table 2>err || grep "cannot be done: .* of memory" err
+    [ "$(awk "/^precompute|^generate/ { print \$2, \$3 }" table | tr "\n" " ")" = "2 clips 2 videos " ]
+    awk "/^precompute/ { exit !(\$4 > 0.0167 && \$4 < 0.0169) }" table # 2 x 2 (21 16 60 104 + 512 4096) bytes at most
     generate "$@" --dry-run >told 2>err; grep -e "--frames 81 --size 832x480 --steps 50 --guidance 5 --scheduler unipc" told; grep -e "--fps 16" told
     train "$@" --dry-run >told 2>err; grep -e "--objective flow" told; fails 2 train "$@" --dry-run OBJECTIVE=v >out
     fails 2 generate "$@" --dry-run SCHEDULER=dpm >out; grep "^sample: --scheduler: dpm" err'
