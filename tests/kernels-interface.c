@@ -339,6 +339,9 @@ static void test_scalars(void)
     REFUSES("tokens in frames of 0", class_tokens_forward(k, &y, &x, &eight, &alone));
     struct tensor kernel = given(4, 4, 3, 3, 4);
     REFUSES("stride 3", conv2d_forward(k, &out, &video, &kernel, &gain, 3));
+    struct tensor in_time = given(5, 4, 3, 1, 1, 4), no_frame = given(4, 0, 2, 2, 4);
+    REFUSES("stride 3", time_conv_forward(k, &out, &video, &in_time, &gain, 3));
+    REFUSES("no frames", time_conv_forward(k, &no_frame, &video, &in_time, &gain, 1));
     REFUSES("copy_window: ", copy_window(k, &out, 0, 0, &video, 1, 0, 2, 1));
     REFUSES("copy_window: ", copy_window(k, &out, -1, 0, &video, 0, 0, 1, 1));
     REFUSES("copy_window: ", copy_window(k, &out, 0, INT64_MAX, &video, 0, 0, 1, 1));
