@@ -146,12 +146,16 @@ static bool same(const struct chars *a, const struct chars *b)
     return a->count == b->count && (!a->count || !memcmp(a->at, b->at, a->count * sizeof *a->at));
 }
 
-/* Each pass in turn, until none changes anything. */
+enum { ROUNDS = 64 };
+
+/* Each pass in turn, until none changes anything. ftfy knows no limit: a text of nested entities alone would then take
+ * the square of its length. */
 static void fix_line(struct chars *line, bool entities)
 {
     static const pass passes[] = {undo_mojibake, break_ligatures, set_width,      uncurl_quotes,
                                   break_lines,   remove_escapes,  remove_controls};
-    for (bool changed = true; changed && !line->failed;) {
+    bool changed = true;
+    for (int round = 0; changed && round < ROUNDS && !line->failed; round++) {
         struct chars before = {0};
         chars_add(&before, line->at, line->count);
         if (entities) apply(line, html_unescape_careful);

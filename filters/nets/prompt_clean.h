@@ -3,7 +3,8 @@
  * ftfy.fix_text (6.3), html.unescape twice, and all white space one blank, none at the ends. Of ftfy: HTML entities
  * unless there is a `<`, UTF-8 that was read as Latin-1 or Windows-1252, C1 control characters, Latin ligatures, width
  * of characters, curly quotes, line breaks, terminal escapes, control characters. Not: Unicode's NFC, which as a rule the
- * tokenizer's own NFKC makes good; UTF-8 that was read as any other encoding, or lost bytes on the way. */
+ * tokenizer's own NFKC makes good; UTF-8 that was read as any other encoding, or lost bytes on the way; more than
+ * 64 levels of nesting. */
 #ifndef NETS_PROMPT_CLEAN_H
 #define NETS_PROMPT_CLEAN_H
 

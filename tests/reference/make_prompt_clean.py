@@ -67,7 +67,8 @@ OTHER = ["\U0001f600\U0001f469\u200d\U0001f680 \U0001f44d\U0001f3fd \U0001f1ef\U
 
 NOT = [("cafe\u0301", "NFC"), ("A\u030angstro\u0308m", "NFC"), ("\u212b \u2126", "NFC"), ("\uffa1\uffc2", "NFC"), ("\u304b\u3099", "NFC"),
        (mojibake("\u043a\u0440\u0430\u0441\u043d\u044b\u0439 \u043c\u044f\u0447", "cp1251"), "another encoding"), (mojibake("it\u2019s caf\u00e9", "macroman"), "another encoding"),
-       (mojibake("za\u017c\u00f3\u0142\u0107", "iso-8859-2"), "another encoding"), ("\u00e2\u20ac\u0153quoted\u00e2\u20ac\ufffd", "lost bytes"), ("caf\u00c3\ufffd", "lost bytes")]
+       (mojibake("za\u017c\u00f3\u0142\u0107", "iso-8859-2"), "another encoding"), ("\u00e2\u20ac\u0153quoted\u00e2\u20ac\ufffd", "lost bytes"), ("caf\u00c3\ufffd", "lost bytes"),
+       ("&" + "amp;" * 80, "more than 64 levels")]
 
 with open(os.path.join(DATA, "prompt_clean.jsonl"), "w") as f:
     seen = set()
