@@ -238,6 +238,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
+    if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     settle(m);
