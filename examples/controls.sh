@@ -20,7 +20,7 @@ for bin in "$examples/../bin" "${BIN:-}"; do # BIN: the programs of another buil
 done
 out=${1:-$examples/../build/controls}
 mkdir -p "$out" && cd "$out"
-SEEDS=${SEEDS:-1 2 3} RATES=${RATES:-5e-4 2e-3} STEPS=${STEPS:-600} CLIPS=${CLIPS:-512} EACH=${EACH:-32} JOBS=${JOBS:-2}
+SEEDS=${SEEDS:-1 2 3} RATES=${RATES:-1e-3 2e-3} STEPS=${STEPS:-800} CLIPS=${CLIPS:-512} EACH=${EACH:-24} JOBS=${JOBS:-2}
 kinds='fall bounce roll slide throw hit' controls='lawful same broken'
 export M=${MODEL:-$examples/toy/model} G=$examples/toy/grader STEPS CLIPS EACH OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
@@ -32,15 +32,15 @@ clips() { # CONTROL PART: a store
     toy-world --split train --key "$1-$2-" --count "$count" "${mix[@]}" | vae-encode -m "$M" | t5-encode -m "$M" | pack -o "clips/$1/$2"
 }
 fine_tune() { # CONTROL SEED RATE
-    draw --seed "$2" --count "$STEPS" "clips/$1/train" |
-        train-step -m "$M" --seed "$2" --adapter standard --objective flow-snr --lr "$3" --warmup 20 --max-steps "$STEPS" \
+    draw --seed "$2" --count $((2 * STEPS)) "clips/$1/train" |
+        train-step -m "$M" --seed "$2" --adapter standard --objective flow-snr --lr "$3" --warmup 20 --max-steps "$STEPS" --accumulate 2 \
             --val "clips/$1/val" --eval-every 50 --eval-clips 64 --patience 0 --state "runs/$1/$2/$3" >/dev/null
 }
 judged() { # RUN SEED KIND: videos of one kind, and what is said of them
     local adapter=() to=$1/$2
     [ "$1" = base ] || adapter=(-a "runs/$to/best.safetensors")
     toy-world --captions --split test --kinds "$3" --count "$EACH" --key "$3" | t5-encode -m "$M" |
-        sample -m "$M" --seed "$2" --steps 25 --guidance 3 "${adapter[@]}" | vae-decode -m "$M" | encode-mp4 -o "videos/$to" >"videos/$to.$3"
+        sample -m "$M" --seed "$2" --steps 25 --guidance 1 "${adapter[@]}" | vae-decode -m "$M" | encode-mp4 -o "videos/$to" >"videos/$to.$3"
     grade -m "$G" --frames 16 --max-new-tokens 4 <"videos/$to.$3" >"grader/$to.$3"
     decode --frames 17 --size 96x64 <"videos/$to.$3" | toy-check >"truth/$to.$3"
 }
@@ -53,7 +53,7 @@ say "1. Clips: $CLIPS of each mix to train on, and an eighth of that to validate
 for control in $controls; do printf "clips $control %s\n" train val; done | each
 
 say '2. Adapters: each control with each seed and each learning rate'
-for control in $controls; do for seed in $SEEDS; do printf "fine_tune $control $seed %s\n" $RATES; done; done | each
+for control in $controls; do for seed in $SEEDS; do for rate in $RATES; do echo "fine_tune $control $seed $rate"; done; done; done | each
 for control in $controls; do for seed in $SEEDS; do
     rate=$(for rate in $RATES; do echo "$(lowest "runs/$control/$seed/$rate/metrics.jsonl") $rate"; done | sort -g | head -n 1)
     printf '%s\n' "$control, seed $seed: validation loss $(grep -m 1 val_loss "runs/$control/$seed/${rate#* }/metrics.jsonl" |
@@ -63,7 +63,7 @@ done; done | tee chosen.txt
 
 say "3. Videos, scores and measurements: $EACH captions of each of six kinds"
 for run in base $controls; do mkdir -p {videos,grader,truth}/"$run"; done
-for run in base $controls; do for seed in $SEEDS; do printf "judged $run $seed %s\n" $kinds; done; done | each
+for run in base $controls; do for seed in $SEEDS; do for kind in $kinds; do echo "judged $run $seed $kind"; done; done; done | each
 
 say '4. Joint, minus base'
 for judge in grader truth; do for seed in $SEEDS; do

@@ -72,7 +72,7 @@ int main(int argc, char **argv)
         if (!at) die("no memory for %lld frames", (long long)n[0]);
         struct toy_sight sight = toy_look(video->data, n[0], n[1], n[2], (enum toy_colour)colour, at);
         if (kind == TOY_HIT) toy_look(video->data, n[0], n[1], n[2], (enum toy_colour)struck, at + n[0]);
-        double off = toy_off((enum toy_kind)kind, at, at + n[0], n[0]);
+        double off = toy_off((enum toy_kind)kind, at, at + n[0], n[0], (double)n[2] / (double)n[1]);
         free(at);
         bool colour_right = sight.share > (kind == TOY_HIT ? 0.25 : 0.5), direction_right = (int)sight.way == way;
         json_t *line = filter_record_json(&f);

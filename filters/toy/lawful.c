@@ -26,35 +26,45 @@ static int knobs_of(struct toy_scene *s, struct knob knobs[3])
     return n;
 }
 
-/* The mean of the squared distances. */
-static double distance(const struct toy_scene *s, const struct toy_point *const seen[2], int64_t frames,
-                       struct toy_body *at)
+struct clip {
+    const struct toy_point *seen[2]; /* [frames] each */
+    int64_t frames;
+    double width;        /* of the picture */
+    struct toy_body *at; /* [frames * 2], where fitted ones are */
+};
+
+/* What is seen of a body against the part of it that is in the picture: the squared distance of the centres. */
+static double apart(struct toy_point seen, const struct toy_body *b, double width)
+{
+    double left = fmax(0, b->x - b->radius), right = fmin(width, b->x + b->radius);
+    if (isnan(seen.x)) return right - left < b->radius / 2 ? 0 : LOST * LOST;
+    double dx = seen.x - (left + right) / 2, dy = seen.y - b->y;
+    return fmin(dx * dx + dy * dy, LOST * LOST);
+}
+
+/* The mean over bodies and frames. */
+static double distance(const struct toy_scene *s, const struct clip *c)
 {
     double sum = 0;
-    toy_simulate(s, frames, at);
-    for (int64_t f = 0; f < frames; f++)
-        for (int i = 0; i < s->bodies; i++) {
-            const struct toy_body *b = &at[f * s->bodies + i];
-            double dx = seen[i][f].x - b->x, dy = seen[i][f].y - b->y, d2 = dx * dx + dy * dy;
-            sum += d2 < LOST * LOST ? d2 : LOST * LOST; /* not seen: a NAN, which is less than nothing */
-        }
-    return sum / (double)(frames * s->bodies);
+    toy_simulate(s, c->frames, c->at);
+    for (int64_t f = 0; f < c->frames; f++)
+        for (int i = 0; i < s->bodies; i++) sum += apart(c->seen[i][f], &c->at[f * s->bodies + i], c->width);
+    return sum / (double)(c->frames * s->bodies);
 }
 
 /* Each number is moved while that helps, by less and less. */
-static double fit(struct toy_scene *s, const struct toy_point *const seen[2], int64_t frames,
-                  struct toy_body *at)
+static double fit(struct toy_scene *s, const struct clip *c)
 {
     struct knob knobs[3];
     int n = knobs_of(s, knobs);
-    double best = distance(s, seen, frames, at);
+    double best = distance(s, c);
     for (double scale = 2; scale > 0.02; scale /= 2)
         for (bool better = true; better;) {
             better = false;
             for (int k = 0; k < 2 * n; k++) {
                 double was = *knobs[k / 2].value;
                 *knobs[k / 2].value += (k % 2 ? 1 : -1) * scale * knobs[k / 2].step;
-                double now = distance(s, seen, frames, at);
+                double now = distance(s, c);
                 if (now < best * (1 - 1e-6))
                     best = now, better = true;
                 else
@@ -70,14 +80,14 @@ static double or_else(double x, double otherwise)
 }
 
 double toy_off(enum toy_kind kind, const struct toy_point *first, const struct toy_point *second,
-               int64_t frames)
+               int64_t frames, double width)
 {
-    const struct toy_point *const seen[2] = {first, second};
+    struct clip c = {{first, second}, frames, width, calloc((size_t)frames * 2, sizeof *c.at)};
     bool hit = kind == TOY_HIT;
     int64_t some = frames > 8 ? frames / 8 : 1;
-    double best = LOST * LOST, x = or_else(first[0].x, 0.75), speed = or_else((first[some].x - x) * (double)(frames - 1) / (double)some, 0);
-    struct toy_body *at = calloc((size_t)frames * 2, sizeof *at);
-    for (int k = 0; at && k < 4; k++) { /* size and shape are those that fit best */
+    double best = LOST * LOST, x = or_else(first[0].x, width / 2),
+           speed = or_else((first[some].x - x) * (double)(frames - 1) / (double)some, 0);
+    for (int k = 0; c.at && k < 4; k++) { /* size and shape are those that fit best */
         double radius = hit ? 0.115 : k & 1 ? 0.14 : 0.09;
         enum toy_shape shape = kind == TOY_SLIDE || (kind == TOY_THROW && k & 2) ? TOY_BOX : TOY_BALL;
         struct toy_scene s = {.kind = kind, .bodies = 1 + hit};
@@ -89,9 +99,9 @@ double toy_off(enum toy_kind kind, const struct toy_point *first, const struct t
         if (kind == TOY_THROW) s.body[0].vy = 2.4;
         if (hit)
             s.body[1] = (struct toy_body){
-                .shape = k & 2 ? TOY_BOX : TOY_BALL, .radius = radius, .x = or_else(second[0].x, 0.75), .y = radius};
-        best = fmin(best, fit(&s, seen, frames, at));
+                .shape = k & 2 ? TOY_BOX : TOY_BALL, .radius = radius, .x = or_else(second[0].x, width / 2), .y = radius};
+        best = fmin(best, fit(&s, &c));
     }
-    free(at);
+    free(c.at);
     return sqrt(best);
 }

@@ -96,9 +96,10 @@ struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, in
                           enum toy_colour colour, struct toy_point *at);
 
 /* How far bodies seen at first[frames], and second[frames] where a second one is hit, are from the nearest lawful
- * course of their kind: the root of the mean squared distance in picture heights, 0 to 0.5. Start, speed, size
- * and shape are those that fit best; a body that is not seen is as far off as can be. */
+ * course of their kind in a picture so wide: the root of the mean squared distance in picture heights, 0 to 0.5.
+ * Start, speed, size and shape are those that fit best; a body that should be seen and is not is as far off as can
+ * be. */
 double toy_off(enum toy_kind kind, const struct toy_point *first, const struct toy_point *second,
-               int64_t frames);
+               int64_t frames, double width);
 
 #endif
