@@ -6,7 +6,7 @@
 #
 # What is typed here is what one types by hand; for the full size only the models, --frames, --size and --guidance differ. The toy model
 # is a CogVideoX like the published one, but of 4.6 million parameters. It knows how balls and boxes fall, bounce, roll, slide, are thrown
-# and collide, from clips of which two in five break a law of physics, and so do its own. Here it is trained on lawful ones. The toy grader
+# and collide, from clips of which two in five break a law of physics, and so does a third of its own. Here it is trained on lawful ones. The toy grader
 # has VideoPhy-2's network and its questions.
 set -euo pipefail
 
@@ -25,7 +25,7 @@ videos() { # RUN ADAPTER..: of the prompts, from the same noise for every run
     decode --frames 17 --size 96x64 <"$1.jsonl" | toy-check >"$1-checked.jsonl"
 }
 
-step '1. What the model makes of captions that it has not seen: the right things, about two in five of them against a law'
+step '1. What the model makes of captions that it has not seen: the right things, about a third of them against a law of physics'
 show -m "$model" | grep parameters
 "$examples/toy/inputs" clips
 head -n 24 clips/prompts.jsonl | t5-encode -m "$model" >prompts.mp
