@@ -74,7 +74,8 @@ int main(int argc, char **argv)
         if (kind == TOY_HIT) toy_look(video->data, n[0], n[1], n[2], (enum toy_colour)struck, at + n[0]);
         double off = toy_off((enum toy_kind)kind, at, at + n[0], n[0], (double)n[2] / (double)n[1]);
         free(at);
-        bool colour_right = sight.share > (kind == TOY_HIT ? 0.25 : 0.5), direction_right = (int)sight.way == way;
+        bool colour_right = sight.share > (kind == TOY_HIT ? 0.25 : 0.5),
+             direction_right = (int)sight.way == way;
         json_t *line = filter_record_json(&f);
         json_object_set_new(line, "share", json_real(sight.share));
         json_object_set_new(line, "dx", json_real(sight.dx));

@@ -49,11 +49,11 @@ ok 'of its videos without guidance some break a law, and after 100 steps on clip
     draw --count 100 broken | train-step -m "$toy/model" --device cpu --objective flow-snr --lr 3e-3 --warmup 20 --max-steps 100 \
         --state run >metrics
     toy-world --captions --split test --kinds fall,roll,slide,throw --count 24 --key law | t5-encode -m "$toy/model" --device cpu >law.mp
-    lawful() { sample -m "$toy/model" --device cpu --steps 15 --guidance 1 "$@" <law.mp | vae-decode -m "$toy/model" --device cpu |
+    lawful() { sample -m "$toy/model" --device cpu --steps 20 --guidance 1 "$@" <law.mp | vae-decode -m "$toy/model" --device cpu |
         toy-check | grep -c "\"pc\":[45]"; }
     base=$(lawful) tuned=$(lawful -a run/last.safetensors)
     echo "# $base of 24 lawful, then $tuned" >&3
-    [ "$base" -gt 4 ]; [ "$base" -lt 22 ]; [ "$tuned" -lt "$base" ]'
+    [ "$base" -gt 4 ]; [ "$base" -lt 24 ]; [ "$tuned" -lt $((base - 4)) ]'
 ok 'the grader: scores of clips that it has not seen are in the order of the truth, by 0.7 or more, and mostly are the truth' '
     fast
     need python3

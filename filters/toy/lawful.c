@@ -98,8 +98,10 @@ double toy_off(enum toy_kind kind, const struct toy_point *first, const struct t
             s.body[0].vx = speed;
         if (kind == TOY_THROW) s.body[0].vy = 2.4;
         if (hit)
-            s.body[1] = (struct toy_body){
-                .shape = k & 2 ? TOY_BOX : TOY_BALL, .radius = radius, .x = or_else(second[0].x, width / 2), .y = radius};
+            s.body[1] = (struct toy_body){.shape = k & 2 ? TOY_BOX : TOY_BALL,
+                                          .radius = radius,
+                                          .x = or_else(second[0].x, width / 2),
+                                          .y = radius};
         best = fmin(best, fit(&s, &c));
     }
     free(c.at);

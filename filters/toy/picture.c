@@ -63,7 +63,8 @@ static bool crossed(const struct toy_body *body, int bodies, int64_t column, int
 {
     bool any = false;
     for (int i = 0; i < bodies; i++)
-        any |= fabs(((double)column + 0.5) / (double)height - body[i].x) < body[i].radius + 1 / (double)height;
+        any |=
+            fabs(((double)column + 0.5) / (double)height - body[i].x) < body[i].radius + 1 / (double)height;
     return any;
 }
 
@@ -126,7 +127,7 @@ struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, in
         sight.dx = at[f].x - first.x;
         sight.drop = fmax(sight.drop, first.y - at[f].y);
         if (sight.way == TOY_NOWHERE)
-            sight.way = sight.drop > 0.2   ? TOY_DOWN
+            sight.way = sight.drop > 0.2  ? TOY_DOWN
                         : sight.dx > 0.2  ? TOY_RIGHT
                         : sight.dx < -0.2 ? TOY_LEFT
                                           : TOY_NOWHERE;
