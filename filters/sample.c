@@ -114,7 +114,11 @@ static struct tensor *embeds(struct record *f, const char *name)
     char is[64];
     struct tensor *t = record_want(f, name, DT_COUNT, 2);
     snprintf(is, sizeof is, "%s is", name);
-    return t && geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error) ? t : NULL;
+    bool good = t &&
+                family_reads(record_meta(f), PART_TEXT_ENCODER, &s.denoiser->kind->network, is, f->error,
+                             sizeof f->error) &&
+                geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error);
+    return good ? t : NULL;
 }
 
 /* The text encoder has a device of its own, so that its memory is free again before the first step. */
@@ -132,9 +136,7 @@ static bool generate(struct record *f, const struct model *m)
     struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL;
     struct tensor latents, *out = NULL;
     size_t bytes;
-    if (!text || !family_reads(record_meta(f), PART_TEXT_ENCODER, &s.denoiser->kind->network,
-                               "its prompt_embeds are", f->error, sizeof f->error))
-        return false;
+    if (!text) return false;
     if (record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
     if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
     if (!latent_shape(noise, &latents))
@@ -236,6 +238,7 @@ int main(int argc, char **argv)
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
+    if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     settle(m);

@@ -17,8 +17,13 @@ static const char help[] =
     "  --batch N            texts at once, 1 to 64: 8 on a GPU, on the CPU 1; changes no bit\n"
     "COMMON\n"
     "stdin   JSON lines or records whose meta has `prompt` or, failing that, `caption`; an empty text is one, too\n"
-    "stdout  prompt_embeds BF16 or F32 [L,D], L the transformer's max_text_seq_length; a longer text is cut, which\n"
-    "        is told; padding is encoded with the rest; meta: text_encoder (the weights' id)\n"
+    "stdout  prompt_embeds BF16 or F32 [L,D]; meta: text_encoder (the weights' id), of UMT5 text_encoder_class. A text that is\n"
+    "        longer than the transformer reads is cut, which is told.\n"
+    "T5      (CogVideoX) L is what the transformer reads; padding is encoded with the rest; a text is encoded as it is\n"
+    "UMT5    (Wan) L is the text's tokens, 512 at most. Texts are cleaned as WanPipeline's, with ftfy: HTML entities, also\n"
+    "        nested ones where there is no <; curly quotes, Latin ligatures, full and half width; UTF-8 read as\n"
+    "        Latin-1 or Windows-1252; control characters, terminal escapes; white space becomes single blanks. Not\n"
+    "        done: Unicode's NFC (as a rule the tokenizer's NFKC does it), UTF-8 read as other encodings or with lost bytes\n"
     "exit    0 every text encoded, 1 something failed, 2 wrong usage\n"
     "e.g.    t5-encode -m CogVideoX-5b <prompts.jsonl | sample -m CogVideoX-5b >latents.mp\n"
     "see also: prompts, sample, pack\n";
@@ -29,12 +34,13 @@ static int64_t batch; /* texts at once */
 static const struct option_spec options[] = {
     {.name = "batch", .kind = OPT_INT, .dest = &batch, .low = 1, .high = MOST}, {0}};
 
-/* Records on their way, and what there is of them: ids [MOST,length], embeds [MOST,length,width]. */
+/* Records on their way, and what there is of them: ids and embeddings, text after text, each as long as it is. */
 static struct {
     struct record frame[MOST];
     bool good[MOST];
     int64_t tokens[MOST], count, texts; /* records, and those of them that have a text */
-    struct tensor ids, embeds;
+    int64_t rows[MOST], all;            /* of each text, and of all */
+    struct tensor ids, embeds;          /* [batch length], [batch length,width] */
 } now;
 
 static bool refuse(struct record *f, const char *why)
@@ -43,24 +49,24 @@ static bool refuse(struct record *f, const char *why)
     return false;
 }
 
-/* The record's text becomes the next row of ids. */
+/* The record's text becomes the next ids. */
 static bool read_text(struct prompt_encoder *p, struct record *f, int64_t *tokens)
 {
     const json_t *text = json_object_get(record_meta(f), "prompt");
     char err[512];
-    int32_t *ids = (int32_t *)now.ids.data + now.texts * p->length;
+    int32_t *ids = (int32_t *)now.ids.data + now.all;
     if (!text || json_is_null(text)) text = json_object_get(record_meta(f), "caption");
     if (!text || json_is_null(text)) return refuse(f, "neither `prompt` nor `caption` to encode");
     if (!json_is_string(text)) return refuse(f, "its `prompt` or `caption` is no text");
     if (!prompt_ids(p, ids, json_string_value(text), json_string_length(text), tokens, err, sizeof err))
         return refuse(f, err);
-    now.texts++;
+    now.all += now.rows[now.texts++] = prompt_rows(p, *tokens);
     return true;
 }
 
 static bool add_embeds(struct prompt_encoder *p, struct record *f, const struct tensor *from, int64_t tokens)
 {
-    struct tensor *embeds = record_add(f, "prompt_embeds", from->dtype, 2, p->length, p->width);
+    struct tensor *embeds = record_add(f, "prompt_embeds", from->dtype, 2, from->shape[0], p->width);
     if (!embeds) return false;
     memcpy(embeds->data, from->data, tensor_bytes(from));
     if (tokens > p->length)
@@ -70,29 +76,43 @@ static bool add_embeds(struct prompt_encoder *p, struct record *f, const struct 
     return true;
 }
 
-/* Encodes the texts that were read, all at once, and sends their records on in the order in
+/* Those of one length that stand together go at once. */
+static bool encode_texts(struct prompt_encoder *p)
+{
+    bool good = true;
+    for (int64_t i = 0, at = 0, n; good && i < now.texts; i += n) {
+        for (n = 1; i + n < now.texts && now.rows[i + n] == now.rows[i];) n++;
+        struct tensor ids = tensor_rows(&now.ids, at, n * now.rows[i]),
+                      embeds = tensor_rows(&now.embeds, at, n * now.rows[i]);
+        ids = tensor_as(&ids, 2, n, now.rows[i]);
+        good = text_encode(p->encoder, &embeds, &ids);
+        at += n * now.rows[i];
+    }
+    return good;
+}
+
+/* Encodes the texts that were read, and sends their records on in the order in
  * which they came. */
 static void encode(struct prompt_encoder *p)
 {
     char err[512] = "";
-    struct tensor ids = tensor_rows(&now.ids, 0, now.texts), embeds = tensor_rows(&now.embeds, 0, now.texts);
-    bool encoded = now.texts == 0 || text_encode(p->encoder, &embeds, &ids);
+    bool encoded = encode_texts(p);
     if (!encoded) snprintf(err, sizeof err, "%s", kern_error(p->k));
     kern_clear(p->k);
-    for (int64_t i = 0, text = 0; i < now.count; i++) {
+    for (int64_t i = 0, text = 0, at = 0; i < now.count; i++) {
         struct record *f = &now.frame[i];
         bool good = now.good[i] && (encoded || refuse(f, err));
         if (good) {
-            struct tensor row = tensor_rows(&embeds, text++, 1),
-                          from = tensor_as(&row, 2, p->length, p->width);
+            struct tensor from = tensor_rows(&now.embeds, at, now.rows[text]);
             good = add_embeds(p, f, &from, now.tokens[i]);
+            at += now.rows[text++];
         }
         if (good)
             filter_emit(f);
         else
             filter_fail(f, "%s", f->error);
     }
-    now.count = now.texts = 0;
+    now.count = now.texts = now.all = 0;
 }
 
 int main(int argc, char **argv)
@@ -107,8 +127,8 @@ int main(int argc, char **argv)
     if (!prompt_open(&p, k, m, err, sizeof err)) die("%s: %s", filter.model, err);
     json_object_set_new(filter.settings, "text_encoder", json_string(p.encoder->id));
     if (!batch) batch = strcmp(kern_device(k), "cpu") ? 8 : 1;
-    now.ids = tensor_of(DT_I32, NULL, 2, batch, p.length);
-    now.embeds = tensor_of(filter_dtype(), NULL, 3, batch, p.length, p.width);
+    now.ids = tensor_of(DT_I32, NULL, 1, batch * p.length);
+    now.embeds = tensor_of(filter_dtype(), NULL, 2, batch * p.length, p.width);
     now.ids.data = malloc(tensor_bytes(&now.ids));
     now.embeds.data = malloc(tensor_bytes(&now.embeds));
     if (!now.ids.data || !now.embeds.data) die("no memory for %lld texts at once", (long long)batch);

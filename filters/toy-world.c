@@ -17,13 +17,15 @@ static const char help[] =
     "      --kinds LIST     of fall,bounce,roll,slide,throw,hit       [all of them]\n"
     "      --split NAME     all | train | test: no caption is in both of the latter two  [all]\n"
     "      --unlawful P     the share in which a law of physics is broken  [0]\n"
+    "      --strong P       how strong such a violation is at least; true_pc is 3 or less from 0.26 on  [0]\n"
     "      --mismatch P     the share whose caption describes another scene  [0]\n"
     "      --frames N       of each clip; all clips last equally long   [17]\n"
     "      --size WxH                                                 [96x64]\n"
     "      --captions       the captions alone, as JSON lines         [off]\n"
     "COMMON\n"
-    "stdout  video U8 [F,H,W,3]; meta: caption, kind, colour, shape, direction (of what moves first), violation (none,\n"
-    "        through, hover, gain, reverse, teleport, ghost), strength (0 to 1), and true_sa and true_pc, 1 to 5\n"
+    "stdout  video U8 [F,H,W,3]; meta: caption, kind, colour, shape, direction (of what moves first), struck (the\n"
+    "        colour of what it hits), violation (none, through, hover, gain, reverse, teleport, ghost), strength\n"
+    "        (0 to 1), and true_sa and true_pc, 1 to 5\n"
     "values  a clip depends on the seed and its key alone\n"
     "exit    0 done, 1 something failed, 2 wrong usage\n"
     "e.g.    toy-world --count 8 --unlawful 0.5 | encode-mp4 -o toys --sheet toys.png >toys.jsonl\n"
@@ -41,6 +43,7 @@ static const struct option_spec options[] = {
     {.name = "kinds", .kind = OPT_TEXT, .dest = &kinds, .setting = true},
     {.name = "split", .kind = OPT_CHOICE, .dest = &split, .choices = "all|train|test", .setting = true},
     {.name = "unlawful", .kind = OPT_REAL, .dest = &choice.unlawful, .high = 1, .setting = true},
+    {.name = "strong", .kind = OPT_REAL, .dest = &choice.strong, .high = 1, .setting = true},
     {.name = "mismatch", .kind = OPT_REAL, .dest = &choice.mismatch, .high = 1, .setting = true},
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 2, .high = 1e4, .setting = true},
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
@@ -71,6 +74,8 @@ static void describe(json_t *meta, const struct toy_scene *seen, const struct to
     json_object_set_new(meta, "colour", json_string(toy_colour_names[seen->body[0].colour]));
     json_object_set_new(meta, "shape", json_string(toy_shape_names[seen->body[0].shape]));
     json_object_set_new(meta, "direction", json_string(toy_direction_names[seen->direction]));
+    if (seen->bodies == 2)
+        json_object_set_new(meta, "struck", json_string(toy_colour_names[seen->body[1].colour]));
     if (captions) return;
     json_object_set_new(meta, "violation", json_string(toy_violation_names[seen->violation]));
     json_object_set_new(meta, "strength", json_real(seen->strength));

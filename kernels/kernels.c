@@ -337,6 +337,15 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
     RUN_WITH_SCRATCH(spatial_norm_silu_forward, y, x, w, b, mul, add, groups, eps);
 }
 
+void channel_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                          bool silu)
+{
+    if (!want(x, X, 4, -1, -1, -1, -1) ||
+        !want(y, X, 4, x->shape[0], x->shape[1], x->shape[2], x->shape[3]) || !want(w, X, 1, x->shape[3]))
+        return;
+    RUN(channel_norm_forward, y, x, w, silu);
+}
+
 /* ---- attention -------------------------------------------------------------------------------------- */
 
 /* Queries and keys of so many heads and sequences. */
@@ -364,9 +373,14 @@ void attention_forward(struct kern *k, struct tensor *o, struct tensor *lse, con
     if (!attention_shapes(k, __func__, q, kk, a)) return;
     const int64_t rows = q->shape[0], width = q->shape[1], batch = a->batch ? a->batch : 1;
     if (!want(v, X, 2, kk->shape[0], width) || !want(o, X, 2, rows, width) ||
-        (lse && !want(lse, DT_F32, 2, a->heads, rows)) ||
-        (bias && !want(bias, DT_F32, 3, a->heads, rows / batch, kk->shape[0] / batch)))
+        (lse && !want(lse, DT_F32, 2, a->heads, rows)) || (bias && !want(bias, DT_F32, 2, a->heads, -1)))
         return;
+    if (bias && (bias->shape[1] % 2 == 0 || bias->shape[1] / 2 + 1 < rows / batch ||
+                 bias->shape[1] / 2 + 1 < kk->shape[0] / batch)) {
+        refuse(k, __func__, "a bias of %lld distances for %lld queries and %lld keys",
+               (long long)bias->shape[1], (long long)(rows / batch), (long long)(kk->shape[0] / batch));
+        return;
+    }
     RUN_WITH_SCRATCH(attention_forward, o, lse, q, kk, v, bias, a);
 }
 
@@ -650,6 +664,18 @@ void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, co
         !want(y, X, 4, x->shape[0], x->shape[1] / stride, x->shape[2] / stride, w->shape[0]))
         return;
     RUN_WITH_SCRATCH(conv2d_forward, y, x, w, b, stride);
+}
+
+void time_conv_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                       const struct tensor *b, int stride)
+{
+    if (!want(y, X, 4, -1, -1, -1, -1) ||
+        !check(stride == 1 || stride == 2, "stride %d, not 1 or 2", stride) ||
+        !check(y->shape[0] > 0, "no frames") ||
+        !want(x, X, 4, stride * (y->shape[0] - 1) + 3, y->shape[1], y->shape[2], -1) ||
+        !want(w, X, 5, y->shape[3], 3, 1, 1, x->shape[3]) || !want(b, X, 1, y->shape[3]))
+        return;
+    RUN_WITH_SCRATCH(time_conv_forward, y, x, w, b, stride);
 }
 
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x)

@@ -195,11 +195,16 @@ void spatial_norm_silu_forward(struct kern *k, struct tensor *y, const struct te
                                const struct tensor *w, const struct tensor *b, const struct tensor *mul,
                                const struct tensor *add, int groups, float eps);
 
+/* y = x / max(‖x‖, 1e-12) √C w, ‖x‖ over a pixel's channels, and silu of that when asked for. y may be x.
+ * x, y [T,H,W,C]  w [C]               (Wan's VAE: WanRMS_norm) */
+void channel_norm_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                          bool silu);
+
 /* ---- attention -------------------------------------------------------------------------------------- */
 
 /* Per head: o = softmax(scale q kᵀ + bias) v      q, o [batch*queries,heads*d]  kk, v [batch*keys,heads*d]
- * bias F32 [heads,queries,keys] or NULL. lse F32 [heads,batch*queries] keeps log Σ exp of each score row for
- * the backward pass; NULL when there is none. */
+ * bias by distance, F32 [heads,2n-1] with n >= queries, keys, or NULL: key j adds bias[h,n-1+j-i] to the score of query
+ * i. lse F32 [heads,batch*queries] keeps log Σ exp of each score row for the backward pass; NULL when there is none. */
 struct attention {
     int heads;
     float scale;
@@ -315,7 +320,7 @@ void time_conv_quick_gelu_forward(struct kern *k, struct tensor *y, const struct
 /* Causal 3x3x3: y[t] sees x[t..t+2], zero padding in space only; with `residual`, it is added to y and may be
  * y.    x [2+T,H,W,Ci]  w [Co,3,3,3,Ci] (conv_weight)  b [Co]  y, residual [T,H,W,Co]
  * history [2,H,W,Ci]: the two frames before, which this writes in front, into x[0] and x[1]; with first set
- * they are x[2], x[2] instead. On return it holds the last two frames of x, ready for the next chunk. */
+ * they are x[2], x[2] instead (a history of zeros is Wan's first chunk). On return it holds the last two frames of x, ready for the next chunk. */
 void causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, struct tensor *history,
                            bool first, const struct tensor *w, const struct tensor *b,
                            const struct tensor *residual);
@@ -323,6 +328,10 @@ void causal_conv3d_forward(struct kern *k, struct tensor *y, struct tensor *x, s
  * x [T,H,W,Ci]  w [Co,3,3,Ci]  b [Co]  y [T,H/stride,W/stride,Co] */
 void conv2d_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b, int stride);
+/* Three taps in time alone: y[t] = Σ_a w[:,a] x[stride t + a] + b, no padding
+ * x [stride (T - 1) + 3,H,W,Ci]  w [Co,3,1,1,Ci]  b [Co]  y [T,H,W,Co] */
+void time_conv_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                       const struct tensor *b, int stride);
 /* Halve time: T odd keeps frame 0 and averages (1,2),(3,4)..; T even averages (0,1),(2,3)..
  * x [T,H,W,C]  y [(T+1)/2,H,W,C] */
 void halve_time_forward(struct kern *k, struct tensor *y, const struct tensor *x);

@@ -12,7 +12,7 @@ network() {
     TEST_DEVICE=cuda TEST_DTYPE=$2 timeout 300 "$BUILD/tests/$1" >"$out" || code=$?
     [ "$code" = 0 ] || { grep -A 2 '^not ok' "$out" || tail -n 3 "$out"; return 1; }
 }
-for name in t5 vae dit wan_dit train wan_train owl; do
+for name in t5 vae wan_vae dit wan_dit train wan_train owl; do
     for dtype in f32 bf16; do ok "$name in $dtype on the GPU" "network $name $dtype"; done
 done
 

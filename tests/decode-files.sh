@@ -56,8 +56,8 @@ for spec in 'ffv1 gray mkv' 'jpegls gray avi' 'jpeg2000 gray avi' 'ffvhuff gray 
 done
 ok 'gray that says that it is limited, or full, is so' '
     need ffmpeg
-    ff -i "$data/ramp-ffv1.mkv" -color_range pc -c:v ffv1 -y full.mkv; shows full.mkv 64x16 0 "$ramp"
-    ff -i "$data/ramp-ffv1.mkv" -color_range tv -c:v ffv1 -y limited.mkv
+    ff -i "$data/ramp-ffv1.mkv" -vf setparams=range=pc -color_range pc -c:v ffv1 -y full.mkv; shows full.mkv 64x16 0 "$ramp"
+    ff -i "$data/ramp-ffv1.mkv" -vf setparams=range=tv -color_range tv -c:v ffv1 -y limited.mkv
     shows limited.mkv 64x16 1 "map { \$_ < 0 ? 0 : \$_ > 255 ? 255 : \$_ } ((4 * \$x - 16) * 255 / 219) x 3"'
 
 # turn A B C D: up.mp4 with that display matrix, in 1/65536; its place in tkhd is behind 40 bytes.

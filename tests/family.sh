@@ -46,6 +46,14 @@ ok "train-step --dry-run counts its parameters and its memory" '
     grep -q "^adapter .* 4 modules, 768 trainable parameters" out
     grep -q "5 frames of 64x48, latents \[3,5,3,4\]" out'
 
+ok "plan: the records of its own size" '
+    # shellcheck source=tests/pipelines
+    . "$tests/pipelines"
+    need_parallel; need gnuplot
+    little plan "MODEL=${loom#-m }" FRAMES=5 SIZE=64x32 standard_r16 >table
+    # 8 clips: latents [3,5,2,4] and a text of [7,24] in F32, and what the store keeps beside
+    awk "\$1 == \"precompute\" { print \$4; exit !(\$4 > 8 * 1152 / 1e9 && \$4 < 8 * 2000 / 1e9) }" table'
+
 ok "a folder of a class that is not known is refused by its name, and told which are" '
     for class in HunyuanVideoTransformer3DModel LTXVideoTransformer3DModel; do
         mkdir -p $class/transformer $class/scheduler

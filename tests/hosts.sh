@@ -24,7 +24,7 @@ PidFile $work/$1.pid
 StrictModes no
 UsePAM no
 PasswordAuthentication no
-SetEnv HOSTNAME=$1 PATH=$work/remote OMP_WAIT_POLICY=passive SLUICE_DATA=$SLUICE_DATA
+SetEnv HOSTNAME=$1 PATH=$work/remote OMP_WAIT_POLICY=passive SLUICE_DATA=$SLUICE_DATA ${OPENBLAS_CORETYPE:+OPENBLAS_CORETYPE=$OPENBLAS_CORETYPE}
 E2
     "$(command -v sshd)" -f "$work/$1.conf" -E "$work/$1.log" || return 1
     printf 'Host %s\nHostName 127.0.0.1\nPort %s\nIdentityFile %s/key\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n' \

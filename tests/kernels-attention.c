@@ -12,9 +12,10 @@ static const double GRADIENT = 1e-5;
 struct sizes {
     int64_t rows, heads, d;
     double scale;
+    int64_t distances; /* of the bias */
 };
 
-/* in: q, k, v, bias or NULL; lse may be NULL */
+/* in: q, k, v, bias by distance (in a table that may be for more rows) or NULL; lse may be NULL */
 static void attention_and_sums(double *o, double *lse, double *const *in, const struct sizes *s)
 {
     int64_t width = s->heads * s->d;
@@ -23,7 +24,7 @@ static void attention_and_sums(double *o, double *lse, double *const *in, const 
         for (int64_t i = 0; i < s->rows; i++) {
             double max = -INFINITY, sum = 0;
             for (int64_t j = 0; j < s->rows; j++) {
-                p[j] = in[3] ? in[3][(h * s->rows + i) * s->rows + j] : 0;
+                p[j] = in[3] ? in[3][h * s->distances + s->distances / 2 + j - i] : 0;
                 for (int64_t c = h * s->d; c < (h + 1) * s->d; c++)
                     p[j] += s->scale * in[0][i * width + c] * in[1][j * width + c];
                 max = fmax(max, p[j]);
@@ -46,7 +47,7 @@ static void attention(double *o, double *const *in, const void *sizes)
 static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double loud)
 {
     int64_t n = rows * heads * d;
-    struct sizes s = {rows, heads, d, (float)(1 / sqrt((double)d))};
+    struct sizes s = {rows, heads, d, (float)(1 / sqrt((double)d)), 2 * (rows + rows % 7) - 1};
     struct attention a = {heads, (float)s.scale, 0, false};
     char what[100];
     snprintf(what, sizeof what, "attention of %d rows, %d heads of %d%s", (int)rows, heads, (int)d,
@@ -55,7 +56,7 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
     struct tensor q = given(2, rows, heads * d), kk = given(2, rows, heads * d),
                   v = given(2, rows, heads * d);
     struct tensor dout = given(2, rows, heads * d), b = {0}, *bp = bias ? &b : NULL;
-    if (bias) b = given_in(DT_F32, 3, heads, rows, rows);
+    if (bias) b = given_in(DT_F32, 2, heads, s.distances);
     for (int64_t i = 0; i < n; i++) /* large scores: a softmax that forgot the maximum overflows */
         set(&q, i, tensor_get(&q, i) * loud);
     double *in[] = {wide(&q), wide(&kk), wide(&v), bias ? wide(&b) : NULL}, *slope = wide(&dout);
@@ -163,7 +164,16 @@ static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int hea
     RUN(what, attention_forward(k, &out, &sums, &q, &kk, &v, NULL, &a));
     near(&out, want.o, TOLERANCE + roundings(1), what);
     near(&sums, want.lse, TOLERANCE, "its log-sums");
-    settle(2);
+    if (batch == 1) { /* what is computed again for backward has the bits that it had without log-sums */
+        const size_t bytes = tensor_bytes(&out);
+        void *first = malloc(bytes);
+        memcpy(first, out.data, bytes);
+        settle(1);
+        RUN("the same without log-sums", attention_forward(k, &out, NULL, &q, &kk, &v, NULL, &a));
+        ok(!memcmp(first, out.data, bytes), "%swithout log-sums: the same bytes", mode->label);
+        free(first);
+    }
+    settle(result_count);
     struct tensor dq = result(X, 2, rows, width), dk = result(X, 2, others, width),
                   dv = result(X, 2, others, width);
     RUN("its gradients", attention_backward(k, &dq, &dk, &dv, &dout, &o, &lse, &q, &kk, &v, &a));
@@ -176,6 +186,28 @@ static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int hea
     struct tensor alone = result(X, 2, rows, width);
     RUN("dq without dk and dv", attention_backward(k, &alone, NULL, NULL, &dout, &o, &lse, &q, &kk, &v, &a));
     near_size(&alone, want.dq, size, GRADIENT + roundings(4), "dq without dk and dv");
+}
+
+/* Heads so wide that no gradient is offered on a GPU: one, for images. */
+static void test_wide(int64_t batch, int64_t queries, int64_t keys, int64_t d)
+{
+    const int64_t rows = batch * queries, others = batch * keys;
+    const struct attention a = {1, (float)(2 / sqrt((double)d)), batch, false};
+    char what[120];
+    snprintf(what, sizeof what, "attention of %d sequences, %d queries to %d keys, one head of %d",
+             (int)batch, (int)queries, (int)keys, (int)d);
+    fresh();
+    struct tensor q = given(2, rows, d), kk = given(2, others, d), v = given(2, others, d),
+                  dout = given(2, rows, d);
+    double *const in[] = {wide(&q), wide(&kk), wide(&v), wide(&dout)};
+    const struct written want = written_out(batch, queries, keys, 1, d, &a, in);
+    struct tensor o = result(X, 2, rows, d), lse = result(DT_F32, 2, 1, rows);
+    RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, NULL, &a));
+    near(&o, want.o, TOLERANCE + roundings(1), what);
+    near(&lse, want.lse, TOLERANCE, "its log-sums");
+    settle(1); /* lse keeps what it has */
+    RUN(what, attention_forward(k, &o, NULL, &q, &kk, &v, NULL, &a));
+    near(&o, want.o, TOLERANCE + roundings(1), "and without them");
 }
 
 /* What follows goes by these ways of the CUDA backend (NULL: as it chooses), with so much shared memory. */
@@ -249,6 +281,10 @@ int main(void)
         test_sequences(1, 16, 300, 4, 8, false);
         test_sequences(2, 300, 70, 2, 8, false);
         test_sequences(1, 10, 140, 1, 200, true);
+        test_wide(1, 1, 1, 384);
+        test_wide(3, 15, 15, 384);
+        test_wide(2, 9, 70, 300);
+        test_wide(1, 150, 150, 640);
         if (mode != modes) test_ways();
     }
     return done();

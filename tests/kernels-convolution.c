@@ -100,6 +100,27 @@ static void test_conv2d(int64_t T, int64_t H, int64_t W, int64_t C, int64_t O, i
     near(&y, expected, TOLERANCE, what);
 }
 
+static void test_time_conv(int64_t T, int64_t H, int64_t W, int64_t C, int64_t O, int stride)
+{
+    const int64_t frames = stride * (T - 1) + 3;
+    char what[100];
+    fresh();
+    struct tensor x = given(4, frames, H, W, C), w = given(5, O, 3, 1, 1, C), b = given(1, O),
+                  y = result(X, 4, T, H, W, O);
+    double *in = wide(&x), *kernel = wide(&w), *expected = wide_array(T * H * W * O);
+    for (int64_t n = 0; n < T * H * W * O; n++) {
+        const int64_t o = n % O, pixel = n / O % (H * W), t = n / O / (H * W);
+        expected[n] = tensor_get(&b, o);
+        for (int64_t a = 0; a < 3; a++)
+            for (int64_t c = 0; c < C; c++)
+                expected[n] += in[((t * stride + a) * H * W + pixel) * C + c] * kernel[(o * 3 + a) * C + c];
+    }
+    snprintf(what, sizeof what, "time_conv %dx%dx%dx%d to %d, stride %d", (int)frames, (int)H, (int)W, (int)C,
+             (int)O, stride);
+    RUN(what, time_conv_forward(k, &y, &x, &w, &b, stride));
+    near(&y, expected, TOLERANCE, what);
+}
+
 static void test_halve_time(int64_t T, int64_t size)
 {
     int64_t half = (T + 1) / 2;
@@ -170,6 +191,13 @@ int main(void)
         test_conv2d(1, 1, 1, 1, 1, 1, 1);
         test_conv2d(3, 5, 7, 3, 4, 1, 1);
         test_conv2d(2, 17, 20, 16, 10, 1, 1);
+        for (int stride = 1; stride <= 2; stride++) {
+            test_time_conv(1, 1, 1, 1, 1, stride);
+            test_time_conv(1, 3, 5, 3, 6, stride);
+            test_time_conv(3, 5, 4, 8, 16, stride);
+            test_time_conv(4, 19, 21, 24, 9, stride);
+        }
+        test_time_conv(2, 60, 50, 96, 40, 1); /* many tiles, side by side */
         for (int64_t T = 1; T <= 5; T++) {
             test_halve_time(T, 11);
         }

@@ -65,7 +65,8 @@ CALL(group_norm_silu_forward, "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4, b F32 4", 
 CALL(spatial_norm_silu_forward,
      "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4, b F32 4, mul F32 1 1 1 4, add F32 1 1 1 4", t[0], t[1], t[2],
      t[3], t[4], t[5], 2, 1e-6f)
-CALL(attention_forward, "o F32 3 8, lse? F32 2 3, q F32 3 8, kk F32 3 8, v F32 3 8, bias? F32 2 3 3", t[0],
+CALL(channel_norm_forward, "y F32 2 3 2 4, x F32 2 3 2 4, w F32 4", t[0], t[1], t[2], true)
+CALL(attention_forward, "o F32 3 8, lse? F32 2 3, q F32 3 8, kk F32 3 8, v F32 3 8, bias? F32 2 5", t[0],
      t[1], t[2], t[3], t[4], t[5], &(struct attention){2, 0.5f, 1, false})
 CALL(attention_backward,
      "dq F32 3 8, dk& F32 3 8, dv& F32 3 8, dout F32 3 8, o F32 3 8, lse F32 2 3, q F32 3 8, kk F32 3 8, v "
@@ -97,6 +98,7 @@ CALL(causal_conv3d_forward,
      "residual? F32 2 3 4 5",
      t[0], t[1], t[2], true, t[3], t[4], t[5])
 CALL(conv2d_forward, "y F32 2 3 4 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3], 1)
+CALL(time_conv_forward, "y F32 2 3 4 5, x F32 4 3 4 2, w F32 5 3 1 1 2, b F32 5", t[0], t[1], t[2], t[3], 1)
 CALL(halve_time_forward, "y F32 2 3 4 2, x F32 3 3 4 2", t[0], t[1])
 CALL(upsample_conv2d_forward, "y F32 2 6 8 5, x F32 2 3 4 2, w F32 5 3 3 2, b F32 5", t[0], t[1], t[2], t[3])
 CALL(channels_last, "y F32 2 4 5 3, x F32 2 3 4 5", t[0], t[1], 1)
@@ -303,6 +305,11 @@ static void test_scalars(void)
     REFUSES("in 2 sequences", ATTEND(&x, .heads = 2, .batch = 2));
     REFUSES("in -1 sequences", ATTEND(&x, .heads = 2, .batch = -1));
     REFUSES("causal attention of 3 queries to 2 keys", ATTEND(&keys, .heads = 2, .causal = true));
+    struct tensor even = given(2, 2, 6), few = given(2, 2, 3);
+#define BIASED(bias)                                                                                         \
+    attention_forward(k, &y, NULL, &x, &x, &x, bias, &(struct attention){.heads = 2, .scale = 1})
+    REFUSES("a bias of 6 distances", BIASED(&even));
+    REFUSES("a bias of 3 distances for 3 queries", BIASED(&few));
     struct tensor w3[3] = {w4, w4, w4}, many[GDN_PARAMS] = {w4};
     struct tensor frames = tensor_as(&video, 3, 3, 4, 4), spread = tensor_as(&out, 3, 3, 4, 4);
     REFUSES("rows of 4 in 3 heads", temporal_attention_forward(k, &spread, &frames, w3, 3));
@@ -332,6 +339,9 @@ static void test_scalars(void)
     REFUSES("tokens in frames of 0", class_tokens_forward(k, &y, &x, &eight, &alone));
     struct tensor kernel = given(4, 4, 3, 3, 4);
     REFUSES("stride 3", conv2d_forward(k, &out, &video, &kernel, &gain, 3));
+    struct tensor in_time = given(5, 4, 3, 1, 1, 4), no_frame = given(4, 0, 2, 2, 4);
+    REFUSES("stride 3", time_conv_forward(k, &out, &video, &in_time, &gain, 3));
+    REFUSES("no frames", time_conv_forward(k, &no_frame, &video, &in_time, &gain, 1));
     REFUSES("copy_window: ", copy_window(k, &out, 0, 0, &video, 1, 0, 2, 1));
     REFUSES("copy_window: ", copy_window(k, &out, -1, 0, &video, 0, 0, 1, 1));
     REFUSES("copy_window: ", copy_window(k, &out, 0, INT64_MAX, &video, 0, 0, 1, 1));

@@ -1,4 +1,4 @@
-/* layer_norm, rms_norm, qk_norm_rope, rms_norm_rope, group_norm_silu, spatial_norm_silu. */
+/* layer_norm, rms_norm, qk_norm_rope, rms_norm_rope, group_norm_silu, spatial_norm_silu, channel_norm. */
 #include "tests/kernels.h"
 
 /* Statistics are in double, the few operations on each element round to float: some 2^-24 each. */
@@ -230,6 +230,38 @@ static void test_group_norm(const int64_t size[4], int groups, const int64_t lat
     near(&y, expected, TOLERANCE, what);
 }
 
+/* pixels' lengths go over many orders of magnitude; one is zero */
+static void test_channel_norm(int64_t T, int64_t H, int64_t W, int64_t C)
+{
+    for (int silu = 0; silu < 2; silu++) {
+        fresh();
+        struct tensor x = given(4, T, H, W, C), w = given(1, C), y = result(X, 4, T, H, W, C);
+        for (int64_t p = 0; p < T * H * W; p++)
+            for (int64_t c = 0; c < C; c++) {
+                const double to = p == 1 ? 0 : p == 2 ? 1e-10 : p % 5 == 4 ? 1e4 : 1;
+                set(&x, p * C + c, tensor_get(&x, p * C + c) * to);
+            }
+        double *expected = wide_array(T * H * W * C);
+        for (int64_t p = 0; p < T * H * W; p++) {
+            double square = 0;
+            for (int64_t c = 0; c < C; c++) square += pow(tensor_get(&x, p * C + c), 2);
+            for (int64_t c = 0; c < C; c++) {
+                const double u = tensor_get(&x, p * C + c) / fmax(sqrt(square), 1e-12) * sqrt((double)C) *
+                                 tensor_get(&w, c);
+                expected[p * C + c] = silu ? u / (1 + exp(-u)) : u;
+            }
+        }
+        RUN("channel_norm_forward", channel_norm_forward(k, &y, &x, &w, silu));
+        near(&y, expected, TOLERANCE, silu ? "channel_norm_forward, with silu" : "channel_norm_forward");
+        settle(1);
+        struct tensor in_place = given(4, T, H, W, C);
+        kern_copy(host, &in_place, &x);
+        updated(&in_place);
+        RUN("channel_norm_forward in place", channel_norm_forward(k, &in_place, &in_place, &w, silu));
+        near(&in_place, expected, TOLERANCE, "the same in its own place");
+    }
+}
+
 int main(void)
 {
     while (next_mode()) {
@@ -269,6 +301,12 @@ int main(void)
         test_group_norm((int64_t[]){9, 8, 4, 4}, 2, (int64_t[]){3, 1, 1}, false);
         test_group_norm((int64_t[]){5, 7, 9, 4}, 2, (int64_t[]){3, 3, 4},
                         false); /* sizes that do not divide */
+        test_channel_norm(1, 1, 1, 1);
+        test_channel_norm(2, 3, 2, 3);
+        test_channel_norm(1, 5, 7, 8);
+        test_channel_norm(2, 40, 37, 96);
+        test_channel_norm(1, 3, 5, 384);
+        test_channel_norm(1, 2, 3, 1030);
     }
     return done();
 }

@@ -88,6 +88,59 @@ ok 'records without text are named; the others are encoded' "
     t5-encode $t5 <prompt >alone
     tensor-eq out alone"
 
+# ---- UMT5, which Wan has ------------------------------------------------------------------------------------------------
+wan='-m random:wan-tiny --device cpu'
+euler='--scheduler euler --frames 1 --size 32x32 --steps 1 --dtype f32'
+ok 'UMT5: as many rows as the text has tokens, up to those that the transformer reads' '
+    { line a prompt "a red kettle boils on the stove"; line b prompt ""; sed "s/\"k\"/\"c\"/" long; } >three
+    t5-encode $wan <three >out 2>err
+    show --jsonl out >text
+    sed -n "s/.*BF16 *\[\([0-9]*\), *64\].*/\1/p; s/.*\"shape\": *\[\([0-9]*\), *64\].*/\1/p" text >rows
+    printf "%s\n" 13 1 32 | diff rows -
+    grep "c: .*tokens cut to 32" err
+    [ "$(grep -c "\"text_encoder_class\": *\"umt5\"" text)" = 3 ]'
+ok 'UMT5: threads and how many are encoded at once change no bit, whatever their lengths' '
+    for text in "a pot" "a jar" "a red kettle boils" "" "" "a jar and a pot and a kettle" "a jar"; do
+        line k$((n += 1)) prompt "$text"
+    done >lengths
+    t5-encode $wan --threads 1 --batch 1 <lengths >a
+    t5-encode $wan --threads 2 --batch 5 <lengths >b
+    cmp a b
+    for i in 1 4 6; do sed -n ${i}p lengths | t5-encode $wan; done >alone
+    sed -n "1p;4p;6p" lengths | t5-encode $wan --batch 3 >together
+    tensor-eq alone together'
+ok 'UMT5: prompts are cleaned; T5: they are not' '
+    line k prompt "a  &amp; b" >entity
+    line k prompt "a & b" >plain
+    for f in entity plain; do
+        t5-encode $wan <$f >$f.umt5
+        t5-encode $t5 <$f >$f.t5
+    done
+    tensor-eq entity.umt5 plain.umt5
+    fails 1 tensor-eq entity.t5 plain.t5'
+ok 'embeddings of another width, or of another family at the same width, are refused by name' '
+    line k prompt "a red kettle boils on the stove" | t5-encode $t5 >t5.mp
+    line k prompt "a red kettle boils on the stove" | t5-encode $wan >umt5.mp
+    fails 1 sample $wan $euler <t5.mp >out
+    grep -x "sample: k: prompt_embeds is of t5, this model reads those of umt5" err
+    fails 1 sample $t5 --steps 2 <umt5.mp >out
+    grep -x "sample: k: prompt_embeds is of umt5, this model reads those of t5" err
+    tensor-gen --name prompt_embeds --shape 5,24 --key k >narrow
+    fails 1 sample $wan $euler <narrow >out
+    grep -x "sample: k: prompt_embeds is \[5,24\], the model wants \[1..32,64\]" err
+    tensor-gen --name latents --shape 2,16,4,6 --key k --meta caption="a pot" >latents
+    t5-encode $wan <latents >both
+    fails 1 train-step $t5 --state run <both >out
+    grep "k: prompt_embeds are of umt5, this model reads those of t5" err
+    fails 1 train-step $t5 --state run --caption-dropout 0.5 --empty-prompt umt5.mp <both >out
+    grep "umt5.mp: prompt_embeds are of umt5, this model reads those of t5" err'
+ok 'sample computes its own negative prompt, as t5-encode would' '
+    sample $wan $euler --negative "a  &amp; b" <umt5.mp >own
+    sample $wan $euler --negative "a & b" <umt5.mp >same
+    sample $wan $euler <umt5.mp >none
+    tensor-eq --name latents own same
+    fails 1 tensor-eq --name latents own none'
+
 ok 'wrong usage, models that lack a part' "
     fails 2 t5-encode <prompt >out
     fails 1 t5-encode -m $tests/data/t5/wide <prompt >out
@@ -99,5 +152,14 @@ ok 'wrong usage, models that lack a part' "
     mkdir half/tokenizer
     cp $top/examples/tokenizer/spiece.model half/tokenizer
     fails 1 t5-encode -m half <prompt >out
-    grep 'wide' err"
+    grep 'wide' err
+    rm half/tokenizer/spiece.model
+    echo '{}' >half/tokenizer/tokenizer.json
+    fails 1 t5-encode -m half <prompt >out
+    grep 'half/tokenizer/tokenizer.json is not read here, and there is no spiece.model beside it' err
+    rm -r half/transformer half/tokenizer/tokenizer.json
+    cp $top/examples/tokenizer/spiece.model half/tokenizer
+    cp -r $top/examples/presets/wan-tiny/transformer half
+    fails 1 t5-encode -m half <prompt >out
+    grep 'the text encoder is a t5, which encodes padding; the transformer wants it left out' err"
 finish

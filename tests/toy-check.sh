@@ -26,6 +26,16 @@ ok 'toy-check sees a wrong colour, a wrong way, and nothing at all' '
 ok 'lossy video is seen as well' '
     encode-mp4 -o videos <throw.mp >list.jsonl
     decode --frames 17 --size 96x64 <list.jsonl | toy-check --least 1 >/dev/null'
+ok 'lawful clips are on a lawful course and broken ones are not, after lossy coding and the size it comes in, too' '
+    toy-world --count 120 --unlawful 0.5 --strong 0.4 --key law | encode-mp4 -o law >law.list
+    toy-world --count 30 --unlawful 0.5 --strong 0.4 --size 144x96 --frames 25 --key big | toy-check >law.jsonl
+    decode --frames 17 --size 96x64 <law.list | toy-check >>law.jsonl
+    awk "{ lawful = /\"violation\":\"none\"/; pc = \$0; sub(/.*\"pc\":/, \"\", pc); n[lawful, pc + 0 >= 4]++ }
+         END { print n[1, 1], n[1, 0], n[0, 0], n[0, 1]; exit !(n[1, 1] > 50 && n[0, 0] > 50 && n[1, 0] + n[0, 1] <= 1) }" law.jsonl
+    for kind in fall bounce roll slide throw hit; do grep -q "\"kind\":\"$kind\"" law.jsonl; done'
+ok 'its lines are scores for compare' '
+    toy-world --count 8 --key a | toy-check >good.jsonl; toy-world --count 8 --key a --unlawful 1 --strong 0.5 | toy-check >bad.jsonl
+    compare --base good good.jsonl bad.jsonl >said; grep "^good  *100" said; grep "^bad  *-[1-9]" said'
 ok '--least: too few, and none' '
     toy-world --count 20 --kinds fall --unlawful 0 | toy-check >/dev/null 2>err; grep "20 of 20" err
     tensor-gen --name video --dtype u8 --fill zero --shape 5,8,8,3 --meta colour=red --meta direction=left --meta kind=roll >dark.mp

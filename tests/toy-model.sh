@@ -20,7 +20,7 @@ ok 'a clip there and back through the VAE: 28 dB, each of 24, of every kind and 
 
 # shown SEED COUNT STEPS: how many of so many captions, each another, are to be seen in what the model makes of them
 shown() {
-    toy-world --captions --split test --kinds fall,roll,slide,throw --count 400 | awk -F"\"caption\":" "!seen[\$2]++" | head -n "$2" >captions.jsonl
+    toy-world --captions --split test --count 400 | awk -F"\"caption\":" "!seen[\$2]++" | head -n "$2" >captions.jsonl
     [ "$(wc -l <captions.jsonl)" = "$2" ]
     t5-encode -m "$toy/model" --device cpu <captions.jsonl | sample -m "$toy/model" --device cpu --seed "$1" --steps "$3" --guidance 3 >latents.mp
     vae-decode -m "$toy/model" --device cpu <latents.mp | encode-mp4 -o "videos$1" >videos.jsonl
@@ -42,15 +42,18 @@ ok 'one clip, 50 steps with guidance, in under 10 s' '
     took=$((($(date +%s%N) - began) / 1000000))
     echo "# $took ms" >&3
     [ $took -lt 10000 ]'
-ok 'a kind of clip that it does not know is learned: the validation loss falls by far more than 10 % in 100 steps' '
+ok 'of its videos without guidance some break a law, and after 100 steps on clips that all break one more do' '
     fast
-    for part in train test; do
-        toy-world --kinds bounce,hit --split $part --count 48 --key $part | vae-encode -m "$toy/model" --device cpu |
-            t5-encode -m "$toy/model" --device cpu | pack -o $part
-    done
-    draw --count 100 train | train-step -m "$toy/model" --device cpu --objective flow-snr --lr 3e-3 --warmup 20 --max-steps 100 \
-        --val test --eval-every 50 --state run >metrics
-    sed -n "s/.*\"val_loss\":\([^,]*\),.*/\1/p" metrics | awk "NR == 1 { first = \$1 } { last = \$1 } END { print first, last; exit !(last < 0.8 * first) }"'
+    toy-world --unlawful 1 --strong 0.4 --split train --count 64 | vae-encode -m "$toy/model" --device cpu |
+        t5-encode -m "$toy/model" --device cpu | pack -o broken
+    draw --count 100 broken | train-step -m "$toy/model" --device cpu --objective flow-snr --lr 3e-3 --warmup 20 --max-steps 100 \
+        --state run >metrics
+    toy-world --captions --split test --kinds fall,roll,slide,throw --count 24 --key law | t5-encode -m "$toy/model" --device cpu >law.mp
+    lawful() { sample -m "$toy/model" --device cpu --steps 20 --guidance 1 "$@" <law.mp | vae-decode -m "$toy/model" --device cpu |
+        toy-check | grep -c "\"pc\":[45]"; }
+    base=$(lawful) tuned=$(lawful -a run/last.safetensors)
+    echo "# $base of 24 lawful, then $tuned" >&3
+    [ "$base" -gt 4 ]; [ "$base" -lt 24 ]; [ "$tuned" -lt $((base - 4)) ]'
 ok 'the grader: scores of clips that it has not seen are in the order of the truth, by 0.7 or more, and mostly are the truth' '
     fast
     need python3

@@ -44,6 +44,10 @@ ok 'physics: lawful is 5, and the stronger a violation, the less' '
          END { for (i = 1; i <= 5; i++) if (!seen[i]) bad = 1
                if (seen[5] < 160 || seen[5] > 240) bad = 1; exit bad }" half.jsonl
     for v in through hover gain reverse teleport ghost none; do grep -q "\"violation\": *\"$v\"" half.jsonl; done'
+ok '--strong: violations are at least so strong' '
+    toy-world --count 100 --unlawful 1 --strong 0.6 --frames 2 --size 8x8 | show --jsonl | sed -n "s/.*strength\": *\([0-9.e-]*\).*/\1/p" >strong
+    [ "$(wc -l <strong)" = 100 ]; awk "\$1 < 0.6 || \$1 > 1 { exit 1 }" strong
+    fails 2 toy-world --strong 2 >out'
 ok 'adherence: a caption of something else is worth less, in every degree' '
     toy-world --count 400 --mismatch 0.5 --frames 2 --size 8x8 >told.mp; show --jsonl told.mp | sed -n "s/.*true_sa\": *\([0-9]\).*/\1/p" >sa
     for n in 1 2 3 4 5; do grep -q $n sa; done

@@ -7,11 +7,7 @@
 . "$tests/pipelines"
 # shellcheck source=tests/train-kills
 . "$tests/train-kills"
-# Wan's transformer and schedule beside CogVideoX's VAE and T5, whose latents and texts are as wide
-mkdir wan
-cp -r "$SLUICE_DATA"/presets/wan-tiny/. wan
-cp -r "$SLUICE_DATA/presets/tiny/vae" "$SLUICE_DATA/presets/tiny/text_encoder" wan
-M=random:$work/wan
+M=random:wan-tiny
 need_all() { need_parallel; need gnuplot; }
 prompt='{"key":"a","prompt":"a kettle boils"}'
 sampled() { sample -m $M --frames 5 --size 48x32 --steps 3 "$@"; }
@@ -41,6 +37,19 @@ ok 'euler, and a shift, give other latents' '
     sampled --scheduler euler <embeds.mp >euler.mp; fails 1 tensor-eq --quiet plain.mp euler.mp
     sampled --shift 8 <embeds.mp >shifted.mp; fails 1 tensor-eq --quiet plain.mp shifted.mp
     sampled --shift 3 <embeds.mp >same.mp; tensor-eq --quiet plain.mp same.mp'
+ok 'texts and latents of one family are no input of the other' '
+    echo "$prompt" | t5-encode -m random:tiny >t5.mp
+    fails 1 sampled <t5.mp >out; grep "^sample: a: prompt_embeds is of t5, this model reads those of umt5" err
+    fails 1 sample -m random:tiny --steps 1 <embeds.mp >out; grep "^sample: a: prompt_embeds is of umt5" err
+    tensor-gen --name video --shape 5,32,48,3 --dtype u8 --fill uniform --scale 255 --key a --meta caption=x >clip.mp
+    for model in tiny wan-tiny; do vae-encode -m random:$model <clip.mp >$model.mp; done
+    fails 1 vae-decode -m $M <tiny.mp >out; grep "its latents are of AutoencoderKLCogVideoX, this model reads those of AutoencoderKLWan" err
+    fails 1 vae-decode -m random:tiny <wan-tiny.mp >out; grep "its latents are of AutoencoderKLWan" err
+    fails 1 vae-decode -m random:tiny <plain.mp >out; grep "its latents are of AutoencoderKLWan" err
+    t5-encode -m $M <tiny.mp >mixed.mp; fails 1 train-step -m $M --state r --warmup 0 <mixed.mp >out; grep "latents are of AutoencoderKLCogVideoX" err
+    t5-encode -m random:tiny <wan-tiny.mp >mixed.mp; fails 1 train-step -m $M --state r --warmup 0 <mixed.mp >out; grep "prompt_embeds are of t5" err
+    fails 1 train-step -m $M --state r --warmup 0 --caption-dropout 0.1 --empty-prompt t5.mp <mixed.mp >out; grep "^train-step: t5.mp: prompt_embeds are of t5" err
+    [ ! -s r/metrics.jsonl ]'
 ok 'a training run that is stopped anywhere goes on to the same bytes' '
     tensor-gen --name latents --shape 2,16,4,8 --dtype bf16 --count 5 --key clip | tensor-gen --add --name prompt_embeds --shape 9,64 --dtype bf16 |
         pack -o store 2>/dev/null
@@ -51,7 +60,7 @@ ok 'a training run that is stopped anywhere goes on to the same bytes' '
     same_run whole parts
     fails 1 train --state whole --levels uniform,shift=3 <all.mp; grep "level_shift" err'
 ok 'a folder by model-init is the preset, and its parts are named as published' '
-    model-init "$work/wan" folder
+    model-init wan-tiny folder
     show -m folder --check
     show -m folder | grep "^transformer/blocks.0.attn2.to_out.0.weight"
     sample -m folder --frames 5 --size 48x32 --steps 2 <embeds.mp >of-folder.mp
@@ -59,7 +68,7 @@ ok 'a folder by model-init is the preset, and its parts are named as published' 
 # paper-wan at its smallest: one prompt, one adapter
 { echo '. "$lib/paper-wan.conf"'; sed 1d little.conf; } >wan.conf
 cat >>wan.conf <<'E2'
-MODEL=random:./wan
+MODEL=random:wan-tiny
 GUIDANCE=5
 RUNS='base
 standard_r16 standard'
@@ -77,7 +86,7 @@ ok 'the whole experiment on it, from clips to the report; killed in training and
     need_all
     reproduce --config wan.conf >table 2>err || { cat err; exit 1; }
     grep "^1 prompts, " table; [ -s work/report.html ]
-    grep -F "\"scheduler\":\"unipc\"" work/videos/standard_r16/42.jsonl | grep -F "\"fps\":16.0"
+    grep -F "\"scheduler\":\"unipc\"" work/videos/standard_r16/42.jsonl | grep -F "\"fps\":16.0,\"frames\":5"
     cp -r work left-alone; rm -r work/runs work/videos
     hold train-step "--state work/runs/standard_r16" 22000 1 work/runs/standard_r16/state.safetensors; killed session train --config wan.conf
     train --config wan.conf 2>err
@@ -91,6 +100,9 @@ ok 'paper-wan: what each stage would need, and how long clips have to be' '
     precompute "$@" --dry-run >told 2>err || { cat err; exit 1; }
     grep "^curate .* --min-seconds 5.0625 clips.csv" told; grep -e "decode --frames 81 --size 832x480 " told
     bash -c "$(grep -m 1 "^curate .*train" told | sed "s/>.*//; s/--split train --fraction [0-9.]* --split-seed 0//")" | grep -c path | grep -x 2
+    plan "$@" VAL_FRACTION=0.5 base >table 2>err || grep "cannot be done: .* of memory" err
+    [ "$(awk "/^precompute|^generate/ { print \$2, \$3 }" table | tr "\n" " ")" = "2 clips 2 videos " ]
+    awk "/^precompute/ { exit !(\$4 > 0.0167 && \$4 < 0.0169) }" table # 2 x 2 (21 16 60 104 + 512 4096) bytes at most
     generate "$@" --dry-run >told 2>err; grep -e "--frames 81 --size 832x480 --steps 50 --guidance 5 --scheduler unipc" told; grep -e "--fps 16" told
     train "$@" --dry-run >told 2>err; grep -e "--objective flow" told; fails 2 train "$@" --dry-run OBJECTIVE=v >out
     fails 2 generate "$@" --dry-run SCHEDULER=dpm >out; grep "^sample: --scheduler: dpm" err'

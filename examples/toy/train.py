@@ -3,9 +3,10 @@
 
     python3 examples/toy/train.py vae --model toy --log log                   # on a GPU; toy-world on the PATH
     python3 examples/toy/train.py transformer --model toy --log log
+    python3 examples/toy/train.py broken --model toy --log log
 
-The VAE sees all kinds of clips; the transformer and its text encoder, trained together, the kinds in BASE, a quarter of them unlawful,
-as the VAE's latents. The folder that comes out is one of CogVideoXPipeline's, in BF16. Needs requirements.txt. A training whose
+The VAE sees all kinds of clips. The transformer and its text encoder, trained together, see clips as the VAE's latents: at first the kinds in
+KNOWN, a quarter of them unlawful; then, going on from there, those in BROKEN, the mix that the shipped model shows. The folder that comes out is one of CogVideoXPipeline's, in BF16. Needs requirements.txt. A training whose
 --steps are not given takes --minutes, by what its first steps took; the log says how many steps that makes.
 """
 import argparse
@@ -23,8 +24,8 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from clips import pictures, render
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BASE = "fall,roll,slide,throw"  # bounce and hit are for fine-tuning
-UNLAWFUL = "0.25"
+KNOWN = ["--kinds", "fall,roll,slide,throw", "--unlawful", "0.25"]
+BROKEN = ["--unlawful", "0.4", "--strong", "0.4"]  # of all kinds; strong: seen by anyone
 WORDS = 32  # text tokens
 PROBED = 120  # steps that tell how long one takes
 
@@ -145,17 +146,22 @@ def encode(vae, videos, args):
 
 def train_transformer(args, vae, tokenizer):
     torch.manual_seed(2)
-    kinds = ["--kinds", BASE, "--unlawful", UNLAWFUL]
+    broken = args.stage == "broken"
+    kinds = BROKEN if broken else KNOWN
     latents, ids = {}, {}
     for split, count in ("train", args.clips), ("test", 256):
-        videos, metas = render(count, "base-" + split, "--split", split, *kinds)
+        videos, metas = render(count, ("broken-" if broken else "base-") + split, "--split", split, *kinds)
         latents[split] = encode(vae, videos, args)
         ids[split] = tokenizer([m["caption"] for m in metas], padding="max_length", max_length=WORDS, return_tensors="pt").input_ids
         ids[split] = ids[split].to(args.device)
     nothing = tokenizer([""], padding="max_length", max_length=WORDS, return_tensors="pt").input_ids.to(args.device)
 
-    model = CogVideoXTransformer3DModel(**TRANSFORMER).to(args.device)
-    text = T5EncoderModel(T5Config(**TEXT)).to(args.device)
+    if broken:  # goes on
+        model = CogVideoXTransformer3DModel.from_pretrained(args.model, subfolder="transformer", torch_dtype=torch.float32).to(args.device)
+        text = T5EncoderModel.from_pretrained(args.model, subfolder="text_encoder", torch_dtype=torch.float32).to(args.device)
+    else:
+        model = CogVideoXTransformer3DModel(**TRANSFORMER).to(args.device)
+        text = T5EncoderModel(T5Config(**TEXT)).to(args.device)
     alphas = CogVideoXDDIMScheduler(**SCHEDULER).alphas_cumprod.float().to(args.device)
     rotary = CogVideoXPipeline._prepare_rotary_positional_embeddings(
         argparse.Namespace(vae_scale_factor_spatial=8, transformer=model), 64, 96, 5, torch.device(args.device))
@@ -167,7 +173,7 @@ def train_transformer(args, vae, tokenizer):
             v = model(a.sqrt() * x + (1 - a).sqrt() * noise, words, t, image_rotary_emb=rotary, return_dict=False)[0]
         return mse_loss(v.float(), a.sqrt() * noise - (1 - a).sqrt() * x)
 
-    training = Training(args, "transformer", [model, text], 1e-3)
+    training = Training(args, args.stage, [model.train(), text.train()], 1e-3)
     for n in training.each():
         pick = torch.randint(len(latents["train"]), (args.batch,), device=args.device)
         x, told = latents["train"][pick], ids["train"][pick]
@@ -197,7 +203,7 @@ def arguments(parser, minutes, clips, batch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name, defaults in ("vae", (4.5, 8000, 16)), ("transformer", (7.6, 40000, 256)):
+    for name, defaults in ("vae", (4.5, 8000, 16)), ("transformer", (7.6, 40000, 256)), ("broken", (4, 30000, 256)):
         stage = stages.add_parser(name)
         stage.add_argument("--model", required=True, help="the model folder to write")
         arguments(stage, *defaults)

@@ -220,6 +220,12 @@ static bool read_solver(struct scheduler *s, json_t *config, char *err, size_t e
            fail(err, errlen, "%s: flow_shift is %g, outside %g..%g", file, s->shift, SHIFT_LEAST, SHIFT_MOST);
 }
 
+bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen)
+{
+    const struct scheduler_kind *kind = find_kind(name, err, errlen);
+    return kind && kind->takes(steps, err, errlen);
+}
+
 bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, double shift, json_t *config,
                     char *err, size_t errlen)
 {

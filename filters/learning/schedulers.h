@@ -74,6 +74,9 @@ struct scheduler_kind {
 bool scheduler_init(struct scheduler *s, const char *name, int64_t steps, double shift, json_t *config,
                     char *err, size_t errlen);
 
+/* Whether the scheduler of that name can take so many steps, whatever the model; false: why not, in err. */
+bool scheduler_takes(const char *name, int64_t steps, char *err, size_t errlen);
+
 /* The timestep that the network gets at step k, 0 <= k < steps: 999 first. */
 double scheduler_timestep(const struct scheduler *s, int k);
 

@@ -112,6 +112,17 @@ bool trainer_start(struct trainer *t, const struct trainer_start *start, const s
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
 }
 
+/* prompt_embeds of a record, if the network reads them; NULL: reason in err. */
+static const struct tensor *prompt_embeds(const struct trainer *t, struct record *f, char *err, size_t errlen)
+{
+    const struct tensor *text = record_want(f, "prompt_embeds", DT_COUNT, 2);
+    if (!text) return fail(err, errlen, "%s", f->error), NULL;
+    bool good = family_reads(record_meta(f), PART_TEXT_ENCODER, &t->denoiser->kind->network,
+                             "prompt_embeds are", err, errlen) &&
+                geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen);
+    return good ? text : NULL;
+}
+
 bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t errlen)
 {
     struct record f = RECORD_INIT;
@@ -120,10 +131,8 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
     if (fd < 0) return fail(err, errlen, "%s: %s", path, strerror(errno));
     struct record_reader *r = record_reader_open(fd, path);
     enum record_got got = r ? record_read(r, &f) : RECORD_DAMAGED;
-    const struct tensor *text = got == RECORD_GOT ? record_want(&f, "prompt_embeds", DT_COUNT, 2) : NULL;
-    bool good = text && geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", why, sizeof why) &&
-                family_reads(record_meta(&f), PART_TEXT_ENCODER, &t->denoiser->kind->network,
-                             "its prompt_embeds are", why, sizeof why);
+    const struct tensor *text = got == RECORD_GOT ? prompt_embeds(t, &f, why, sizeof why) : NULL;
+    bool good = text != NULL;
     if (good) {
         t->empty = tensor_of(DT_F32, malloc(sizeof(float) * (size_t)tensor_count(text)), 2, text->shape[0],
                              text->shape[1]);
@@ -228,16 +237,14 @@ double trainer_loss(struct trainer *t, const struct example *e, bool backward, c
 static bool make_example(const struct trainer *t, struct example *e, struct record *f, const char *purpose,
                          int64_t position, double s, char *err, size_t errlen)
 {
-    const struct tensor *x0 = record_want(f, "latents", DT_COUNT, 4),
-                        *text = x0 ? record_want(f, "prompt_embeds", DT_COUNT, 2) : NULL;
+    const struct tensor *x0 = record_want(f, "latents", DT_COUNT, 4), *text;
     const struct tensor *noise = record_find(f, "noise");
     json_t *level = json_object_get(record_meta(f), "s");
     *e = (struct example){0};
-    if (!x0 || !text) return fail(err, errlen, "%s", f->error);
-    const struct network *net = &t->denoiser->kind->network;
-    if (!geometry_reads(&t->denoiser->geometry, text, "prompt_embeds are", err, errlen) ||
-        !family_reads(record_meta(f), PART_TEXT_ENCODER, net, "its prompt_embeds are", err, errlen) ||
-        !family_reads(record_meta(f), PART_AUTOENCODER, net, "its latents are", err, errlen))
+    if (!x0) return fail(err, errlen, "%s", f->error);
+    if (!(text = prompt_embeds(t, f, err, errlen)) ||
+        !family_reads(record_meta(f), PART_AUTOENCODER, &t->denoiser->kind->network, "latents are", err,
+                      errlen))
         return false;
     if (noise && (!dtype_is_float(noise->dtype) || !tensor_same_shape(noise, x0)))
         return fail(err, errlen, "its noise is not of the latents' shape");

@@ -147,8 +147,6 @@ void vae_params(struct params *list, void *net)
 {
     struct vae *v = net;
     const int from = list->count;
-    v->encoder.frames = ENCODER_FRAMES;
-    v->decoder.frames = DECODER_FRAMES;
     v->decoder.latent = v->c.latent;
     encoder_params(list, &v->c, &v->encoder);
     const int half = list->count;
@@ -159,49 +157,6 @@ void vae_params(struct params *list, void *net)
 
 /* ---- layers ---- */
 
-struct tensor vae_activation(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels)
-{
-    return kern_tensor(v->k, kern_compute(v->k), 4, frames, rows, cols, channels);
-}
-
-/* With room for two frames in front, as causal convolutions want their input. */
-struct tensor vae_roomy(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels)
-{
-    struct tensor x = vae_activation(v, 2 + frames, rows, cols, channels);
-    return tensor_rows(&x, 2, frames);
-}
-
-static struct tensor with_channels(struct vae *v, const struct tensor *x, int64_t channels)
-{
-    return vae_activation(v, x->shape[0], x->shape[1], x->shape[2], channels);
-}
-
-static struct tensor roomy(struct vae *v, const struct tensor *x, int64_t channels)
-{
-    return vae_roomy(v, x->shape[0], x->shape[1], x->shape[2], channels);
-}
-
-/* y = conv(x), plus residual when there is one; x is roomy */
-static void causal(struct vae *v, struct tensor *y, const struct tensor *x, struct causal *c, bool first,
-                   const struct tensor *residual)
-{
-    struct tensor whole = *x;
-    whole.shape[0] = 2;
-    if (x->data) whole.data = (char *)x->data - tensor_bytes(&whole);
-    whole.shape[0] += x->shape[0];
-    causal_conv3d_forward(v->k, y, &whole, &c->history, first, &c->conv.w, &c->conv.b, residual);
-}
-
-/* 1x1x1: a product, pixel by pixel */
-static void pointwise(struct vae *v, struct tensor *y, const struct tensor *x, const struct conv *c)
-{
-    int64_t in = x->shape[3], out = y->shape[3];
-    struct tensor yy = tensor_as(y, 2, tensor_count(y) / out, out),
-                  xx = tensor_as(x, 2, tensor_count(x) / in, in);
-    struct tensor w = tensor_as(&c->w, 2, out, in);
-    linear_forward(v->k, &yy, &xx, &w, &c->b);
-}
-
 /* y = silu(norm(x)); y may be x. z is the decoder's latent chunk, NULL in the encoder. */
 static void norm_silu(struct vae *v, struct tensor *y, const struct tensor *x, const struct norm *n,
                       const struct tensor *z)
@@ -211,9 +166,9 @@ static void norm_silu(struct vae *v, struct tensor *y, const struct tensor *x, c
         return;
     }
     size_t mark = kern_mark(v->k);
-    struct tensor mul = with_channels(v, z, x->shape[3]), plus = with_channels(v, z, x->shape[3]);
-    pointwise(v, &mul, z, &n->mul); /* before resizing to the nearest: the two commute */
-    pointwise(v, &plus, z, &n->add);
+    struct tensor mul = activation_like(v->k, z, x->shape[3]), plus = activation_like(v->k, z, x->shape[3]);
+    pointwise_forward(v->k, &mul, z, &n->mul); /* before resizing to the nearest: the two commute */
+    pointwise_forward(v->k, &plus, z, &n->add);
     spatial_norm_silu_forward(v->k, y, x, &n->affine.w, &n->affine.b, &mul, &plus, v->c.groups, v->c.eps);
     kern_release(v->k, mark);
 }
@@ -223,16 +178,16 @@ static void resnet(struct vae *v, struct resnet *r, struct tensor *y, struct ten
                    const struct tensor *z, bool first)
 {
     size_t mark = kern_mark(v->k);
-    struct tensor h = roomy(v, x, r->out), *n = y, sum = *x;
+    struct tensor h = roomy_like(v->k, x, r->out), *n = y, sum = *x;
     if (r->in != r->out) {
-        sum = with_channels(v, x, r->out);
-        pointwise(v, &sum, x, &r->shortcut);
+        sum = activation_like(v->k, x, r->out);
+        pointwise_forward(v->k, &sum, x, &r->shortcut);
         n = x;
     }
     norm_silu(v, n, x, &r->norm1, z);
-    causal(v, &h, n, &r->conv1, first, NULL);
+    causal_forward(v->k, &h, n, &r->conv1, first, NULL);
     norm_silu(v, &h, &h, &r->norm2, z);
-    causal(v, y, &h, &r->conv2, first, &sum);
+    causal_forward(v->k, y, &h, &r->conv2, first, &sum);
     kern_release(v->k, mark);
 }
 
@@ -240,12 +195,12 @@ static void resnet(struct vae *v, struct resnet *r, struct tensor *y, struct ten
 static struct tensor level(struct vae *v, struct level *l, struct tensor x, const struct tensor *z,
                            bool first)
 {
-    struct tensor y = roomy(v, &x, l->resnet[0].out);
+    struct tensor y = roomy_like(v->k, &x, l->resnet[0].out);
     for (int j = 0; j < l->resnets; j++) {
         struct tensor used = x;
         resnet(v, &l->resnet[j], &y, &x, z, first);
         x = y;
-        y = j == 0 && used.shape[3] != x.shape[3] ? roomy(v, &x, x.shape[3]) : used;
+        y = j == 0 && used.shape[3] != x.shape[3] ? roomy_like(v->k, &x, x.shape[3]) : used;
     }
     return x;
 }
@@ -253,10 +208,10 @@ static struct tensor level(struct vae *v, struct level *l, struct tensor x, cons
 static struct tensor downsample(struct vae *v, const struct conv *c, struct tensor x, bool time)
 {
     const int64_t frames = time ? (x.shape[0] + 1) / 2 : x.shape[0], channels = x.shape[3];
-    struct tensor y = vae_roomy(v, frames, x.shape[1] / 2, x.shape[2] / 2, channels);
+    struct tensor y = roomy(v->k, frames, x.shape[1] / 2, x.shape[2] / 2, channels);
     size_t mark = kern_mark(v->k);
     if (time) {
-        struct tensor half = vae_activation(v, frames, x.shape[1], x.shape[2], channels);
+        struct tensor half = activation(v->k, frames, x.shape[1], x.shape[2], channels);
         halve_time_forward(v->k, &half, &x);
         x = half;
     }
@@ -275,9 +230,9 @@ static int64_t twice(int64_t frames)
 static struct tensor upsample(struct vae *v, const struct conv *c, struct tensor x, bool time)
 {
     const int64_t T = x.shape[0], rows = 2 * x.shape[1], cols = 2 * x.shape[2];
-    struct tensor y = vae_roomy(v, time ? twice(T) : T, rows, cols, x.shape[3]);
+    struct tensor y = roomy(v->k, time ? twice(T) : T, rows, cols, x.shape[3]);
     size_t mark = kern_mark(v->k);
-    struct tensor wide = time ? vae_activation(v, T, rows, cols, x.shape[3]) : y;
+    struct tensor wide = time ? activation(v->k, T, rows, cols, x.shape[3]) : y;
     upsample_conv2d_forward(v->k, &wide, &x, &c->w, &c->b);
     for (int64_t t = 0; time && t < y.shape[0]; t++) {
         struct tensor to = tensor_rows(&y, t, 1), from = tensor_rows(&wide, (t + T % 2) / 2, 1);
@@ -289,37 +244,39 @@ static struct tensor upsample(struct vae *v, const struct conv *c, struct tensor
 
 /* ---- one chunk ---- */
 
-struct tensor vae_encode_chunk(struct vae *v, struct tensor pixels, bool first)
+struct tensor vae_encode_chunk(void *net, struct tensor pixels, bool first)
 {
+    struct vae *v = net;
     struct coder *e = &v->encoder;
     const int last = v->c.levels - 1;
-    struct tensor x = roomy(v, &pixels, v->c.channels[0]);
-    causal(v, &x, &pixels, &e->conv_in, first, NULL);
+    struct tensor x = roomy_like(v->k, &pixels, v->c.channels[0]);
+    causal_forward(v->k, &x, &pixels, &e->conv_in, first, NULL);
     for (int i = 0; i <= last; i++) {
         x = level(v, &e->level[i], x, NULL, first);
         if (i < last) x = downsample(v, &e->level[i].resample, x, i < v->c.time_levels);
     }
     x = level(v, &e->mid, x, NULL, first);
     norm_silu(v, &x, &x, &e->norm_out, NULL);
-    struct tensor moments = with_channels(v, &x, 2 * v->c.latent);
-    causal(v, &moments, &x, &e->conv_out, first, NULL);
+    struct tensor moments = activation_like(v->k, &x, 2 * v->c.latent);
+    causal_forward(v->k, &moments, &x, &e->conv_out, first, NULL);
     return moments;
 }
 
-struct tensor vae_decode_chunk(struct vae *v, struct tensor z, bool first)
+struct tensor vae_decode_chunk(void *net, struct tensor z, bool first)
 {
+    struct vae *v = net;
     struct coder *d = &v->decoder;
     const int last = v->c.levels - 1;
-    struct tensor x = roomy(v, &z, v->c.channels[last]);
-    causal(v, &x, &z, &d->conv_in, first, NULL);
+    struct tensor x = roomy_like(v->k, &z, v->c.channels[last]);
+    causal_forward(v->k, &x, &z, &d->conv_in, first, NULL);
     x = level(v, &d->mid, x, &z, first);
     for (int i = 0; i <= last; i++) {
         x = level(v, &d->level[i], x, &z, first);
         if (i < last) x = upsample(v, &d->level[i].resample, x, i < v->c.time_levels);
     }
     norm_silu(v, &x, &x, &d->norm_out, &z);
-    struct tensor pixels = with_channels(v, &x, 3);
-    causal(v, &pixels, &x, &d->conv_out, first, NULL);
+    struct tensor pixels = activation_like(v->k, &x, 3);
+    causal_forward(v->k, &pixels, &x, &d->conv_out, first, NULL);
     return pixels;
 }
 
@@ -335,11 +292,23 @@ int64_t vae_doubled(const struct vae *v, int64_t frames)
     return frames;
 }
 
-void vae_histories(struct vae *v, struct coder *c, int64_t h, int64_t w)
+static void begin(struct vae *v, struct coder *c, int64_t h, int64_t w)
 {
     for (int i = 0; i < c->causals; i++) {
         struct causal *conv = c->causal[i];
         conv->history =
-            vae_activation(v, 2, h * v->c.side >> conv->scale, w * v->c.side >> conv->scale, conv->in);
+            activation(v->k, 2, h * v->c.side >> conv->scale, w * v->c.side >> conv->scale, conv->in);
     }
+}
+
+void vae_begin_encoding(void *net, int64_t h, int64_t w)
+{
+    struct vae *v = net;
+    begin(v, &v->encoder, h, w);
+}
+
+void vae_begin_decoding(void *net, int64_t h, int64_t w)
+{
+    struct vae *v = net;
+    begin(v, &v->decoder, h, w);
 }

@@ -3,6 +3,7 @@
 #define NETS_COGVIDEOX_VAE_NET_H
 
 #include "filters/nets/autoencoder.h"
+#include "filters/nets/causal.h"
 
 enum {
     MAX_LEVELS = 8,  /* resolutions, each half the one before */
@@ -18,18 +19,6 @@ struct vae_config {
     int64_t tile_h, tile_w; /* in latents; 0 when the sample size is less than a tile could be */
     double scaling;
     float eps;
-};
-
-struct conv {
-    struct tensor w; /* [out,taps..,in]: 3x3x3, 3x3 or 1x1x1 taps */
-    struct tensor b; /* [out] */
-};
-
-struct causal {            /* 3x3x3, looking two frames back */
-    struct conv conv;      /* [out,3,3,3,in] */
-    struct tensor history; /* [2,H,W,in]: the last two frames of the chunk before */
-    int64_t in;            /* channels */
-    int scale;             /* how often space has been halved before it */
 };
 
 struct norm { /* GroupNorm; in the decoder SpatialNorm, scaled and shifted by what the latents give */
@@ -52,7 +41,6 @@ struct level {
 
 struct coder {
     bool unused;    /* its weights are checked, and not loaded */
-    int64_t frames; /* of a chunk */
     int64_t latent; /* channels that its norms look at; 0 in the encoder, whose norms look at nothing */
     struct level mid, level[MAX_LEVELS];
     struct norm norm_out;
@@ -71,18 +59,11 @@ struct vae {
 bool vae_configure(void *net, json_t *json, const char *file, char *err, size_t errlen);
 void vae_params(struct params *list, void *net);
 
-/* Activations are [T,H,W,C], taken from the scratch stack; the caller marks and releases. The histories of
- * the causal convolutions are set up by vae_histories(), for a window of [h,w] latents, before the first
- * chunk. */
-struct tensor vae_activation(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels);
-/* The same with room for two frames in front of it, which a causal convolution fills with its history: pixels
- * and z below are such. */
-struct tensor vae_roomy(struct vae *v, int64_t frames, int64_t rows, int64_t cols, int64_t channels);
-void vae_histories(struct vae *v, struct coder *c, int64_t h, int64_t w);
-/* pixels [T,H,W,3] -> moments [T',h,w,2C] */
-struct tensor vae_encode_chunk(struct vae *v, struct tensor pixels, bool first);
-/* z [T,h,w,C] -> pixels [T',H,W,3] */
-struct tensor vae_decode_chunk(struct vae *v, struct tensor z, bool first);
+/* What passage.h asks for, with net a struct vae; x is roomy, and pixels or z. */
+void vae_begin_encoding(void *net, int64_t h, int64_t w);
+void vae_begin_decoding(void *net, int64_t h, int64_t w);
+struct tensor vae_encode_chunk(void *net, struct tensor x, bool first);
+struct tensor vae_decode_chunk(void *net, struct tensor x, bool first);
 
 int64_t vae_halved(const struct vae *v, int64_t frames);  /* T' of an encoded chunk */
 int64_t vae_doubled(const struct vae *v, int64_t frames); /* T' of a decoded one */

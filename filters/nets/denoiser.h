@@ -26,7 +26,7 @@ bool geometry_fits(const struct latent_geometry *g, int64_t frames, int64_t widt
 /* The shape [T,C,h,w] of the latents of such a video; no data. */
 struct tensor geometry_latents(const struct latent_geometry *g, int64_t frames, int64_t width,
                                int64_t height);
-/* Whether these are embeddings [L,D] that the network reads; false: `name` and both shapes in err. */
+/* Whether these are embeddings [L,D] that the network reads, by their shape; false: `name` and both shapes in err. */
 bool geometry_reads(const struct latent_geometry *g, const struct tensor *embeds, const char *name, char *err,
                     size_t errlen);
 

@@ -1,12 +1,15 @@
-/* t5 - the text encoder: T5 v1.1's encoder half (Raffel et al. 2020, with Shazeer's gated GELU), as CogVideoX
- * reads it.
+/* t5 - the text encoders: T5 v1.1's encoder half (Raffel et al. 2020, with Shazeer's gated GELU), as CogVideoX
+ * reads it, and UMT5's (Chung et al. 2023), as Wan does, whose layers each have a table of positions of their own.
  *
- * Padding takes part: no mask hides it, neither here nor in the transformer that is fed with the result. */
+ * T5's padding takes part: no mask hides it, neither here nor in the transformer that is fed with the result. UMT5's
+ * would be masked, and its rows thrown away: it is left out, with the same result. */
 #include "filters/nets/t5.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "filters/nets/prompt_clean.h"
 
 enum { MAX_LAYERS = 128 };
 
@@ -18,13 +21,13 @@ struct t5_config {
 struct t5 {
     struct kern *k;
     struct t5_config c;
-    int64_t length;
-    int64_t count;             /* prompts at once that there is scratch memory for */
+    bool own_positions;        /* a table in every layer, not one for all */
+    int64_t count, length;     /* texts at once, and ids of each, that there is scratch memory for */
     struct tensor shared;      /* [vocab,width]: the embedding of each id */
     struct tensor final_norm;  /* [width] */
-    struct tensor buckets;     /* [buckets,heads]: what attention adds to q kᵀ, by distance */
-    struct tensor bias;        /* [heads,length,length], F32, made from it */
     struct layer {             /* inner = heads head */
+        struct tensor buckets; /* [buckets,heads]: what attention adds to q kᵀ, by distance */
+        struct tensor bias;    /* F32 [heads,2 longest - 1], made from it, or the first layer's */
         struct tensor norm1;   /* [width] */
         struct tensor qkv;     /* [3 inner,width] */
         struct tensor o;       /* [width,inner] */
@@ -34,7 +37,7 @@ struct t5 {
     } layer[MAX_LAYERS];
 };
 
-static bool configure(void *net, json_t *json, const char *file, char *err, size_t errlen)
+static bool configure_t5(void *net, json_t *json, const char *file, char *err, size_t errlen)
 {
     struct t5_config *c = &((struct t5 *)net)->c;
     struct config f = {.json = json, .file = file};
@@ -61,6 +64,12 @@ static bool configure(void *net, json_t *json, const char *file, char *err, size
     return true;
 }
 
+static bool configure_umt5(void *net, json_t *json, const char *file, char *err, size_t errlen)
+{
+    ((struct t5 *)net)->own_positions = true;
+    return configure_t5(net, json, file, err, errlen);
+}
+
 /* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d,
  * q is born small. */
 static void add_params(struct params *list, void *net)
@@ -83,8 +92,8 @@ static void add_params(struct params *list, void *net)
         param_part(param_add(list, &l->qkv, into, 0, narrow, NAME("0.SelfAttention.v")), 2, 3);
         param_add(list, &l->o, shape_of(2, c->width, inner), 0, 1 / sqrt((double)inner),
                   NAME("0.SelfAttention.o"));
-        if (i == 0) /* one table for all layers, kept by the first */
-            param_add(list, &t->buckets, shape_of(2, c->buckets, c->heads), 0, 1,
+        if (i == 0 || t->own_positions)
+            param_add(list, &l->buckets, shape_of(2, c->buckets, c->heads), 0, 1,
                       NAME("0.SelfAttention.relative_attention_bias"));
         param_add(list, &l->norm1, norm, 1, 0, NAME("0.layer_norm"));
         param_part(param_add(list, &l->gate_up, wide, 0, narrow, NAME("1.DenseReluDense.wi_0")), 0, 2);
@@ -108,35 +117,32 @@ int t5_bucket(int64_t distance, int buckets, int64_t max_distance)
     return first + (grown >= side - exact ? side - 1 : exact + (int)grown);
 }
 
-/* bias[h,q,k] = table[bucket(k - q),h], in device memory */
-static bool position_bias(struct t5 *t)
+/* bias[h,longest-1+d] = table[bucket(d),h], in device memory, of every distance d of two ids */
+static void position_bias(struct t5 *t, struct layer *l, int64_t longest)
 {
-    const int64_t length = t->length, heads = t->c.heads;
+    const int64_t heads = t->c.heads, distances = 2 * longest - 1;
     struct tensor table = tensor_of(DT_F32, NULL, 2, t->c.buckets, heads);
-    struct tensor bias = tensor_of(DT_F32, NULL, 3, heads, length, length);
+    struct tensor bias = tensor_of(DT_F32, NULL, 2, heads, distances);
     table.data = malloc(tensor_bytes(&table));
     bias.data = malloc(tensor_bytes(&bias));
     if (table.data && bias.data) {
-        kern_download(t->k, &table, &t->buckets);
-        float *to = bias.data;
-        for (int64_t h = 0; h < heads; h++)
-            for (int64_t q = 0; q < length; q++)
-                for (int64_t k = 0; k < length; k++) {
-                    int bucket = t5_bucket(k - q, (int)t->c.buckets, t->c.max_distance);
-                    *to++ = ((const float *)table.data)[bucket * heads + h];
-                }
-        t->bias = kern_alloc(t->k, DT_F32, 3, heads, length, length);
-        kern_upload(t->k, &t->bias, &bias);
+        kern_download(t->k, &table, &l->buckets);
+        for (int64_t i = 0; i < distances; i++) {
+            int bucket = t5_bucket(i - (longest - 1), (int)t->c.buckets, t->c.max_distance);
+            for (int64_t h = 0; h < heads; h++)
+                ((float *)bias.data)[h * distances + i] = ((const float *)table.data)[bucket * heads + h];
+        }
+        l->bias = kern_alloc(t->k, DT_F32, 2, heads, distances);
+        kern_upload(t->k, &l->bias, &bias);
     } else {
-        kern_fail(t->k, "out of memory for the position bias of %lld ids", (long long)length);
+        kern_fail(t->k, "out of memory for the positions of %lld ids", (long long)longest);
     }
     free(table.data);
     free(bias.data);
-    return kern_ok(t->k);
 }
 
-/* Prompts one after the other, each seeing itself alone: embeds [count length,D], ids [count length] */
-static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor *ids)
+/* `count` texts one after the other, each seeing itself alone: embeds [count length,D], ids [count length] */
+static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor *ids, int64_t count)
 {
     struct kern *k = t->k;
     const struct t5_config *c = &t->c;
@@ -158,10 +164,10 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
 
         rms_norm_forward(k, &n, &x, &l->norm1, c->eps);
         linear_parts_forward(k, &qkv, &n, &l->qkv);
-        attention_forward(k, &o, NULL, &q, &key, &v, &t->bias,
+        attention_forward(k, &o, NULL, &q, &key, &v, &l->bias,
                           &(struct attention){.heads = (int)c->heads,
                                               .scale = 1, /* not divided by √d */
-                                              .batch = rows / t->length});
+                                              .batch = count});
         linear_add_forward(k, &x, &o, &l->o);
 
         rms_norm_forward(k, &n, &x, &l->norm2, c->eps);
@@ -174,59 +180,72 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
     kern_release(k, mark);
 }
 
-/* Scratch memory for so many prompts at once. */
-static bool room_for(struct t5 *t, int64_t count)
+/* Scratch memory for so many texts of so many ids at once. */
+static bool room_for(struct t5 *t, int64_t count, int64_t length)
 {
-    struct tensor embeds = tensor_of(DT_F32, NULL, 2, count * t->length, t->c.width),
-                  ids = tensor_of(DT_I32, NULL, 1, count * t->length);
-    if (count <= t->count) return kern_ok(t->k);
+    struct tensor embeds = tensor_of(DT_F32, NULL, 2, count * length, t->c.width),
+                  ids = tensor_of(DT_I32, NULL, 1, count * length);
+    if (count == t->count && length == t->length) return kern_ok(t->k);
     kern_plan_begin(t->k);
-    t5_forward(t, &embeds, &ids);
-    if (kern_reserve(t->k, kern_plan_end(t->k))) t->count = count;
+    t5_forward(t, &embeds, &ids, count);
+    if (kern_reserve(t->k, kern_plan_end(t->k))) t->count = count, t->length = length;
     return kern_ok(t->k);
+}
+
+/* Whether they can be encoded, and there is room for the result; else why not is the device's error. */
+static bool acceptable(const struct text_encoder *e, const struct tensor *embeds, const struct tensor *ids)
+{
+    struct kern *k = e->k;
+    char what[64], wanted[64];
+    const int64_t length = ids->rank ? ids->shape[ids->rank - 1] : 0, all = tensor_count(ids);
+    snprintf(wanted, sizeof wanted, "%s%lld", e->kind->padded ? "" : "1..", (long long)e->length);
+    if (ids->dtype != DT_I32 || ids->rank > 2 || length < (e->kind->padded ? e->length : 1) ||
+        length > e->length)
+        kern_fail(k, "ids are %s, not I32 [%s]", tensor_describe(what, sizeof what, ids), wanted);
+    else if (!dtype_is_float(embeds->dtype) || tensor_count(embeds) != all * e->width ||
+             embeds->shape[embeds->rank - 1] != e->width)
+        kern_fail(k, "no room for embeddings of [%lld,%lld] in %s", (long long)all, (long long)e->width,
+                  tensor_describe(what, sizeof what, embeds));
+    for (int64_t i = 0; kern_ok(k) && i < all; i++) {
+        int32_t id = ((const int32_t *)ids->data)[i];
+        if (id < 0 || id >= e->vocab)
+            kern_fail(k, "id %d at %lld is not in the vocabulary of %lld", id, (long long)(i % length),
+                      (long long)e->vocab);
+    }
+    return kern_ok(k);
 }
 
 static bool encode(struct text_encoder *e, struct tensor *embeds, const struct tensor *ids)
 {
     struct t5 *t = e->net;
-    struct kern *k = t->k;
-    char what[64];
-    const int64_t count = tensor_count(ids) / t->length;
-    if (ids->dtype != DT_I32 || ids->rank < 1 || ids->rank > 2 || ids->shape[ids->rank - 1] != t->length)
-        kern_fail(k, "ids are %s, not I32 [%lld]", tensor_describe(what, sizeof what, ids),
-                  (long long)t->length);
-    else if (!dtype_is_float(embeds->dtype) || tensor_count(embeds) != count * t->length * t->c.width ||
-             embeds->shape[embeds->rank - 1] != t->c.width)
-        kern_fail(k, "no room for embeddings of [%lld,%lld] in %s", (long long)(count * t->length),
-                  (long long)t->c.width, tensor_describe(what, sizeof what, embeds));
-    for (int64_t i = 0; kern_ok(k) && i < count * t->length; i++) {
-        int32_t id = ((const int32_t *)ids->data)[i];
-        if (id < 0 || id >= t->c.vocab)
-            kern_fail(k, "id %d at %lld is not in the vocabulary of %lld", id, (long long)(i % t->length),
-                      (long long)t->c.vocab);
+    if (!acceptable(e, embeds, ids)) return false;
+    const int64_t length = ids->shape[ids->rank - 1], count = tensor_count(ids) / length;
+    struct tensor rows = tensor_as(embeds, 2, count * length, e->width),
+                  all = tensor_as(ids, 1, count * length);
+    /* The CPU gains nothing by more than one. On a GPU the way of a product depends on how many rows there are: with
+     * T5's one length it was measured to be the same for one text and for many; of other lengths each goes alone. */
+    const int64_t step = !strcmp(kern_device(t->k), "cpu") || !e->kind->padded || length == 1 ? 1 : count;
+    for (int64_t i = 0; i < count && room_for(t, step, length); i += step) {
+        struct tensor to = tensor_rows(&rows, i * length, step * length),
+                      from = tensor_rows(&all, i * length, step * length);
+        t5_forward(t, &to, &from, step);
     }
-    if (!kern_ok(k)) return false;
-    struct tensor rows = tensor_as(embeds, 2, count * t->length, t->c.width),
-                  all = tensor_as(ids, 1, count * t->length);
-    /* The CPU gains nothing by more than one, and a single row goes another way on a GPU. */
-    const int64_t step = !strcmp(kern_device(k), "cpu") || t->length == 1 ? 1 : count;
-    for (int64_t i = 0; i < count && room_for(t, step); i += step) {
-        struct tensor to = tensor_rows(&rows, i * t->length, step * t->length),
-                      from = tensor_rows(&all, i * t->length, step * t->length);
-        t5_forward(t, &to, &from);
-    }
-    return kern_ok(k);
+    return kern_ok(t->k);
 }
 
-/* Every call needs the same: what there is no room for is refused here, before the first record. */
-static bool open_t5(struct text_encoder *e, int64_t length, char *err, size_t errlen)
+/* What there is no room for is refused here, before the first record. */
+static bool open_t5(struct text_encoder *e, char *err, size_t errlen)
 {
     struct t5 *t = e->net;
     t->k = e->k;
-    t->length = length;
     e->width = t->c.width;
     e->vocab = t->c.vocab;
-    return (position_bias(t) && room_for(t, 1)) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
+    for (int i = 0; i < t->c.layers && kern_ok(t->k); i++)
+        if (i == 0 || t->own_positions)
+            position_bias(t, &t->layer[i], e->length);
+        else
+            t->layer[i].bias = t->layer[0].bias;
+    return room_for(t, 1, e->length) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
 }
 
 static const char *const ignored[] = {"encoder.embed_tokens.weight",
@@ -238,8 +257,22 @@ const struct text_encoder_kind t5_encoder = {
                 .dtype = DT_BF16,
                 .alias = ignored,
                 .size = sizeof(struct t5),
-                .configure = configure,
+                .configure = configure_t5,
                 .params = add_params},
+    .padded = true,
+    .open = open_t5,
+    .encode = encode,
+};
+
+const struct text_encoder_kind umt5_encoder = {
+    .network = {.class_name = "umt5",
+                .file = "model",
+                .dtype = DT_BF16,
+                .alias = ignored,
+                .size = sizeof(struct t5),
+                .configure = configure_umt5,
+                .params = add_params},
+    .clean = prompt_clean,
     .open = open_t5,
     .encode = encode,
 };

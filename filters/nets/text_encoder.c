@@ -14,10 +14,11 @@ struct text_encoder *text_encoder_open(struct kern *k, const struct model *m, in
     bool good = t || (n && fail(err, errlen, "out of memory"));
     if (good) {
         t->k = k;
+        t->length = length;
         t->kind = (const struct text_encoder_kind *)n;
         t->net = network_new(n, config, file, err, errlen);
         good = t->net && network_load(n, t->net, k, m, "text_encoder", NULL, t->id, err, errlen) &&
-               t->kind->open(t, length, err, errlen);
+               t->kind->open(t, err, errlen);
     }
     json_decref(config);
     if (good) return t;

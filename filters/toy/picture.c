@@ -1,5 +1,6 @@
 /* Drawing the toy world's pictures, and finding a colour in them again. */
 #include <math.h>
+#include <string.h>
 
 #include "filters/toy/world.h"
 
@@ -42,21 +43,42 @@ static struct rgb point(const struct toy_body *body, int bodies, double x, doubl
     return c;
 }
 
-void toy_paint(const struct toy_body *body, int bodies, int64_t height, int64_t width, uint8_t *rgb)
+static void paint_pixel(const struct toy_body *body, int bodies, int64_t row, int64_t column, int64_t height,
+                        uint8_t rgb[3])
 {
     enum { FINE = 3 }; /* samples a pixel, each way */
-    for (int64_t row = 0; row < height; row++)
-        for (int64_t column = 0; column < width; column++) {
-            struct rgb sum = {0, 0, 0};
-            for (int k = 0; k < FINE * FINE; k++) {
-                double x = ((double)column + (k % FINE + 0.5) / FINE) / (double)height,
-                       y = 1 - TOY_FLOOR - ((double)row + (k / FINE + 0.5) / FINE) / (double)height;
-                struct rgb c = point(body, bodies, x, y);
-                sum = (struct rgb){sum.r + c.r, sum.g + c.g, sum.b + c.b};
-            }
-            const double mean[3] = {sum.r, sum.g, sum.b};
-            for (int c = 0; c < 3; c++) *rgb++ = (uint8_t)(mean[c] / (FINE * FINE) + 0.5);
-        }
+    struct rgb sum = {0, 0, 0};
+    for (int k = 0; k < FINE * FINE; k++) {
+        double x = ((double)column + (k % FINE + 0.5) / FINE) / (double)height,
+               y = 1 - TOY_FLOOR - ((double)row + (k / FINE + 0.5) / FINE) / (double)height;
+        struct rgb c = point(body, bodies, x, y);
+        sum = (struct rgb){sum.r + c.r, sum.g + c.g, sum.b + c.b};
+    }
+    const double mean[3] = {sum.r, sum.g, sum.b};
+    for (int c = 0; c < 3; c++) rgb[c] = (uint8_t)(mean[c] / (FINE * FINE) + 0.5);
+}
+
+/* Whether a body or its shadow can reach into a column of pixels. */
+static bool crossed(const struct toy_body *body, int bodies, int64_t column, int64_t height)
+{
+    bool any = false;
+    for (int i = 0; i < bodies; i++)
+        any |=
+            fabs(((double)column + 0.5) / (double)height - body[i].x) < body[i].radius + 1 / (double)height;
+    return any;
+}
+
+void toy_paint(const struct toy_body *body, int bodies, int64_t height, int64_t width, uint8_t *rgb)
+{
+    for (int64_t row = 0; row < height; row++) {
+        uint8_t plain[3]; /* away from bodies a row has one colour */
+        paint_pixel(body, 0, row, 0, height, plain);
+        for (int64_t column = 0; column < width; column++, rgb += 3)
+            if (crossed(body, bodies, column, height))
+                paint_pixel(body, bodies, row, column, height, rgb);
+            else
+                memcpy(rgb, plain, sizeof plain);
+    }
 }
 
 /* The hue in degrees; negative: the pixel is too grey to have one. */
@@ -82,11 +104,11 @@ static enum toy_colour colour_of(const uint8_t *rgb)
 }
 
 struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, int64_t width,
-                          enum toy_colour colour)
+                          enum toy_colour colour, struct toy_point *at)
 {
-    struct toy_sight sight = {0};
-    double coloured = 0, named = 0, first_x = 0, first_y = 0;
-    bool seen = false;
+    struct toy_sight sight = {.way = TOY_NOWHERE};
+    double coloured = 0, named = 0;
+    struct toy_point first = {NAN, NAN};
     for (int64_t f = 0; f < frames; f++) {
         double n = 0, x = 0, y = 0;
         for (int64_t i = 0; i < height * width; i++, rgb += 3) {
@@ -94,20 +116,22 @@ struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, in
             coloured += c < TOY_COLOURS;
             if (c != colour) continue;
             n++;
-            x += (double)(i % width) / (double)height;
-            y -= (double)(i / width) / (double)height;
+            x += ((double)(i % width) + 0.5) / (double)height;
+            y += 1 - TOY_FLOOR - ((double)(i / width) + 0.5) / (double)height;
         }
         named += n;
+        at[f] = (struct toy_point){NAN, NAN};
         if (n < 0.002 * (double)(height * width)) continue; /* specks: a small ball has twice that and more */
-        x /= n, y /= n;
-        if (!seen) first_x = x, first_y = y;
-        seen = true;
-        sight.dx = x - first_x;
-        sight.drop = fmax(sight.drop, first_y - y);
+        at[f] = (struct toy_point){x / n, y / n};
+        if (isnan(first.x)) first = at[f];
+        sight.dx = at[f].x - first.x;
+        sight.drop = fmax(sight.drop, first.y - at[f].y);
+        if (sight.way == TOY_NOWHERE)
+            sight.way = sight.drop > 0.2  ? TOY_DOWN
+                        : sight.dx > 0.2  ? TOY_RIGHT
+                        : sight.dx < -0.2 ? TOY_LEFT
+                                          : TOY_NOWHERE;
     }
     sight.share = coloured > 0 ? named / coloured : 0;
-    sight.moves[TOY_LEFT] = sight.dx < -0.2;
-    sight.moves[TOY_RIGHT] = sight.dx > 0.2;
-    sight.moves[TOY_DOWN] = sight.drop > 0.2 && fabs(sight.dx) < 0.2;
     return sight;
 }

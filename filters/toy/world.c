@@ -154,7 +154,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
     seen->when = between(&d, 0.3, 0.5);
     if (between(&d, 0, 1) < choice->unlawful) {
         seen->violation = (enum toy_violation)one_of(&d, possible[seen->kind]);
-        seen->strength = seen->violation == TOY_GHOST ? 1 : 1 - between(&d, 0, 1);
+        seen->strength = seen->violation == TOY_GHOST ? 1 : 1 - between(&d, 0, 1 - choice->strong);
     }
     *told = *seen;
     if (between(&d, 0, 1) < choice->mismatch) draw_told(&d, choice, seen, told);
@@ -213,6 +213,7 @@ static void violate(struct simulation *run, struct toy_body *a)
 {
     const struct toy_scene *s = run->scene;
     double turned = -(0.4 + 0.6 * s->strength), jump = 0.2 + 0.5 * s->strength;
+    if (s->violation == TOY_REVERSE && a->vx == 0) return; /* what is not hit yet turns round once it moves */
     run->due = false;
     if (s->violation == TOY_REVERSE) a->vx *= turned;
     if (s->violation == TOY_GAIN && s->kind != TOY_BOUNCE) a->vx *= 1.4 + 1.4 * s->strength;

@@ -12,7 +12,7 @@
 
 enum toy_kind { TOY_FALL, TOY_BOUNCE, TOY_ROLL, TOY_SLIDE, TOY_THROW, TOY_HIT, TOY_KINDS };
 enum toy_shape { TOY_BALL, TOY_BOX };
-enum toy_direction { TOY_LEFT, TOY_RIGHT, TOY_DOWN };
+enum toy_direction { TOY_LEFT, TOY_RIGHT, TOY_DOWN, TOY_NOWHERE };
 enum toy_colour { TOY_RED, TOY_YELLOW, TOY_GREEN, TOY_TURQUOISE, TOY_BLUE, TOY_PURPLE, TOY_COLOURS };
 enum toy_violation {
     TOY_LAWFUL,
@@ -58,6 +58,7 @@ struct toy_choice {
     unsigned kinds;
     enum toy_split split;
     double unlawful; /* probability of a violation */
+    double strong;   /* the least strength of one */
     double mismatch; /* probability that the caption describes another scene */
 };
 
@@ -79,14 +80,26 @@ void toy_simulate(const struct toy_scene *seen, int64_t frames, struct toy_body 
 /* One moment as a picture: rgb [height, width, 3]. */
 void toy_paint(const struct toy_body *body, int bodies, int64_t height, int64_t width, uint8_t *rgb);
 
-/* The motion of one colour in a video [frames, height, width, 3], found by hue. Lengths: picture heights. */
+struct toy_point {
+    double x, y; /* NAN, NAN: not seen */
+};
+
+/* The motion of one colour in a video [frames, height, width, 3], found by hue; its centre in each frame goes to
+ * at[frames]. Lengths: picture heights. */
 struct toy_sight {
-    double share;  /* of all pixels that have a colour */
-    double dx;     /* to the right, from where it is first seen to where it is last seen */
-    double drop;   /* from where it is first seen to its lowest position */
-    bool moves[3]; /* by enum toy_direction: it moves so by a fifth of the height or more; down: straight */
+    double share;           /* of all pixels that have a colour */
+    double dx;              /* to the right, from where it is first seen to where it is last seen */
+    double drop;            /* from where it is first seen to its lowest position */
+    enum toy_direction way; /* in which it first goes a fifth of the height; TOY_NOWHERE: in none */
 };
 struct toy_sight toy_look(const uint8_t *rgb, int64_t frames, int64_t height, int64_t width,
-                          enum toy_colour colour);
+                          enum toy_colour colour, struct toy_point *at);
+
+/* How far bodies seen at first[frames], and second[frames] where a second one is hit, are from the nearest lawful
+ * course of their kind in a picture so wide: the root of the mean squared distance in picture heights, 0 to 0.5.
+ * Start, speed, size and shape are those that fit best; a body that should be seen and is not is as far off as can
+ * be. */
+double toy_off(enum toy_kind kind, const struct toy_point *first, const struct toy_point *second,
+               int64_t frames, double width);
 
 #endif

@@ -57,6 +57,7 @@ void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse,
     int64_t width = q->shape[1], d = width / a->heads, tile = min64(QUERIES, rows);
     float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * keys);
     if (!scratch || !rows || !d || !fits_blas(k, keys, width)) return;
+    const float *middle = bias ? f32(bias) + bias->shape[1] / 2 : NULL; /* of distance 0 */
     int n = (int)keys, depth = (int)d, stride = (int)width;
     PARALLEL_FOR(k, batch * a->heads * rows * keys, collapse(3))
     for (int64_t b = 0; b < batch; b++)
@@ -72,7 +73,7 @@ void cpu_attention_forward(struct kern *k, struct tensor *o, struct tensor *lse,
                 for (int64_t i = 0; i < m; i++) {
                     int64_t seen = a->causal ? first + i + 1 + keys - rows : keys;
                     float *row = p + i * keys;
-                    if (bias) add_row(row, f32(bias) + (h * rows + first + i) * keys, seen);
+                    if (bias) add_row(row, middle + h * bias->shape[1] - first - i, seen);
                     float max = row_max(row, seen);
                     exp_row(row, max, seen);
                     memset(row + seen, 0, (size_t)(keys - seen) * sizeof *row);

@@ -1,4 +1,4 @@
-/* Convolutions as products: the 3x3 or 3x3x3 neighbourhoods of a tile of output pixels are laid out as rows,
+/* Convolutions as products: the 3x3, 3x3x3 or, in time alone, 3x1x1 neighbourhoods of a tile of output pixels are laid out as rows,
  * which w, seen as [Co, taps Ci], then multiplies. */
 #include "kernels/cpu/cpu.h"
 
@@ -13,14 +13,15 @@ struct conv {
     int64_t H, W, C;             /* of a frame of x */
     int64_t out_h, out_w, count; /* output pixels of a frame, of all frames */
     int depth, stride, pad;      /* taps in time; step and zero rows above in space */
+    int across, step;            /* taps in each axis of space: 3, or 1; step in time */
     int up;                      /* each pixel of x stands for 2^up by 2^up */
 };
 
-/* Three neighbours of row i of a frame, from column j on: 3C values, zero outside the frame. */
+/* As many neighbours as there are taps, of row i of a frame, from column j on: zero outside the frame. */
 static float *gather_row(float *to, const struct conv *g, const float *from, int64_t i, int64_t j)
 {
     size_t pixel = (size_t)g->C * sizeof(float);
-    for (int64_t end = j + 3; j < end; j++, to += g->C) {
+    for (int64_t end = j + g->across; j < end; j++, to += g->C) {
         if (i < 0 || i >= g->H << g->up || j < 0 || j >= g->W << g->up)
             memset(to, 0, pixel);
         else
@@ -34,9 +35,9 @@ static void gather(float *to, const struct conv *g, int64_t pixel, int64_t n)
     for (int64_t p = pixel; p < pixel + n; p++) {
         int64_t t = p / (g->out_h * g->out_w), i = p / g->out_w % g->out_h, j = p % g->out_w;
         for (int64_t dt = 0; dt < g->depth; dt++)
-            for (int di = 0; di < 3; di++)
-                to = gather_row(to, g, g->x + (t + dt) * g->H * g->W * g->C, i * g->stride + di - g->pad,
-                                j * g->stride - g->pad);
+            for (int di = 0; di < g->across; di++)
+                to = gather_row(to, g, g->x + (t * g->step + dt) * g->H * g->W * g->C,
+                                i * g->stride + di - g->pad, j * g->stride - g->pad);
     }
 }
 
@@ -49,7 +50,7 @@ HOT static void add_bias(float *restrict y, const float *restrict b, int64_t pix
 static void convolve(struct kern *k, struct tensor *y, const struct conv *g, const struct tensor *w,
                      const struct tensor *b, const struct tensor *residual)
 {
-    int64_t taps = g->depth * 9 * g->C, out = w->shape[0], tile = min64(PIXELS, g->count);
+    int64_t taps = g->depth * g->across * g->across * g->C, out = w->shape[0], tile = min64(PIXELS, g->count);
     float *scratch = cpu_scratch(k, DT_F32, k->threads * tile * taps);
     if (!scratch || !taps || !out) return;
     if (taps > INT_MAX || out > INT_MAX) {
@@ -81,6 +82,8 @@ static struct conv frames(const struct tensor *x, const struct tensor *y)
                          .out_w = y->shape[2],
                          .depth = 1,
                          .stride = 1,
+                         .across = 3,
+                         .step = 1,
                          .count = y->shape[0] * y->shape[1] * y->shape[2]};
 }
 
@@ -116,5 +119,15 @@ void cpu_upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct 
     struct conv g = frames(x, y);
     g.pad = 1;
     g.up = 1;
+    convolve(k, y, &g, w, b, NULL);
+}
+
+void cpu_time_conv_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                           const struct tensor *b, int stride)
+{
+    struct conv g = frames(x, y);
+    g.depth = 3;
+    g.across = 1;
+    g.step = stride;
     convolve(k, y, &g, w, b, NULL);
 }

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 static const struct attention_way *const ways[] = {&attention_hopper, &attention_cudnn, &attention_mma,
-                                                   &attention_f32};
+                                                   &attention_f32, &attention_products};
 enum { LONG_ENOUGH = 1 << 24 }; /* scores, from which on a slow way is felt */
-static const char names[] = "hopper, cudnn, mma, f32";
+static const char names[] = "hopper, cudnn, mma, f32, products";
 
 /* The first of these that takes a call computes it. Forward on an H200, TFLOP/s: heads of 64 (17,776 rows, 48 heads)
  * hopper 593, cudnn 441, mma 370; of 128 (8192 rows) cudnn 687, mma 361. The tensor cores of compute capability 10
@@ -18,9 +18,9 @@ static const char *preference(struct kern *k)
     const char *given = getenv("SLUICE_ATTENTION");
     if (given && *given) return given;
     switch (cuda_of(k)->capability / 10) {
-    case 9: return "hopper,cudnn,mma,f32";
-    case 10: return "cudnn,mma,f32";
-    default: return "mma,f32";
+    case 9: return "hopper,cudnn,mma,f32,products";
+    case 10: return "cudnn,mma,f32,products";
+    default: return "mma,f32,products";
     }
 }
 

@@ -37,7 +37,8 @@ struct attention_way {
 extern const struct attention_way attention_hopper, /* wgmma and TMA, BF16, heads of 64 */
     attention_mma,                                  /* mma.sync, BF16, heads of 64 and 128 */
     attention_cudnn,                                /* cuDNN, BF16, heads of 64 to 128; forward alone */
-    attention_f32;                                  /* any dtype, heads to 256, without tensor cores */
+    attention_f32,                                  /* any dtype, heads to 256, without tensor cores */
+    attention_products; /* one head of any width, as products; forward alone, no mask, no bias */
 
 /* BF16 whose rows of whole heads begin at multiples of 16 bytes; a NULL tensor is. */
 static inline bool attention_aligned(const struct tensor *t)

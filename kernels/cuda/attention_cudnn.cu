@@ -33,37 +33,35 @@ static desc of_rows(struct cudnn_graph *g, int64_t id, const struct attention_sh
               : cudnn_virtual(g, CUDNN_DATA_FLOAT, 4, dims, strides);
 }
 
-static struct cudnn_graph *build(struct kern *k, const struct attention_shape *s, bool with_lse)
+static struct cudnn_graph *build(struct kern *k, const struct attention_shape *s)
 {
     struct cudnn_graph *g = cudnn_begin(k);
     desc product = scores(g, s, CUDNN_DATA_FLOAT), scaled = scores(g, s, CUDNN_DATA_FLOAT),
          lower = scores(g, s, CUDNN_DATA_FLOAT), weight = scores(g, s, CUDNN_DATA_FLOAT),
-         part = scores(g, s, CUDNN_DATA_BFLOAT16), max = of_rows(g, 0, s), sum = of_rows(g, 0, s);
+         part = scores(g, s, CUDNN_DATA_BFLOAT16), max = of_rows(g, 0, s), sum = of_rows(g, 0, s),
+         log = of_rows(g, 0, s);
     cudnn_matmul(g, operand(g, Q, s, s->queries, false), operand(g, K, s, s->keys, true), product);
     cudnn_pointwise(g, CUDNN_POINTWISE_MUL, product, cudnn_scalar(g, SCALE), scaled);
     cudnn_reduction(g, CUDNN_REDUCE_TENSOR_MAX, scaled, max);
     cudnn_pointwise(g, CUDNN_POINTWISE_SUB, scaled, max, lower);
     cudnn_pointwise(g, CUDNN_POINTWISE_EXP, lower, {}, weight);
     cudnn_reduction(g, CUDNN_REDUCE_TENSOR_ADD, weight, sum);
-    if (with_lse) {
-        desc log = of_rows(g, 0, s);
-        cudnn_pointwise(g, CUDNN_POINTWISE_LOG, sum, {}, log);
-        cudnn_pointwise(g, CUDNN_POINTWISE_ADD, max, log, of_rows(g, LSE, s));
-    }
+    cudnn_pointwise(g, CUDNN_POINTWISE_LOG, sum, {}, log);
+    cudnn_pointwise(g, CUDNN_POINTWISE_ADD, max, log, of_rows(g, LSE, s));
     cudnn_pointwise(g, CUDNN_POINTWISE_DIV, weight, sum, part);
     cudnn_matmul(g, part, operand(g, V, s, s->keys, false), operand(g, O, s, s->queries, false));
     return g;
 }
 
 /* The plan for these shapes, made when they are first met; NULL when no engine does it, or after a failure. */
-static struct cudnn_graph *plan_of(struct kern *k, const struct attention_shape *s, bool with_lse)
+static struct cudnn_graph *plan_of(struct kern *k, const struct attention_shape *s)
 {
     struct cuda *c = cuda_of(k);
-    const int64_t key[CUDNN_MAX_KEY] = {s->heads, s->d, s->batch, s->queries, s->keys, with_lse};
+    const int64_t key[CUDNN_MAX_KEY] = {s->heads, s->d, s->batch, s->queries, s->keys};
     struct cudnn_graph *g = c->attentions;
     while (g && memcmp(g->key, key, sizeof key)) g = g->next;
     if (!g) {
-        g = build(k, s, with_lse);
+        g = build(k, s);
         if (!g) return NULL;
         memcpy(g->key, key, sizeof key);
         cudnn_plan(g, NULL);
@@ -73,20 +71,22 @@ static struct cudnn_graph *plan_of(struct kern *k, const struct attention_shape 
     return g->plan.p ? g : NULL;
 }
 
-/* lse of several sequences would lie otherwise than cuDNN writes it. */
+/* lse of several sequences would lie otherwise than cuDNN writes it. One that nobody asks for is made all the same:
+ * cuDNN's engine without it rounds otherwise, and what is computed again for backward must have the same bits. */
 static bool takes_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
 {
     return s->d % 8 == 0 && s->d >= 64 && s->d <= 128 && !s->causal && !t->bias &&
            !(t->lse && s->batch > 1) && attention_aligned(t->o) && attention_aligned(t->q) &&
-           attention_aligned(t->k) && attention_aligned(t->v) && cudnn_is_there(k) && plan_of(k, s, t->lse);
+           attention_aligned(t->k) && attention_aligned(t->v) && cudnn_is_there(k) && plan_of(k, s);
 }
 
 static void run_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
 {
     float scale = s->scale;
+    void *lse = t->lse ? t->lse->data : cuda_scratch(k, DT_F32, s->batch * s->heads * s->queries);
     const int64_t ids[] = {Q, K, V, O, SCALE, LSE};
-    void *data[] = {t->q->data, t->k->data, t->v->data, t->o->data, &scale, t->lse ? t->lse->data : NULL};
-    if (t->q->data) cudnn_run(plan_of(k, s, t->lse), t->lse ? 6 : 5, ids, data);
+    void *data[] = {t->q->data, t->k->data, t->v->data, t->o->data, &scale, lse};
+    if (t->q->data && lse) cudnn_run(plan_of(k, s), 6, ids, data);
 }
 
 void cuda_attentions_close(struct cuda *c)

@@ -54,7 +54,7 @@ __device__ static float row_sum(float x)
  * come. A thread has R x R scores, and of its R rows of the result every 16th column. */
 template <typename T, int D>
 __global__ static void __launch_bounds__(THREADS)
-    forward(T *o, float *lse, const T *q, const T *kk, const T *v, const float *bias,
+    forward(T *o, float *lse, const T *q, const T *kk, const T *v, const float *bias, int64_t distances,
             struct attention_shape s)
 {
     enum { TILE = forward_tile(D), PAD = TILE + 4, R = TILE / 16 };
@@ -69,7 +69,7 @@ __global__ static void __launch_bounds__(THREADS)
     o += b * s.queries * stride + h * s.d;
     kk += b * s.keys * stride + h * s.d;
     v += b * s.keys * stride + h * s.d;
-    if (bias) bias += h * s.queries * s.keys;
+    if (bias) bias += h * distances + distances / 2;
     float acc[R][D / 16] = {}, max[R], sum[R] = {};
     for (int i = 0; i < R; i++) max[i] = -FLT_MAX;
     load_transposed<TILE, PAD>(qs, q, first, s.queries, stride, s.d);
@@ -94,7 +94,7 @@ __global__ static void __launch_bounds__(THREADS)
             for (int j = 0; j < R; j++) {
                 const int64_t at = key + x * R + j;
                 p[i][j] *= s.scale;
-                if (bias && at < seen) p[i][j] += bias[row * s.keys + at];
+                if (bias && at < seen) p[i][j] += bias[at - row];
                 if (at < seen) highest = fmaxf(highest, p[i][j]);
             }
             highest = row_max(highest);
@@ -244,7 +244,8 @@ static void launch_forward(struct kern *k, const struct attention_shape *s, cons
     if (!attention_allow_shared(k, (const void *)forward<T, D>, bytes)) return;
     forward<T, D><<<blocks, THREADS, bytes, stream_of(k)>>>(
         (T *)t->o->data, t->lse ? (float *)t->lse->data : NULL, (const T *)t->q->data, (const T *)t->k->data,
-        (const T *)t->v->data, t->bias ? (const float *)t->bias->data : NULL, *s);
+        (const T *)t->v->data, t->bias ? (const float *)t->bias->data : NULL,
+        t->bias ? t->bias->shape[1] : 0, *s);
 }
 
 template <typename T, int D>

@@ -83,7 +83,7 @@ template <typename I> __device__ static void add_sums(work<I> &w, unsigned v)
     }
 }
 
-/* What the bias adds to a thread's scores of keys from `key` on. */
+/* What the bias, at its value of distance 0, adds to a thread's scores of keys from `key` on. */
 template <typename I>
 __device__ static void load_bias(float (&extra)[I::R][I::KEYS / 8][4], const float *bias, int row, int key,
                                  int queries, int keys)
@@ -96,7 +96,7 @@ __device__ static void load_bias(float (&extra)[I::R][I::KEYS / 8][4], const flo
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int q = row + 16 * r + e / 2 * 8 + lane / 4, k = key + 8 * j + lane % 4 * 2 + e % 2;
-                extra[r][j][e] = q < queries && k < keys ? bias[(int64_t)q * keys + k] : 0;
+                extra[r][j][e] = q < queries && k < keys ? bias[k - q] : 0;
             }
 }
 
@@ -210,7 +210,7 @@ __device__ static void store_rows(work<I> &w, bf16 *o, float *lse, float unit, i
 template <typename I>
 __global__ static void __launch_bounds__(THREADS, I::BLOCKS)
     forward(bf16 *o, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, const float *bias,
-            struct attention_shape s, bool plain)
+            int64_t distances, struct attention_shape s, bool plain)
 {
     extern __shared__ __align__(1024) bf16 shared[];
     const unsigned qs = shared_address(shared), ks = qs + I::QUERIES * I::D * (int)sizeof(bf16),
@@ -229,7 +229,7 @@ __global__ static void __launch_bounds__(THREADS, I::BLOCKS)
     k += b * s.keys * stride + h * I::D;
     v += b * s.keys * stride + h * I::D;
     if (lse) lse += (h * s.batch + b) * s.queries;
-    if (I::BIAS) bias += h * s.queries * s.keys;
+    if (I::BIAS) bias += h * distances + distances / 2;
 
     auto load_step = [&](int i) {
         if (i < steps) {
@@ -279,8 +279,8 @@ static void launch(struct kern *k, const struct attention_shape *s, const struct
     if (!attention_allow_shared(k, (const void *)forward<I>, I::SHARED)) return;
     forward<I><<<blocks, THREADS, I::SHARED, stream_of(k)>>>(
         (bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, (const bf16 *)t->q->data,
-        (const bf16 *)t->k->data, (const bf16 *)t->v->data, t->bias ? (const float *)t->bias->data : NULL, *s,
-        s->scale > 0 && !s->causal && !t->bias);
+        (const bf16 *)t->k->data, (const bf16 *)t->v->data, t->bias ? (const float *)t->bias->data : NULL,
+        t->bias ? t->bias->shape[1] : 0, *s, s->scale > 0 && !s->causal && !t->bias);
 }
 
 static bool takes_forward(struct kern *, const struct attention_shape *s, const struct attention_forward *t)

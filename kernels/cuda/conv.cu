@@ -15,7 +15,13 @@ struct conv {
     int64_t depth, stride; /* taps in time, steps in space */
     int up, phase;         /* each pixel of x stands for 2^up by 2^up; of four parts, for cuDNN */
     bool residual;
+    int step = 0; /* not 0: the taps are in time alone, and this is the step there */
 };
+
+static int64_t taps_of(const struct conv *g)
+{
+    return g->step ? g->depth : g->depth * 9;
+}
 
 static int64_t to_eight(int64_t n)
 {
@@ -78,6 +84,33 @@ __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t fi
     }
 }
 
+/* The same where the taps are in time alone: row r has [depth,C], N values that a thread writes of one of them. */
+template <typename T, int N>
+__global__ static void unfold_time(T *to, const T *x, const struct conv g, int64_t first, int64_t rows, int wide)
+{
+    const unsigned C = (unsigned)g.C, packs = (unsigned)wide / N;
+    const int64_t frame = g.H * g.W;
+    for (int64_t at = grid_index(); at < rows * packs; at += grid_stride()) {
+        const int64_t r = at / packs, p = first + r, t = p / frame;
+        const unsigned n = (unsigned)(at % packs) * N, tap = n / C;
+        vec<T, N> v;
+        if (tap < g.depth)
+            v = load<N>(x + ((t * g.step + tap) * frame + p % frame) * C + n % C);
+        else
+            for (int e = 0; e < N; e++) v.v[e] = from_float<T>(0);
+        store<N>(to + r * wide + n, v);
+    }
+}
+
+static void unfold_times(struct kern *k, const struct tensor *rows, const struct tensor *x, const struct conv *g,
+                         int64_t first, int64_t wide)
+{
+    const int64_t n = rows->shape[0];
+    CALL_VECTORIZED(x->dtype, vectorizable(g->C, x, rows), T, N,
+                    unfold_time<T, N><<<blocks_for(n * wide / N), ACROSS, 0, stream_of(k)>>>(
+                        (T *)rows->data, (const T *)x->data, *g, first, n, (int)wide));
+}
+
 template <typename T, int CHANNELS>
 static void unfold_by(struct kern *k, const struct tensor *rows, const struct tensor *x, const struct conv *g,
                       int64_t first, int64_t wide)
@@ -99,7 +132,7 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
                           const struct tensor *w, const struct tensor *b, const struct tensor *residual)
 {
     const enum dtype d = x->dtype;
-    const int64_t width = g->depth * 9 * g->C, wide = to_eight(width), pixels = g->T * g->out_h * g->out_w;
+    const int64_t width = taps_of(g) * g->C, wide = to_eight(width), pixels = g->T * g->out_h * g->out_w;
     const int64_t fit = ROWS_BYTES / (int64_t)(wide * dtype_size(d)) + 1, tile = fit < pixels ? fit : pixels;
     struct tensor rows = scratch(k, d, tile, wide), taps = widened(k, w, g->out, width, g->out, wide),
                   sum = {};
@@ -113,7 +146,9 @@ static void convolve_rows(struct kern *k, struct tensor *y, const struct tensor 
         const int64_t all[] = {2, pixels, g->out};
         struct tensor to = tensor_reshaped(y, all);
         to = tensor_rows(&to, p, n);
-        if (d == DT_BF16 && g->C == 3)
+        if (g->step)
+            unfold_times(k, &rows, x, g, p, wide);
+        else if (d == DT_BF16 && g->C == 3)
             unfold_by<bf16, 3>(k, &rows, x, g, p, wide);
         else
             CALL_BY_DTYPE(d, T, unfold_by<T, 0>(k, &rows, x, g, p, wide));
@@ -489,4 +524,14 @@ void cuda_upsample_conv2d_forward(struct kern *k, struct tensor *y, const struct
     const int64_t *n = x->shape;
     const struct conv g = {n[0], n[1], n[2], n[3], y->shape[1], y->shape[2], w->shape[0], 1, 1, 1, 0, false};
     convolve(k, y, x, &g, w, b, NULL);
+}
+
+void cuda_time_conv_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
+                            const struct tensor *b, int stride)
+{
+    const int64_t *n = y->shape;
+    const struct conv g = {n[0], n[1], n[2], x->shape[3], n[1], n[2], n[3], 3, 1, 0, 0, false, stride};
+    if (!tensor_count(y) || !g.C) return;
+    convolve_rows(k, y, x, &g, w, b, NULL);
+    kern_took(k, "product of rows");
 }

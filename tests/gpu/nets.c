@@ -301,6 +301,27 @@ static void section_t5(void)
     kern_close(k);
 }
 
+/* A text as long as captions are, and the longest; the first call of a length plans. */
+static void section_umt5(void)
+{
+    open_device();
+    struct model *m = model("random:wan-1.3b");
+    struct prompts p = {.t5 = text_encoder_open(k, m, 512, err, sizeof err), .count = 1};
+    if (!p.t5) stop("umt5", err);
+    struct tensor ids = tensor_of(DT_I32, malloc(512 * 4), 1, (int64_t)512),
+                  embeds = host(DT_BF16, "embeds", 2, 512, 4096);
+    for (int i = 0; i < 512; i++) ((int32_t *)ids.data)[i] = 31 * i % 256000;
+    for (int64_t length = 101; length <= 512; length += 411) {
+        char name[32];
+        snprintf(name, sizeof name, "umt5_%d", (int)length);
+        p.ids = tensor_rows(&ids, 0, length), p.embeds = tensor_rows(&embeds, 0, length);
+        timed(name, 11, 9.3e-3 * (double)length, run_prompts, &p);
+    }
+    text_encoder_close(p.t5);
+    model_close(m);
+    kern_close(k);
+}
+
 /* ---- grading ---- */
 
 enum {
@@ -414,8 +435,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } sections[] = {{"dit", section_dit}, {"train", section_train}, {"vae", section_vae},
-                    {"t5", section_t5},   {"owl", section_owl},     {"clip", section_clip}};
+    } sections[] = {{"dit", section_dit},  {"train", section_train}, {"vae", section_vae},
+                    {"t5", section_t5},    {"umt5", section_umt5},   {"owl", section_owl},
+                    {"clip", section_clip}};
     for (int i = 1; i < argc; i++)
         for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
             if (!strcmp(argv[i], sections[s].name)) sections[s].run();
