@@ -314,7 +314,8 @@ run_to() {
 
 # The commands that make lists, of a part of the clips and of the prompts.
 clips_command() {
-    command=(curate --videos "$VIDEOS" --split "$1" --fraction "$VAL_FRACTION" --split-seed "$SPLIT_SEED")
+    command=(curate --split "$1" --fraction "$VAL_FRACTION" --split-seed "$SPLIT_SEED")
+    [ -z "$VIDEOS" ] || command+=(--videos "$VIDEOS")
     case $FILTER in yes) ;; no) command+=(--no-filter) ;; *) command+=(--min-seconds "$FILTER") ;; esac
     [ -z "$ZIPS" ] || command+=(--zips "$ZIPS")
     command+=("$CLIPS")

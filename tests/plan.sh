@@ -10,7 +10,7 @@ near() { awk -v a="$1" -v b="$2" 'BEGIN { print a, b; exit !(a > 0.8 * b && a < 
 
 ok 'what each stage will need: the published sizes' '
     need_plan
-    little plan MODEL=random:cogvideox-5b GRADER=random:owl-7b FRAMES=49 SIZE=720x480 STEPS=50 MAX_STEPS=5000 -j 1 >table 2>err || true
+    little plan COST_CLIP=5.1 COST_STEP="standard 3.09 transformer 3.26 gdn_cssm 7.41" COST_VIDEO=135 COST_SCORE=2.6 MODEL=random:cogvideox-5b GRADER=random:owl-7b FRAMES=49 SIZE=720x480 STEPS=50 MAX_STEPS=5000 -j 1 >table 2>err || true
     cat table; [ "$(number precompute 2)" = 8 ]; [ "$(number generate 2)" = 6 ]; [ "$(number train 2)" = 2 ]
     near "$(number precompute 4)" 0.0327888; near "$(number precompute 6)" 19.9 # 8 records of 4,097,792 bytes and a name
     train-step --dry-run -m random:cogvideox-5b --adapter gdn_cssm:k=5 --device cpu | grep -o "[0-9.]* GB" | sed "1,2p;\$p;d" | awk "{ n += \$1 } END { print n }" >want
@@ -23,14 +23,19 @@ ok 'nothing is made, and what can be done ends with 0' '
     little plan >table; [ ! -e work ]
     little plan standard_r16 >table; [ "$(number generate 2)" = 2 ]; [ "$(number train 2)" = 1 ]
     little plan FIRST=1 >table; [ "$(number generate 2)" = 3 ]'
+ok 'the small experiment in minutes, as it takes them, not in hours of another device' '
+    need_plan
+    plan --config tiny WORK=tiny >table; cat table; head -n 1 table | grep "device-minutes  *minutes\$"
+    awk "\$1 == \"total\" && \$NF > 0.5 && \$NF < 10 { found = 1 } END { exit !found }" table
+    plan --config tiny WORK=tiny COST_VIDEO=135 >table; head -n 1 table | grep "device-hours  *hours\$"'
 ok 'a probe: plans by what it measured, for these settings only' '
     need_plan
     little probe >measured 2>err || { cat err; exit 1; }
     [ "$(ls work | tr "\n" " ")" = "log measured.conf " ]; cmp measured work/measured.conf
     grep "^COST_CLIP=[0-9.]*[1-9]" measured; grep "^COST_VIDEO=[0-9.]*[1-9]" measured; grep "^COST_SCORE=[0-9.]*[1-9]" measured
     grep "^COST_STEP=. standard [0-9.]* transformer [0-9.]* gdn_cssm [0-9.]*.\$" measured
-    little plan >table; grep "^hours by: work/measured.conf" table
-    little plan STEPS=4 >table; grep "^hours by: the settings" table
+    little plan >table; grep "^minutes by: work/measured.conf" table
+    little plan STEPS=4 >table; grep "^minutes by: the settings" table
     little probe --dry-run | grep -c "^t5-encode .* | sample .* | vae-decode .* | encode-mp4" | grep -x 2'
 ok 'a folder of somebody else: nothing in measured.conf is run' '
     need_plan

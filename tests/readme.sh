@@ -73,6 +73,12 @@ for a; do
     case $a in --?*) cat "${script%/*}"/*.py | grep -q -e "[\"']${a%%=*}[\"']" || { echo "$script has no option $a" >&2; exit 1; } ;; esac
 done
 E2
+cat >stubs/hf <<'E2'
+#!/bin/sh
+[ "$1" = download ] && [ $# -gt 3 ] || exit 1
+shift 2 # of somebody else's repository
+for a; do case $a in --include | --exclude | --local-dir | --repo-type | --revision) ;; -*) echo "hf download has no option $a" >&2; exit 1 ;; esac; done
+E2
 cat >stubs/git <<'E2'
 #!/bin/sh
 [ "$1" = clone ] # of somebody else's repository
@@ -100,7 +106,7 @@ done
 ok "a command that does not exist, or an option, is noticed" '
     mkdir noticed; cd noticed
     echo "decode --frames 9 <clips.jsonl | vae-encode -m M >latents.mp; make test" >good; sound good
-    for bad in "decoed <x" "decode --farmes 9" "train-step -x 3" "make tets" "pipelines/generete" "python3 examples/toy/train.py vae --modle x" "echo \$M | show"; do
+    for bad in "decoed <x" "decode --farmes 9" "train-step -x 3" "make tets" "pipelines/generete" "python3 examples/toy/train.py vae --modle x" "hf download a/b --locl-dir b" "echo \$M | show"; do
         echo "$bad" >bad
         if sound bad; then echo "not noticed: $bad"; exit 1; fi
     done'
