@@ -1,8 +1,8 @@
 #include "formats/columns.h"
 
-#include "formats/plain.h"
+#include <stdlib.h>
 
-enum { MAX_COLUMNS = 32 };
+#include "formats/plain.h"
 
 static const char *cell(const json_t *rows, size_t row, size_t column)
 {
@@ -21,16 +21,17 @@ static int width(const char *text)
 void columns_print(FILE *out, const json_t *rows, size_t left)
 {
     size_t n = json_array_size(rows), columns = json_array_size(json_array_get(rows, 0));
-    int wide[MAX_COLUMNS] = {0};
-    for (size_t i = 0; i < n; i++)
+    int *wide = calloc(columns + 1, sizeof *wide);
+    for (size_t i = 0; wide && i < n; i++)
         for (size_t c = 0; c < columns; c++)
             if (width(cell(rows, i, c)) > wide[c]) wide[c] = width(cell(rows, i, c));
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < columns; c++) {
-            int fill = wide[c] - width(cell(rows, i, c));
+            int fill = !wide ? 0 : wide[c] - width(cell(rows, i, c));
             if (c >= left) fprintf(out, "%*s", fill, "");
             put_plain(out, cell(rows, i, c));
             if (c < left) fprintf(out, "%*s", fill, "");
             fputs(c + 1 < columns ? "  " : "\n", out);
         }
+    free(wide);
 }

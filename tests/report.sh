@@ -198,4 +198,8 @@ ok 'videos of a run that were not all made alike show as such' '
     { head -n 5 base.jsonl; tail -n 1 base.jsonl | sed "s/\"steps\":50/\"steps\":25/"; } >mixed.jsonl
     page --format text base=mixed.jsonl k1.jsonl >text; grep -E "^sample.steps +50, 25 +50 *\$" text
     page --format json base=mixed.jsonl | tr -d "\n " | grep "\"outputs\":5},{\"settings\":.*\"steps\":25.*\"outputs\":1}"'
+ok 'as text, forty runs of other settings stand side by side' '
+    mkdir many; for i in $(seq 40); do scores r$i 3 "{\"steps\":$i}" >many/r$i.jsonl; done
+    report --base r1 --format text many/*.jsonl >many.text
+    for i in $(seq 40); do grep -q "^sample.steps .* $i\( \|\$\)" many.text || { grep steps many.text; echo "no $i"; exit 1; }; done'
 finish
