@@ -339,7 +339,8 @@ static enum record_got no_stream(struct record_reader *r, struct record *f)
     bool text = n && (c >= ' ' || memchr("\t\r\n", c, 3)) && c != 127;
     if (!text) return damaged(r, f, "not a record header (first byte 0x%02x)", first);
     const char *kind = *start == '[' ? "a JSON list" : *start != '{' && strchr(start, ',') ? "a CSV" : "text";
-    return damaged(r, f, "looks like %s, not like records or JSON lines, {\"key\": ..}: it starts with %s`%s`",
+    return damaged(r, f,
+                   "looks like %s, not like records or JSON lines, {\"key\": ..}: it starts with %s`%s`",
                    kind, mark, start);
 }
 

@@ -5,8 +5,9 @@
 plays() { # FILE: what ffprobe says of a video of the demo
     [ "$(ffprobe -v error -count_frames -show_entries stream=codec_name,width,height,r_frame_rate,nb_read_frames -of csv=p=0 "$1")" = h264,96,64,8/1,17 ]
 }
-falls() { # METRICS: the lowest validation loss is below the first; by how little, examples/demo.sh says
-    grep val_loss "$1" | sed 's/.*"val_loss":\([^,]*\),.*/\1/' | awk 'NR == 1 { first = least = $1 } $1 < least { least = $1 } END { exit !(least < first) }'
+falls() { # METRICS SHARE: the lowest validation loss is below this share of the first. On the toy's own kinds of clips it falls by little
+    grep val_loss "$1" | sed 's/.*"val_loss":\([^,]*\),.*/\1/' |
+        awk -v share="$2" 'NR == 1 { first = least = $1 } $1 < least { least = $1 } END { exit !(least < share * first) }'
 }
 
 like_the_repository
@@ -15,7 +16,8 @@ mv block1 commands
 ok "the README's tour runs" '
     fast
     bash -euo pipefail ./commands >said
-    falls work/run/metrics.jsonl
+    falls work/run/metrics.jsonl 1
+    show work/run/best.safetensors | grep "\"step\":[1-9]" # not the untouched one
     for key in base tuned; do
         [ "$(ls work/$key | wc -l)" = 8 ]
         for video in work/$key/*.mp4; do plays "$video"; done
@@ -35,13 +37,13 @@ ok "it runs on six real clips" '
     need shared
     rm -rf work
     CLIPS=$shared/data/clips bash -euo pipefail ./commands >said 2>err || { cat err; exit 1; }
-    grep "6 added" err
-    falls work/run/metrics.jsonl
+    [ "$(grep -o "[0-9]* added" err | tr "\n" " ")" = "5 added 1 added " ]
+    falls work/run/metrics.jsonl 0.9
     for video in work/tuned/*.mp4; do plays "$video"; done'
 ok "make demo: videos, contact sheets, scores, a report and a loss that falls" '
     fast
     "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
-    falls demo/run/metrics.jsonl
+    falls demo/run/metrics.jsonl 1
     [ "$(grep -c "toy-check: 2[0-4] of 24 show" err)" = 2 ]
     for video in demo/base/*.mp4 demo/tuned/*.mp4; do plays "$video"; done
     for name in base tuned loss scores; do ffprobe -v error demo/$name.png; grep "$name.png" said; done

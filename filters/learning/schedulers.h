@@ -114,10 +114,9 @@ double spaced_alpha_bar_after(const struct scheduler *s, int k); /* a stride bel
 
 /* s shifted: shift s / (1 + (shift - 1) s); with a shift of 1 s to the last bit. */
 double flow_shift(double s, double shift);
-/* For those that follow the flow: the level s before step k, from noise (1) to data, and 0 after the last step. Of
- * positions p it is the shifted one. A base model that answers with the flow has the
- * positions of UniPCMultistepScheduler, which go evenly from 1 and would reach 1/1000 at step N; another one has
- * those that reach 0. */
+/* For those that follow the flow: the level s before step k, from noise (1) to data, and 0 after the last step. It
+ * is a position, shifted. A base model that answers with the flow has the positions of UniPCMultistepScheduler,
+ * which go evenly from 1 and would reach 1/1000 at step N; another one has those that reach 0. */
 double flow_level(const struct scheduler *s, int k);
 /* The timestep of a level; the base model saw 0..999. One that answers with the flow is told whole timesteps in
  * sampling, ⌊1000 s⌋, as by UniPCMultistepScheduler; another one is told 1000 s, as its adapters were in training. */
