@@ -22,6 +22,8 @@ static const char help[] =
     "      --frames N       of each clip; all clips last equally long   [17]\n"
     "      --size WxH                                                 [96x64]\n"
     "      --captions       the captions alone, as JSON lines         [off]\n"
+    "      --distinct       no caption a second time before all of them came, a third before all came twice, ..;\n"
+    "                       what is passed over keeps its number in the keys  [off]\n"
     "COMMON\n"
     "stdout  video U8 [F,H,W,3]; meta: caption, kind, colour, shape, direction (of what moves first), struck (the\n"
     "        colour of what it hits), violation (none, through, hover, gain, reverse, teleport, ghost), strength\n"
@@ -34,7 +36,7 @@ static const char help[] =
 static int64_t count = 100, frames = 17;
 static const char *prefix = "toy", *kinds = "fall,bounce,roll,slide,throw,hit", *split = "all";
 static struct size size = {96, 64};
-static bool captions;
+static bool captions, distinct;
 static struct toy_choice choice;
 
 static const struct option_spec options[] = {
@@ -48,6 +50,7 @@ static const struct option_spec options[] = {
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 2, .high = 1e4, .setting = true},
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
     {.name = "captions", .kind = OPT_FLAG, .dest = &captions},
+    {.name = "distinct", .kind = OPT_FLAG, .dest = &distinct, .setting = true},
     {0}};
 
 static unsigned parse_kinds(const char *list)
@@ -99,6 +102,20 @@ static bool render(struct record *f, const struct toy_scene *seen)
     return video;
 }
 
+/* Whether a scene's caption has come since the last time that all of them had. */
+static bool again(const struct toy_scene *told)
+{
+    static json_t *came;
+    static int64_t all;
+    char caption[96];
+    if (!came) came = json_object(), all = toy_captions(&choice);
+    toy_caption(told, caption, sizeof caption);
+    if (json_object_get(came, caption)) return true;
+    json_object_set_new(came, caption, json_true());
+    if ((int64_t)json_object_size(came) == all) json_object_clear(came);
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
@@ -113,12 +130,14 @@ int main(int argc, char **argv)
     choice.split = !strcmp(split, "all") ? TOY_ALL : !strcmp(split, "train") ? TOY_TRAIN : TOY_TEST;
     filter_checked();
 
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0, made = 0; made < count; i++) {
         json_t *key = json_sprintf("%s%05lld", prefix, (long long)i);
         if (!key) usage_error("--key is not UTF-8");
         record_new(&f, json_string_value(key));
         toy_draw((uint64_t)filter.seed, json_string_value(key), &choice, &seen, &told);
         json_decref(key);
+        if (distinct && again(&told)) continue;
+        made++;
         describe(record_meta(&f), &seen, &told);
         if (captions)
             filter_emit_line(filter_record_json(&f));

@@ -20,7 +20,7 @@ ok 'a clip there and back through the VAE: 28 dB, each of 24, of every kind and 
 
 # shown SEED COUNT STEPS: how many of so many captions, each another, are to be seen in what the model makes of them
 shown() {
-    toy-world --captions --split test --count 400 | awk -F"\"caption\":" "!seen[\$2]++" | head -n "$2" >captions.jsonl
+    toy-world --captions --distinct --split test --count "$2" >captions.jsonl
     [ "$(wc -l <captions.jsonl)" = "$2" ]
     t5-encode -m "$toy/model" --device cpu <captions.jsonl | sample -m "$toy/model" --device cpu --seed "$1" --steps "$3" --guidance 3 >latents.mp
     vae-decode -m "$toy/model" --device cpu <latents.mp | encode-mp4 -o "videos$1" >videos.jsonl

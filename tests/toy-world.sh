@@ -36,6 +36,14 @@ ok 'of every kind there is something in either split, and captions of something 
     toy-world --count 400 --split train --mismatch 0.5 --frames 2 --size 8x8 | show --jsonl >wrong.jsonl
     value caption wrong.jsonl | sort -u | comm -12 - test.txt >shared.txt
     [ "$(value caption wrong.jsonl | wc -l)" = 400 ]; [ ! -s shared.txt ]'
+ok '--distinct: every caption comes as often as every other, or once more' '
+    toy-world --captions --count 4000 --split test >some; toy-world --captions --distinct --count 104 --split test >each
+    value caption some | sort -u >there; value caption each | sort | cmp - there
+    toy-world --captions --distinct --count 44 --split test --kinds fall,hit --key x >more
+    toy-world --distinct --count 44 --split test --kinds fall,hit --key x --frames 2 --size 8x8 --unlawful 0.5 | show --jsonl | grep -o "\"key\": *\"x[0-9]*" | sed "s/.*\"//" >keys
+    value key more | cmp - keys
+    toy-world --captions --distinct --count 30 --split test --kinds bounce >turns
+    value caption turns | sort | uniq -c | awk "{ n++; if (\$1 < 3 || \$1 > 4) exit 1 } END { exit n != 8 }"'
 ok 'captions are prompts for t5-encode' '[ "$(wc -l <test.jsonl)" = 600 ]; toy-world --captions --count 0 >none; [ ! -s none ]; head -n 2 test.jsonl | t5-encode -m random:tiny >prompts.mp; show prompts.mp | grep -c embeds | grep -qx 2'
 ok 'physics: lawful is 5, and the stronger a violation, the less' '
     toy-world --count 400 --unlawful 0.5 --frames 2 --size 8x8 >half.mp; show --jsonl half.mp | grep true_pc >half.jsonl

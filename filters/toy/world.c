@@ -47,6 +47,8 @@ static int one_of(struct dice *d, unsigned bits)
     return at;
 }
 
+enum { WORDINGS = 2 }; /* of each caption */
+
 /* ---- drawing a scene -------------------------------------------------------------------------------- */
 
 static bool sideways(enum toy_kind kind)
@@ -150,7 +152,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
     do draw_cast(&d, choice->kinds, seen);
     while (!in_split(seen, choice->split));
     draw_start(&d, seen);
-    seen->wording = below(&d, 2);
+    seen->wording = below(&d, WORDINGS);
     seen->when = between(&d, 0.3, 0.5);
     if (between(&d, 0, 1) < choice->unlawful) {
         seen->violation = (enum toy_violation)one_of(&d, possible[seen->kind]);
@@ -164,7 +166,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
 
 void toy_caption(const struct toy_scene *told, char *text, size_t size)
 {
-    static const char *const says[TOY_KINDS][2] = {
+    static const char *const says[TOY_KINDS][WORDINGS] = {
         [TOY_FALL] = {"falls to the floor", "drops straight down"},
         [TOY_BOUNCE] = {"falls and bounces on the floor", "bounces up from the floor"},
         [TOY_ROLL] = {"rolls to the", "rolls along the floor to the"},
@@ -183,6 +185,36 @@ void toy_caption(const struct toy_scene *told, char *text, size_t size)
         snprintf(text, size, "A %s %s %s %s %s.", large, colour, shape, does, way);
     else
         snprintf(text, size, "A %s %s %s %s.", large, colour, shape, does);
+}
+
+/* Whether draw_cast() can make it. */
+static bool drawable(const struct toy_scene *s)
+{
+    const bool hits = s->kind == TOY_HIT, box = s->body[0].shape == TOY_BOX;
+    const bool either = s->kind == TOY_FALL || s->kind == TOY_THROW;
+    if (sideways(s->kind) != (s->direction != TOY_DOWN)) return false;
+    if (!either && box != (s->kind == TOY_SLIDE)) return false;
+    if (!hits) return !s->body[1].shape && !s->body[1].colour;
+    return !s->large && s->body[0].colour != s->body[1].colour;
+}
+
+int64_t toy_captions(const struct toy_choice *choice)
+{
+    /* The numbers of a mixed radix: each combination of what captions name. */
+    enum { ALL = TOY_KINDS * TOY_NOWHERE * 2 * 2 * 2 * TOY_COLOURS * TOY_COLOURS };
+    int64_t count = 0;
+    for (int i = 0; i < ALL; i++) {
+        struct toy_scene s = {.kind = (enum toy_kind)(i % TOY_KINDS)};
+        int rest = i / TOY_KINDS;
+        s.direction = (enum toy_direction)(rest % TOY_NOWHERE), rest /= TOY_NOWHERE;
+        s.large = rest % 2, rest /= 2;
+        for (int b = 0; b < 2; b++) {
+            s.body[b].shape = (enum toy_shape)(rest % 2), rest /= 2;
+            s.body[b].colour = (enum toy_colour)(rest % TOY_COLOURS), rest /= TOY_COLOURS;
+        }
+        if (choice->kinds & BIT(s.kind) && drawable(&s) && in_split(&s, choice->split)) count += WORDINGS;
+    }
+    return count;
 }
 
 int toy_adherence(const struct toy_scene *seen, const struct toy_scene *told)

@@ -67,6 +67,7 @@ void toy_draw(uint64_t seed, const char *key, const struct toy_choice *choice, s
               struct toy_scene *told);
 
 void toy_caption(const struct toy_scene *told, char *text, size_t size); /* at most 96 bytes */
+int64_t toy_captions(const struct toy_choice *choice); /* how many of them its kinds and split have */
 
 /* 5 for the right caption; less 1 for a wrong size, 2 for a wrong direction, colour or shape, 3 for a wrong
  * kind; at least 1. */
