@@ -21,7 +21,12 @@ static struct tensor answer(struct denoiser *d)
 }
 
 /* Errors against the reference in F32, ours and PyTorch's BF16's, as relative L2. */
-static void compare(const char *what, const char *name, const struct tensor *got, double f32, double worst[2])
+struct worst {
+    double ours, theirs;
+    char name[160];
+};
+static void compare(const char *what, const char *name, const struct tensor *got, double f32,
+                    struct worst *worst)
 {
     struct tensor want = cases_tensor(&c, "f32.%s", name), half = cases_tensor(&c, "bf16.%s", name);
     size_t n = (size_t)tensor_count(&want);
@@ -34,8 +39,10 @@ static void compare(const char *what, const char *name, const struct tensor *got
     if (!worst)
         ok(ours <= 1.5 * theirs, "%s %s: off by %.3g of at most %.3g", dtype_name(kern_compute(k)), what,
            ours, 1.5 * theirs);
-    else if (ours / theirs > worst[0] / worst[1])
-        worst[0] = ours, worst[1] = theirs;
+    else if (ours / theirs > worst->ours / worst->theirs) {
+        worst->ours = ours, worst->theirs = theirs;
+        snprintf(worst->name, sizeof worst->name, "%s", name);
+    }
     free(want.data), free(half.data);
 }
 
@@ -63,15 +70,15 @@ static void gradients(struct trainer *t)
            "%s loss %.6f, PyTorch's %.6f in F32, %.6f in BF16%s%s", dtype_name(kern_compute(k)), got, want,
            *(float *)half.data, isfinite(got) ? "" : ": ", isfinite(got) ? "" : err);
         first = all;
-        double worst[2] = {0, 1};
+        struct worst worst = {0, 1, ""};
         for (int i = 0; i < a->modules * a->params; i++) {
             char name[160];
             adapter_param_name(a, i / a->params, i % a->params, name, sizeof name);
             struct tensor view = adapter_view(a, &all, i / a->params, i % a->params);
-            compare("gradient", name, &view, 1e-4, worst);
+            compare("gradient", name, &view, 1e-4, &worst);
         }
-        ok(worst[0] <= 1.5 * worst[1], "%s gradients: the worst is off by %.3g of at most %.3g",
-           dtype_name(kern_compute(k)), worst[0], 1.5 * worst[1]);
+        ok(worst.ours <= 1.5 * worst.theirs, "%s gradients: the worst, %s, is off by %.3g of at most %.3g",
+           dtype_name(kern_compute(k)), worst.name, worst.ours, 1.5 * worst.theirs);
     }
     free(first.data), free(s.data), free(loss.data), free(half.data);
     free(e.x0.data), free(e.eps.data), free(e.text.data);

@@ -14,108 +14,9 @@
 #include "filters/learning/trainer.h"
 #include "filters/nets/families.h"
 #include "kernels/backend.h"
-#include "tests/gpu/timing.h"
-
-static char err[512];
-static struct kern *k;
-static size_t free_at_first;
-
-static double now(void)
-{
-    return 1e3 * clock_seconds();
-}
-
-static void open_device(void)
-{
-    if (!(k = kern_open("cuda", 0, err, sizeof err))) stop("cuda", err);
-    free_at_first = k->backend->available(k);
-}
-
-/* The median of `runs` after two that warm up. tflop: of one run, 0 when of no interest. */
-static void timed(const char *name, int runs, double tflop, bool (*run)(void *), void *context)
-{
-    double ms[32];
-    for (int i = -2; i < runs; i++) {
-        double from = now();
-        if (!run(context) || !kern_ok(k)) stop(name, kern_ok(k) ? err : kern_error(k));
-        kern_wait(k);
-        if (i >= 0) ms[i] = now() - from;
-    }
-    double used = (double)(free_at_first - k->backend->available(k)) / (1 << 30),
-           median = sort_times(ms, runs);
-    printf("{\"name\": \"%s\", \"ms\": %.2f, \"least\": %.2f, \"most\": %.2f, \"runs\": %d, \"gib\": %.1f",
-           name, median, ms[0], ms[runs - 1], runs, used);
-    if (tflop > 0) printf(", \"tflops\": %.0f", tflop / median * 1e3);
-    printf("}\n");
-    fflush(stdout);
-}
-
-static struct tensor random_host(enum dtype d, const int64_t *shape, const char *what)
-{
-    struct tensor t = tensor_make(d, NULL, shape), f;
-    size_t n = (size_t)tensor_count(&t);
-    struct rng r = rng_make(1, what, "bench", 0);
-    float *v = malloc(4 * n);
-    t.data = malloc(tensor_bytes(&t));
-    if (!v || !t.data) stop(what, "out of memory");
-    rng_normal(&r, v, n);
-    for (size_t i = 0; d == DT_U8 && i < n; i++) v[i] = 128 + 40 * v[i];
-    f = tensor_of(DT_F32, v, 1, (int64_t)n);
-    tensor_convert(&t, &f);
-    free(v);
-    return t;
-}
-#define host(dtype, what, ...) random_host(dtype, (const int64_t[]){__VA_ARGS__}, what)
-
-static struct model *model(const char *name)
-{
-    struct model *m = model_open(name, err, sizeof err);
-    if (!m) stop(name, err);
-    return m;
-}
+#include "tests/gpu/nets.h"
 
 /* ---- the transformer ---- */
-
-struct forward {
-    struct denoiser *dit;
-    struct denoiser_grid grid;
-    struct tensor x, text, out;
-    int videos;
-};
-
-static bool run_forward(void *context)
-{
-    struct forward *f = context;
-    for (int i = 0; i < f->videos; i++)
-        denoiser_forward(f->dit, &f->grid, &f->out, &f->x, &f->text, 500, NULL);
-    return true;
-}
-
-static void forward_once(struct forward *f, const struct tensor *latents)
-{
-    if (!denoiser_grid(f->dit, &f->grid, latents, err, sizeof err)) stop("grid", err);
-    f->x = kern_tensor(k, DT_F32, 4, 13, 16, 60, 90);
-    f->out = kern_tensor(k, DT_F32, 4, 13, 16, 60, 90);
-    f->text = kern_tensor(k, kern_compute(k), 2, 226, 4096);
-    if (!kern_planning(k)) {
-        struct tensor text = host(DT_F32, "text", 2, 226, 4096);
-        kern_upload(k, &f->x, latents);
-        kern_upload(k, &f->text, &text);
-        free(text.data);
-    }
-    run_forward(f);
-}
-
-/* Of what ran since kern_profile_start(). */
-static void profile(const char *what)
-{
-    int n;
-    const struct kern_profile_line *line = kern_profile(k, &n);
-    for (int i = 0; i < n && i < 20; i++)
-        fprintf(stderr, "%-8s %9.2f ms %6lld calls  %s\n", what, 1e3 * line[i].seconds,
-                (long long)line[i].calls, line[i].operation);
-    kern_profile_stop(k);
-}
 
 static void section_dit(void)
 {
@@ -125,11 +26,12 @@ static void section_dit(void)
     struct forward f = {.dit = denoiser_open(k, m, false, err, sizeof err), .videos = 1};
     if (!f.dit) stop("transformer", err);
     fprintf(stderr, "weights made in %.1f s\n", (now() - from) / 1e3);
-    struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90);
+    struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90),
+                  text = host(DT_F32, "text", 2, 226, 4096);
     kern_plan_begin(k);
-    forward_once(&f, &latents);
+    forward_once(&f, &latents, &text);
     kern_reserve(k, kern_plan_end(k));
-    forward_once(&f, &latents);
+    forward_once(&f, &latents, &text);
     if (!kern_ok(k)) stop("transformer", kern_error(k));
     timed("dit_fwd_B1", 5, 332, run_forward, &f);
     f.videos = 2;
@@ -144,22 +46,6 @@ static void section_dit(void)
 }
 
 /* ---- a training step ---- */
-
-struct step {
-    struct trainer t;
-    struct example e;
-    int64_t at;
-};
-
-static bool run_step(void *context)
-{
-    struct step *s = context;
-    s->t.pending = 0;
-    double loss = trainer_loss(&s->t, &s->e, true, err, sizeof err);
-    if (!isfinite(loss)) return false;
-    trainer_update(&s->t, s->at++, trainer_norm(&s->t));
-    return true;
-}
 
 static void section_train(void)
 {
@@ -198,24 +84,6 @@ static void section_train(void)
 
 /* ---- the VAE ---- */
 
-struct clip {
-    struct autoencoder *vae;
-    struct tensor video, latents;
-    bool tiling;
-};
-
-static bool run_encode(void *context)
-{
-    struct clip *c = context;
-    return encode_video(c->vae, &c->latents, &c->video, NULL, c->tiling);
-}
-
-static bool run_decode(void *context)
-{
-    struct clip *c = context;
-    return decode_latents(c->vae, &c->video, &c->latents, c->tiling);
-}
-
 static void section_vae(void)
 {
     open_device();
@@ -242,20 +110,6 @@ static void section_vae(void)
 }
 
 /* ---- text ---- */
-
-struct prompts {
-    struct text_encoder *t5;
-    struct tensor ids, embeds;
-    int count;
-};
-
-static bool run_prompts(void *context)
-{
-    struct prompts *p = context;
-    for (int i = 0; i < p->count; i += (int)p->ids.shape[0])
-        if (!text_encode(p->t5, &p->embeds, &p->ids)) return false;
-    return true;
-}
 
 /* Several prompts at once have each prompt's bytes alone. */
 static void compare_prompts(const struct prompts *p)
@@ -296,27 +150,6 @@ static void section_t5(void)
     kern_profile_start(k);
     run_prompts(&p);
     profile("t5");
-    text_encoder_close(p.t5);
-    model_close(m);
-    kern_close(k);
-}
-
-/* A text as long as captions are, and the longest; the first call of a length plans. */
-static void section_umt5(void)
-{
-    open_device();
-    struct model *m = model("random:wan-1.3b");
-    struct prompts p = {.t5 = text_encoder_open(k, m, 512, err, sizeof err), .count = 1};
-    if (!p.t5) stop("umt5", err);
-    struct tensor ids = tensor_of(DT_I32, malloc(512 * 4), 1, (int64_t)512),
-                  embeds = host(DT_BF16, "embeds", 2, 512, 4096);
-    for (int i = 0; i < 512; i++) ((int32_t *)ids.data)[i] = 31 * i % 256000;
-    for (int64_t length = 101; length <= 512; length += 411) {
-        char name[32];
-        snprintf(name, sizeof name, "umt5_%d", (int)length);
-        p.ids = tensor_rows(&ids, 0, length), p.embeds = tensor_rows(&embeds, 0, length);
-        timed(name, 11, 9.3e-3 * (double)length, run_prompts, &p);
-    }
     text_encoder_close(p.t5);
     model_close(m);
     kern_close(k);
@@ -435,9 +268,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } sections[] = {{"dit", section_dit},  {"train", section_train}, {"vae", section_vae},
-                    {"t5", section_t5},    {"umt5", section_umt5},   {"owl", section_owl},
-                    {"clip", section_clip}};
+    } sections[] = {{"dit", section_dit}, {"train", section_train}, {"vae", section_vae},
+                    {"t5", section_t5},   {"owl", section_owl},     {"clip", section_clip}};
     for (int i = 1; i < argc; i++)
         for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
             if (!strcmp(argv[i], sections[s].name)) sections[s].run();

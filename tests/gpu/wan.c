@@ -1,0 +1,138 @@
+/* Wan at full size on one GPU, random weights, 81 frames of 832x480: median times of what peers_wan.py times for PyTorch.
+ *
+ *   wan SECTION...     wan13 wan14 wanvae umt5
+ *
+ * One JSON line a figure on stdout: {"name": .., "ms": .., "runs": ..} and what else is known of it. */
+#include "tests/gpu/nets.h"
+
+enum { T = 21, C = 16, H = 60, W = 104, TOKENS = 77 }; /* of latents; of a caption */
+
+/* A guidance pair: two texts, each digested once, as in a step of the sampler. tflop: of both. */
+static void pair(const char *preset, const char *name, double tflop)
+{
+    open_device();
+    struct model *m = model(preset);
+    struct forward f = {.dit = denoiser_open(k, m, false, err, sizeof err), .videos = 2};
+    if (!f.dit) stop(name, err);
+    struct tensor latents = host(DT_F32, "latents", 4, T, C, H, W),
+                  text = host(DT_F32, "text", 2, TOKENS, 4096);
+    kern_plan_begin(k);
+    forward_once(&f, &latents, &text);
+    kern_reserve(k, kern_plan_end(k));
+    forward_once(&f, &latents, &text);
+    if (!kern_ok(k)) stop(name, kern_error(k));
+    timed(name, 3, tflop, run_forward, &f);
+    kern_profile_start(k);
+    run_forward(&f);
+    profile(name);
+    denoiser_close(f.dit);
+    model_close(m);
+    kern_close(k);
+    free(latents.data), free(text.data);
+}
+
+/* Steps of adapters on the self-attention, whose grid is 30x52. tflop: without, and with all computed again. */
+static void steps(void)
+{
+    static const char *const adapters[] = {"standard", "gdn_cssm:k=1"};
+    open_device();
+    struct tensor latents = host(DT_F32, "latents", 4, T, C, H, W);
+    struct step s = {.t = {.seed = 42,
+                           .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01},
+                           .warmup = 200,
+                           .max_steps = 5000,
+                           .clip = 1,
+                           .accumulate = 1}};
+    s.e = (struct example){.x0 = latents,
+                           .eps = host(DT_F32, "eps", 4, T, C, H, W),
+                           .text = host(DT_BF16, "text", 2, TOKENS, 4096),
+                           .s = 0.4};
+    if (!trainer_open(&s.t, k, "random:wan-1.3b", false, err, sizeof err)) stop("trainer", err);
+    for (int i = 0; i < 2; i++) {
+        struct trainer_start start = {.objective = "flow", .adapter = adapters[i], .targets = NULL};
+        if (!trainer_start(&s.t, &start, &latents, err, sizeof err)) stop(adapters[i], err);
+        for (int r = 0; r < (i ? 1 : RECOMPUTES); r++) {
+            char name[64];
+            trainer_recompute(&s.t, recompute_name[r]);
+            snprintf(name, sizeof name, "wan13 step %s, recompute %s", adapters[i], recompute_name[r]);
+            timed(name, 3, r == RECOMPUTE_FULL ? 1147 : 864, run_step, &s);
+        }
+        trainer_recompute(&s.t, "none");
+        kern_profile_start(k);
+        run_step(&s);
+        profile("step");
+        adapter_set_close(&s.t.adapters);
+    }
+    trainer_close(&s.t);
+    kern_close(k);
+}
+
+static void section_wan13(void)
+{
+    pair("random:wan-1.3b", "wan13 pair", 566);
+    steps();
+}
+
+static void section_wan14(void)
+{
+    pair("random:wan-14b", "wan14 pair", 3357);
+}
+
+static void section_wanvae(void)
+{
+    open_device();
+    struct model *m = model("random:wan-1.3b");
+    struct clip c = {.vae = autoencoder_open(k, m, true, true, err, sizeof err),
+                     .video = host(DT_U8, "video", 4, 81, 480, 832, 3),
+                     .latents = host(DT_F32, "latents", 4, T, C, H, W)};
+    if (!c.vae) stop("vae", err);
+    timed("wanvae encode", 3, 164, run_encode, &c);
+    timed("wanvae decode", 3, 275, run_decode, &c);
+    kern_profile_start(k);
+    run_encode(&c);
+    profile("encode");
+    kern_profile_start(k);
+    run_decode(&c);
+    profile("decode");
+    autoencoder_close(c.vae);
+    model_close(m);
+    kern_close(k);
+}
+
+/* Texts as long as the peer's, as long as captions are, and the longest; the first call of a length plans. */
+static void section_umt5(void)
+{
+    open_device();
+    struct model *m = model("random:wan-1.3b");
+    struct prompts p = {.t5 = text_encoder_open(k, m, 512, err, sizeof err), .count = 1};
+    if (!p.t5) stop("umt5", err);
+    struct tensor ids = tensor_of(DT_I32, malloc(512 * 4), 1, (int64_t)512),
+                  embeds = host(DT_BF16, "embeds", 2, 512, 4096);
+    for (int i = 0; i < 512; i++) ((int32_t *)ids.data)[i] = 31 * i % 256000;
+    static const int64_t lengths[] = {60, 101, 512};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        const int64_t length = lengths[i];
+        char name[32];
+        snprintf(name, sizeof name, "umt5 %d tokens", (int)length);
+        p.ids = tensor_rows(&ids, 0, length), p.embeds = tensor_rows(&embeds, 0, length);
+        timed(name, 11, 9.3e-3 * (double)length, run_prompts, &p);
+    }
+    text_encoder_close(p.t5);
+    model_close(m);
+    kern_close(k);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        void (*run)(void);
+    } sections[] = {{"wan13", section_wan13},
+                    {"wan14", section_wan14},
+                    {"wanvae", section_wanvae},
+                    {"umt5", section_umt5}};
+    for (int i = 1; i < argc; i++)
+        for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
+            if (!strcmp(argv[i], sections[s].name)) sections[s].run();
+    return 0;
+}
