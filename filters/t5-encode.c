@@ -23,7 +23,8 @@ static const char help[] =
     "UMT5    (Wan) L is the text's tokens, 512 at most. Texts are cleaned as WanPipeline's, with ftfy: HTML entities, also\n"
     "        nested ones where there is no <; curly quotes, Latin ligatures, full and half width; UTF-8 read as\n"
     "        Latin-1 or Windows-1252; control characters, terminal escapes; white space becomes single blanks. Not\n"
-    "        done: Unicode's NFC (as a rule the tokenizer's NFKC does it), UTF-8 read as other encodings or with lost bytes\n"
+    "        done: Unicode's NFC (as a rule the tokenizer's NFKC does it), UTF-8 read as other encodings or with lost bytes,\n"
+    "        and what is nested more than 64 deep\n"
     "exit    0 every text encoded, 1 something failed, 2 wrong usage\n"
     "e.g.    t5-encode -m CogVideoX-5b <prompts.jsonl | sample -m CogVideoX-5b >latents.mp\n"
     "see also: prompts, sample, pack\n";
