@@ -361,6 +361,55 @@ static void too_large(void)
     model_close(m);
 }
 
+/* Some rows of the matrix, from a model's file or made up, against those that were loaded. */
+static void some_rows(const char *name, const char *what)
+{
+    static const int32_t index[] = {699, 0, 3, 3};
+    struct params list = network();
+    struct model *m = model_open(name, err, sizeof err);
+    char id[17];
+    kern_clear(k);
+    struct weight_rows *r =
+        load(name, NULL, id) && m ? weight_rows_open(m, "net", &list.param[0], err, sizeof err) : NULL;
+    struct tensor to = kern_alloc(k, DT_F32, 2, 4, COLS);
+    if (r) weight_rows_read(k, &to, r, index);
+    float *got = download(&to), *all = download(&matrix);
+    bool same = r && kern_ok(k);
+    for (int i = 0; i < 4; i++) same &= !memcmp(got + i * COLS, all + index[i] * COLS, COLS * sizeof *got);
+    ok(same, "rows of a table %s, read when they are asked for, are those that would be loaded: %s", what,
+       err);
+    if (!m->random && r) {
+        truncate("rows/net/model.safetensors", 4096);
+        weight_rows_read(k, &to, r, index);
+        ok(!kern_ok(k) && strstr(kern_error(k), "rows/net/model.safetensors"),
+           "a file that has been cut meanwhile is refused: %s", kern_error(k));
+        kern_clear(k);
+    }
+    weight_rows_close(r);
+    params_free(&list);
+    model_close(m);
+    free(got), free(all);
+}
+
+static void tables(void)
+{
+    rows = FEW;
+    for (int i = 0; i < 2; i++) {
+        make_items(i ? DT_BF16 : DT_F32);
+        put_model("rows", 0, ITEMS);
+        some_rows("rows", i ? "of a BF16 file" : "of an F32 file");
+        free_items();
+    }
+    some_rows("random:./preset:7", "that is made up");
+    struct params list = network();
+    struct model *m = model_open("whole", err, sizeof err);
+    list.param[0].shape.shape[0]++;
+    ok(m && !weight_rows_open(m, "net", &list.param[0], err, sizeof err) && strstr(err, "layer.3.weight"),
+       "another shape is refused: %s", err);
+    params_free(&list);
+    model_close(m);
+}
+
 int main(void)
 {
     scratch_enter();
@@ -373,6 +422,7 @@ int main(void)
     parted();
     elsewhere();
     too_large();
+    tables();
     kern_close(k);
     ok(scratch_leave(), "cleaned up");
     return done();

@@ -21,19 +21,19 @@ struct t5_config {
 struct t5 {
     struct kern *k;
     struct t5_config c;
-    bool own_positions;        /* a table in every layer, not one for all */
-    int64_t count, length;     /* texts at once, and ids of each, that there is scratch memory for */
-    struct tensor shared;      /* [vocab,width]: the embedding of each id */
-    struct tensor final_norm;  /* [width] */
-    struct layer {             /* inner = heads head */
-        struct tensor buckets; /* [buckets,heads]: what attention adds to q kᵀ, by distance */
-        struct tensor bias;    /* F32 [heads,2 longest - 1], made from it, or the first layer's */
-        struct tensor norm1;   /* [width] */
-        struct tensor qkv;     /* [3 inner,width] */
-        struct tensor o;       /* [width,inner] */
-        struct tensor norm2;   /* [width] */
-        struct tensor gate_up; /* [2 hidden,width]: wi_0, wi_1 */
-        struct tensor down;    /* [width,hidden]: wo */
+    bool own_positions;         /* a table in every layer, not one for all */
+    int64_t count, length;      /* texts at once, and ids of each, that there is scratch memory for */
+    struct weight_rows *shared; /* [vocab,width]: the embedding of each id */
+    struct tensor final_norm;   /* [width] */
+    struct layer {              /* inner = heads head */
+        struct tensor buckets;  /* [buckets,heads]: what attention adds to q kᵀ, by distance */
+        struct tensor bias;     /* F32 [heads,2 longest - 1], made from it, or the first layer's */
+        struct tensor norm1;    /* [width] */
+        struct tensor qkv;      /* [3 inner,width] */
+        struct tensor o;        /* [width,inner] */
+        struct tensor norm2;    /* [width] */
+        struct tensor gate_up;  /* [2 hidden,width]: wi_0, wi_1 */
+        struct tensor down;     /* [width,hidden]: wo */
     } layer[MAX_LAYERS];
 };
 
@@ -70,6 +70,12 @@ static bool configure_umt5(void *net, json_t *json, const char *file, char *err,
     return configure_t5(net, json, file, err, errlen);
 }
 
+/* Wan's is 2 GB, of which a text needs some hundred rows. */
+static struct param *add_shared(struct params *list, const struct t5_config *c)
+{
+    return param_add(list, NULL, shape_of(2, c->vocab, c->width), 0, 1, "shared.weight");
+}
+
 /* Names, shapes and slots, once. Initial values as T5's own: as nothing divides q kᵀ by √d,
  * q is born small. */
 static void add_params(struct params *list, void *net)
@@ -81,7 +87,7 @@ static void add_params(struct params *list, void *net)
     const struct tensor norm = shape_of(1, c->width), into = shape_of(2, inner, c->width),
                         wide = shape_of(2, c->hidden, c->width);
 
-    param_add(list, &t->shared, shape_of(2, c->vocab, c->width), 0, 1, "shared.weight");
+    add_shared(list, c);
     for (int i = 0; i < c->layers; i++) {
         struct layer *l = &t->layer[i];
 #define NAME(rest) "encoder.block.%d.layer." rest ".weight", i
@@ -149,7 +155,6 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
     const int64_t rows = tensor_count(ids), inner = c->heads * c->head;
     const enum dtype x_type = kern_compute(k);
     size_t mark = kern_mark(k);
-    struct tensor id = kern_tensor(k, DT_I32, 1, rows);
     struct tensor x = kern_tensor(k, x_type, 2, rows, c->width),
                   n = kern_tensor(k, x_type, 2, rows, c->width);
     struct tensor qkv = kern_tensor(k, x_type, 3, 3, rows, inner), all = tensor_as(&qkv, 2, 3 * rows, inner);
@@ -157,8 +162,7 @@ static void t5_forward(struct t5 *t, struct tensor *embeds, const struct tensor 
                   v = tensor_rows(&all, 2 * rows, rows), o = kern_tensor(k, x_type, 2, rows, inner);
     struct tensor hidden = kern_tensor(k, x_type, 2, rows, c->hidden);
 
-    kern_upload(k, &id, ids);
-    embedding_forward(k, &x, &t->shared, &id); /* no scaling, no positions */
+    weight_rows_read(k, &x, t->shared, ids->data); /* no scaling, no positions */
     for (int i = 0; i < c->layers; i++) {
         const struct layer *l = &t->layer[i];
 
@@ -234,10 +238,14 @@ static bool encode(struct text_encoder *e, struct tensor *embeds, const struct t
 }
 
 /* What there is no room for is refused here, before the first record. */
-static bool open_t5(struct text_encoder *e, char *err, size_t errlen)
+static bool open_t5(struct text_encoder *e, const struct model *m, char *err, size_t errlen)
 {
     struct t5 *t = e->net;
+    struct params list = {0};
     t->k = e->k;
+    t->shared = weight_rows_open(m, "text_encoder", add_shared(&list, &t->c), err, errlen);
+    params_free(&list);
+    if (!t->shared) return false;
     e->width = t->c.width;
     e->vocab = t->c.vocab;
     for (int i = 0; i < t->c.layers && kern_ok(t->k); i++)
@@ -246,6 +254,11 @@ static bool open_t5(struct text_encoder *e, char *err, size_t errlen)
         else
             t->layer[i].bias = t->layer[0].bias;
     return room_for(t, 1, e->length) || fail(err, errlen, "text_encoder: %s", kern_error(t->k));
+}
+
+static void close_t5(void *net)
+{
+    weight_rows_close(((struct t5 *)net)->shared);
 }
 
 static const char *const ignored[] = {"encoder.embed_tokens.weight",
@@ -261,6 +274,7 @@ const struct text_encoder_kind t5_encoder = {
                 .params = add_params},
     .padded = true,
     .open = open_t5,
+    .close = close_t5,
     .encode = encode,
 };
 
@@ -274,5 +288,6 @@ const struct text_encoder_kind umt5_encoder = {
                 .params = add_params},
     .clean = prompt_clean,
     .open = open_t5,
+    .close = close_t5,
     .encode = encode,
 };

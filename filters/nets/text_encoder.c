@@ -18,7 +18,7 @@ struct text_encoder *text_encoder_open(struct kern *k, const struct model *m, in
         t->kind = (const struct text_encoder_kind *)n;
         t->net = network_new(n, config, file, err, errlen);
         good = t->net && network_load(n, t->net, k, m, "text_encoder", NULL, t->id, err, errlen) &&
-               t->kind->open(t, err, errlen);
+               t->kind->open(t, m, err, errlen);
     }
     json_decref(config);
     if (good) return t;
@@ -28,6 +28,7 @@ struct text_encoder *text_encoder_open(struct kern *k, const struct model *m, in
 
 void text_encoder_close(struct text_encoder *t)
 {
+    if (t && t->net) t->kind->close(t->net);
     if (t) free(t->net);
     free(t);
 }

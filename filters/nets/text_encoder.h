@@ -21,8 +21,9 @@ struct text_encoder_kind {
         padded; /* a text has `length` ids, the last of them <pad>, which takes part; else as many as it has */
     /* What becomes of a text before it is ids: as prompt_clean(). NULL: it stays as it is. */
     char *(*clean)(const char *text, size_t bytes, size_t *cleaned);
-    /* With net loaded and length set, fills in width and vocab. */
-    bool (*open)(struct text_encoder *t, char *err, size_t errlen);
+    /* With net loaded from the model and length set, fills in width and vocab. */
+    bool (*open)(struct text_encoder *t, const struct model *m, char *err, size_t errlen);
+    void (*close)(void *net); /* what open made beside device memory, if it did */
     /* embeds = encoder(ids)   ids I32 [L] or, of several texts, [count,L]; embeds [L,D] or [count,L,D] of any
      * float dtype, both on the host. L is `length` when padded, else 1 .. length. A text's bits do not depend on
      * those beside it. false: kern_error() of the device says why. */

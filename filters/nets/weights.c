@@ -97,7 +97,7 @@ bool network_shapes(const struct network *n, void *net, int64_t *parameters, cha
     return good;
 }
 
-static struct random_normal draws_of(const struct param *p, uint64_t seed)
+struct random_normal weights_draws(const struct param *p, uint64_t seed)
 {
     struct rng r = rng_make(seed, p->name, "weights", 0);
     return (struct random_normal){
@@ -106,7 +106,7 @@ static struct random_normal draws_of(const struct param *p, uint64_t seed)
 
 void weights_random(const struct param *p, uint64_t seed, float *data)
 {
-    const struct random_normal r = draws_of(p, seed);
+    const struct random_normal r = weights_draws(p, seed);
     const int64_t n = tensor_count(&p->shape), tile = 1 << 14;
 #pragma omp parallel for schedule(static) if (n > tile)
     for (int64_t i = 0; i < n; i += tile)
@@ -399,7 +399,7 @@ static bool load_files(struct loading *l, const struct model *m, const char *par
 static bool make_up(struct loading *l, const struct param *p, uint64_t seed, char *err, size_t errlen)
 {
     const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1, n = tensor_count(&p->shape);
-    struct random_normal r = draws_of(p, seed);
+    struct random_normal r = weights_draws(p, seed);
     add_text(l, p->name);
     add_shape(l, &p->shape);
     l->hash = hash64(l->hash ^ seed, (double[]){p->mean, p->std}, 2 * sizeof(double));

@@ -84,9 +84,22 @@ bool weights_load_file(struct kern *k, const struct params *list, const struct m
 bool weights_check(const struct params *list, const struct model *m, const char *part,
                    const char *const *alias, char *err, size_t errlen);
 
+/* The rows of one tensor [rows,width] of a part, read when they are asked for: a table of which each call needs a few is
+ * a parameter without a slot, checked and hashed with the rest, and stays in its file. */
+struct weight_rows;
+/* p: as the network lists it. NULL with the reason in err. */
+struct weight_rows *weight_rows_open(const struct model *m, const char *part, const struct param *p,
+                                     char *err, size_t errlen);
+void weight_rows_close(struct weight_rows *r); /* NULL is fine */
+/* to [n,width], of any float dtype on the device = row index[i] of each i, the values that loading would have put there;
+ * index: n numbers below `rows`, on the host. What cannot be read is the device's error. */
+void weight_rows_read(struct kern *k, struct tensor *to, const struct weight_rows *r, const int32_t *index);
+
 /* The made-up values of one parameter, the same on every machine: normal from the counter-based generator
  * keyed by (seed, name), times std, plus mean, rounded to BF16 so that every device and every file holds the
  * very same model. data has room for its elements as F32, in the file's order. */
 void weights_random(const struct param *p, uint64_t seed, float *data);
+/* The same as draws, for random_normal(). */
+struct random_normal weights_draws(const struct param *p, uint64_t seed);
 
 #endif
