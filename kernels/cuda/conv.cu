@@ -86,7 +86,8 @@ __global__ static void unfold(T *to, const T *x, const struct conv g, int64_t fi
 
 /* The same where the taps are in time alone: row r has [depth,C], N values that a thread writes of one of them. */
 template <typename T, int N>
-__global__ static void unfold_time(T *to, const T *x, const struct conv g, int64_t first, int64_t rows, int wide)
+__global__ static void unfold_time(T *to, const T *x, const struct conv g, int64_t first, int64_t rows,
+                                   int wide)
 {
     const unsigned C = (unsigned)g.C, packs = (unsigned)wide / N;
     const int64_t frame = g.H * g.W;
@@ -102,8 +103,8 @@ __global__ static void unfold_time(T *to, const T *x, const struct conv g, int64
     }
 }
 
-static void unfold_times(struct kern *k, const struct tensor *rows, const struct tensor *x, const struct conv *g,
-                         int64_t first, int64_t wide)
+static void unfold_times(struct kern *k, const struct tensor *rows, const struct tensor *x,
+                         const struct conv *g, int64_t first, int64_t wide)
 {
     const int64_t n = rows->shape[0];
     CALL_VECTORIZED(x->dtype, vectorizable(g->C, x, rows), T, N,
@@ -282,24 +283,34 @@ static struct cudnn_graph *build(struct kern *k, const struct conv *c)
     return g;
 }
 
-/* Engine 41 is the one for Hopper that adds bias and residual. Its heuristics' first choice of knobs runs at
- * 675, 538, 718 TFLOP/s where these reach 788, 788, 794 (2026-11-22, one H200; 128 and 256 channels to 128 at
- * 480x720, 256 to 256 at 120x180, 8 frames). */
+/* Engine 41 is the one for Hopper that adds bias and residual. Its heuristics' first choice runs at 675, 538, 718 TFLOP/s
+ * where these knobs reach 788, 788, 794 (2026-11-22, one H200; 128 and 256 channels to 128 at 480x720, 256 to 256 at
+ * 120x180, 8 frames). Channels that are multiples of 96, Wan's, fill other tiles: 96 to 96 at 480x832 520 instead of 287,
+ * 96 to 192 at 240x416 590 instead of 256, 192 to 192 there 627 instead of 358, 384 to 384 at 120x208, 4 frames, 763 instead
+ * of 439 (2026-11-29, the best of 78 sets of knobs). */
 static const struct cudnn_engine *best_engine(const struct cuda *cuda, const struct conv *c)
 {
-#define KNOBS(tile, workspace, m, n)                                                                         \
+#define KNOBS(tile, depth, workspace, m, n)                                                                  \
     {                                                                                                        \
-        41, {{CUDNN_KNOB_TYPE_TILE_SIZE, tile}, {CUDNN_KNOB_TYPE_TILEK, 1},                                  \
+        41, {{CUDNN_KNOB_TYPE_TILE_SIZE, tile}, {CUDNN_KNOB_TYPE_TILEK, depth},                              \
              {CUDNN_KNOB_TYPE_IDX_MODE, 0},     {CUDNN_KNOB_TYPE_WORKSPACE, workspace},                      \
              {CUDNN_KNOB_TYPE_TILE_CGA_M, m},   {CUDNN_KNOB_TYPE_TILE_CGA_N, n}},                            \
             6                                                                                                \
     }
-    static const struct cudnn_engine narrow = KNOBS(0, 0, 1, 1), narrow_residual = KNOBS(0, 0, 2, 1),
-                                     few = KNOBS(6, 0, 2, 1), wide = KNOBS(0, 0, 1, 2),
-                                     many = KNOBS(3, 1, 1, 2);
+    static const struct cudnn_engine narrow = KNOBS(0, 1, 0, 1, 1), narrow_residual = KNOBS(0, 1, 0, 2, 1),
+                                     few = KNOBS(6, 1, 0, 2, 1), wide = KNOBS(0, 1, 0, 1, 2),
+                                     many = KNOBS(3, 1, 1, 1, 2), to_96 = KNOBS(3, 0, 1, 2, 1),
+                                     double_96 = KNOBS(3, 0, 0, 1, 2), to_192 = KNOBS(6, 1, 1, 2, 1),
+                                     to_384 = KNOBS(3, 0, 0, 2, 1);
 #undef KNOBS
     const int64_t pixels = c->T * c->out_h * c->out_w >> 2 * c->up;
-    if (!cuda_card_is(cuda, "NVIDIA H200") || c->out < 128 || c->C < 64) return NULL;
+    if (!cuda_card_is(cuda, "NVIDIA H200") || c->C < 64) return NULL;
+    if (c->C % 96 == 0 && c->out % 96 == 0) {
+        if (c->out == 96) return &to_96;
+        if (c->out == 192) return c->C == 96 ? &double_96 : &to_192;
+        return &to_384;
+    }
+    if (c->out < 128) return NULL;
     if (c->out < 256) return c->residual ? &narrow_residual : &narrow;
     return pixels < 65536 ? &few : pixels < 400000 || c->residual ? &wide : &many;
 }

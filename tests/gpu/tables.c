@@ -124,6 +124,16 @@ static const struct timed {
     {"convolutions", "few", conv_make, conv, {2, 60, 90, 512, 512, 0}},
     {"convolutions", "wide", conv_make, conv, {4, 240, 360, 256, 256, 1}},
     {"convolutions", "many", conv_make, conv, {8, 240, 360, 256, 256, 0}},
+    {"convolutions", "wan", conv_make, conv, {8, 480, 832, 96, 96, 0}},
+    {"convolutions", "wan", conv_make, conv, {8, 480, 832, 96, 96, 1}},
+    {"convolutions", "wan", conv_make, conv, {8, 240, 416, 96, 192, 0}},
+    {"convolutions", "wan", conv_make, conv, {8, 240, 416, 192, 192, 0}},
+    {"convolutions", "wan", conv_make, conv, {8, 240, 416, 192, 192, 1}},
+    {"convolutions", "wan", conv_make, conv, {4, 120, 208, 192, 384, 0}},
+    {"convolutions", "wan", conv_make, conv, {4, 120, 208, 384, 384, 0}},
+    {"convolutions", "wan", conv_make, conv, {4, 120, 208, 384, 384, 1}},
+    {"convolutions", "wan", conv_make, conv, {2, 60, 104, 384, 384, 0}},
+    {"convolutions", "wan", conv_make, conv, {2, 60, 104, 384, 384, 1}},
 };
 
 /* By the n'th candidate, -1 the one that is taken without being asked; NAN: there is none. */
