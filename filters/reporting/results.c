@@ -114,8 +114,8 @@ static bool write_table(const struct scores *s, const struct variant *v, const c
         json_t *caption = json_object_get(json_object_get(s->prompts, score->prompt), "caption");
         json_t *fields =
             json_pack("{s:O*, s:s}", "caption", caption, "path", score->path ? score->path : score->key);
-        bool good = graded_csv_add(&table, score->key, fields,
-                                   (int)(!strcmp(task, "sa") ? score->sa : score->pc));
+        bool good =
+            graded_csv_add(&table, score->key, fields, (int)(!strcmp(task, "sa") ? score->sa : score->pc));
         json_decref(fields);
         if (!good) return fail(err, errlen, "%s: out of memory", path);
     }
@@ -182,7 +182,7 @@ json_t *results_make(const struct pairing *p, char *err, size_t errlen)
     const json_t *definitions = json_object_get(about, "metric_definitions");
     json_t *variants = json_object();
     for (int run = 0; run < p->scores->count; run++) {
-        if ((size_t)p->used[run] != p->n) {
+        if ((size_t)pairing_scores(p, run) != p->n) {
             fail(err, errlen, "`%s` has several scores of a prompt, published results have one",
                  p->scores->variant[run].name);
             json_decref(variants);
