@@ -33,7 +33,8 @@ common_help='  --config NAME|FILE  settings; paper, paper-wan, tiny or a file wi
   --slurm OPTIONS     jobs as an array of Slurm, with these options for sbatch       [GNU parallel]
   --wait              wait for one that is at work with the same runs in WORK        [say so, and end with 1]
   --dry-run           print the pipelines that would be run
-  --help, --version'
+  -h, --help
+  --version'
 
 here=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
 lib=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
@@ -173,7 +174,7 @@ start() {
     given=() operands=() chosen=() first=1 slot=1 dry='' checking='' wait=''
     while [ $# -gt 0 ]; do
         case $1 in
-        --help) printf '%s\n' "${help/COMMON/"$common_help"}"; exit ;;
+        -h | --help) printf '%s\n' "${help/COMMON/"$common_help"}"; exit ;;
         --version) train-step --version | sed "s/^[^ ]*/$name/"; exit ;;
         --config | --stage | -j | --sshlogin | --slurm | --job | --slot)
             [ $# -gt 1 ] || wrong "$1 wants a value"

@@ -93,11 +93,11 @@ enum options_got options_parse(int argc, char **argv, const struct option_spec *
     enum { MAX = 64, HELP = 1000, VERSION, FIRST };
     const struct option_spec *known[MAX];
     struct option longs[MAX + 3];
-    char letters[2 * MAX + 2] = ":";
-    int n = 0, at = 1;
+    char letters[2 * MAX + 3] = ":h";
+    int n = 0, at = 2;
     for (int t = 0; t < count; t++)
         for (const struct option_spec *o = tables[t]; o && o->name; o++) {
-            assert(n < MAX);
+            assert(n < MAX && o->letter != 'h');
             bool argument = o->kind != OPT_FLAG;
             longs[n] = (struct option){o->name, argument, NULL, FIRST + n};
             if (o->letter) {
@@ -113,7 +113,7 @@ enum options_got options_parse(int argc, char **argv, const struct option_spec *
 
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
-        if (c == HELP) return OPTIONS_HELP;
+        if (c == HELP || c == 'h') return OPTIONS_HELP;
         if (c == VERSION) return OPTIONS_VERSION;
         if (c == ':') usage_error("%s wants a value", argv[optind - 1]);
         if (c == '?') {
