@@ -15,6 +15,7 @@
 #include "filters/reporting/table.h"
 #include "formats/atomic.h"
 #include "formats/io.h"
+#include "formats/listed.h"
 
 static const char help[] =
     "report - a comparison as one HTML page that needs nothing else, as text or as JSON\n"
@@ -126,7 +127,10 @@ static void choose_prompts(void)
         bool whole = is_prompt(named.item[i]);
         if (!list) die("out of memory");
         while ((name = whole ? rest : strsep(&rest, ","))) {
-            if (!is_prompt(name)) die("--prompts: no prompt of all runs is called `%s`", name);
+            struct listed l = listed_start(name);
+            for (size_t k = 0; k < report.pairing.n; k++) listed_add(&l, report.pairing.prompt[k]);
+            if (!is_prompt(name))
+                die("--prompts: no prompt of all runs is called `%s`: %s", name, listed_end(&l));
             json_array_append_new(chosen, json_string(name));
             if (whole) break;
         }

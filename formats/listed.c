@@ -1,10 +1,14 @@
 #include "formats/listed.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#include "formats/names.h"
 
 struct listed listed_start(const char *wrong)
 {
@@ -46,7 +50,7 @@ static size_t away(const char *wrong, const char *name)
 {
     size_t n = strlen(wrong), m = strlen(name), d = distance(wrong, name);
     bool begins = least(n, m) >= 2 && !strncasecmp(wrong, name, least(n, m));
-    return d <= (n < 3 ? 1 : n / 3) ? d : begins ? 2 : (size_t)-1;
+    return d <= (n < 2 ? 0 : n < 3 ? 1 : n / 3) ? d : begins ? 2 : (size_t)-1;
 }
 
 void listed_add(struct listed *l, const char *name)
@@ -69,6 +73,32 @@ void listed_keys(struct listed *l, const json_t *object)
     const char *key;
     json_t *unused;
     json_object_foreach ((json_t *)object, key, unused) listed_add(l, key);
+}
+
+void listed_words(struct listed *l, const char *words)
+{
+    for (const char *at = words; *at; at += strcspn(at, "|"), at += *at == '|') {
+        char word[64];
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(at, "|"), at);
+        listed_add(l, word);
+    }
+}
+
+void listed_folder(struct listed *l, const char *folder, const char *ending)
+{
+    struct dirent **entry;
+    int n = scandir(folder, &entry, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        if (*entry[i]->d_name != '.' && ends_with(entry[i]->d_name, ending)) listed_add(l, entry[i]->d_name);
+        free(entry[i]);
+    }
+    if (n >= 0) free(entry);
+}
+
+const char *listed_hint(struct listed *l)
+{
+    snprintf(l->text, sizeof l->text, "; did you mean `%s`?", l->nearest);
+    return l->distance == (size_t)-1 ? "" : l->text;
 }
 
 const char *listed_end(struct listed *l)

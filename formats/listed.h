@@ -22,11 +22,15 @@ struct listed {
 struct listed listed_start(const char *wrong);
 void listed_add(struct listed *l, const char *name); /* NULL is left out */
 void listed_keys(struct listed *l, const json_t *object);
+void listed_words(struct listed *l, const char *words); /* separated by | */
+/* What lies in a folder and ends so, in the order of its bytes; nothing of a folder that cannot be read. */
+void listed_folder(struct listed *l, const char *folder, const char *ending);
 
 /* "there are a, b, c", "there are a, b and 12 more", "there is none"; before that "did you mean `b`?" when
- * no more than a third of the wrong name's letters would have to be put in, left out, changed or swapped with
+ * no more than a third of the wrong name's letters, or one of two, would have to be put in, left out, changed or swapped with
  * their neighbour (Damerau-Levenshtein, capitals being equal to small letters), or when the one is the other's
  * beginning. Good until l goes. */
 const char *listed_end(struct listed *l);
+const char *listed_hint(struct listed *l); /* the same without the names: "; did you mean `b`?", or "" */
 
 #endif

@@ -21,6 +21,16 @@ struct variant *scores_find(const struct scores *s, const char *name)
     return NULL;
 }
 
+struct variant *scores_need(const struct scores *s, const char *name, char *err, size_t errlen)
+{
+    struct variant *v = scores_find(s, name);
+    struct listed l = listed_start(name);
+    if (v) return v;
+    for (int i = 0; i < s->count; i++) listed_add(&l, s->variant[i].name);
+    fail(err, errlen, "no variant is called `%s`: %s", name, listed_end(&l));
+    return NULL;
+}
+
 struct variant *scores_variant(struct scores *s, const char *name, const char *source, char *err,
                                size_t errlen)
 {

@@ -76,5 +76,7 @@ bool scores_keep(struct scores *s, const char *field, const char *value, char *e
 void scores_free(struct scores *s);
 
 struct variant *scores_find(const struct scores *s, const char *name); /* or NULL */
+/* The same, with the reason in err: which there are. */
+struct variant *scores_need(const struct scores *s, const char *name, char *err, size_t errlen);
 
 #endif

@@ -18,8 +18,9 @@ static struct csv *open_csv(int fd, const char *path, char *err, size_t errlen)
 
 static bool has_column(const struct csv *c, const char *path, const char *name, char *err, size_t errlen)
 {
-    return csv_column(c, name) >= 0 ||
-           fail(err, errlen, "%s: line %lld: no column `%s`", path, (long long)c->line, name);
+    char why[400];
+    int unused;
+    return csv_need(c, name, &unused, why, sizeof why) || fail(err, errlen, "%s: %s", path, why);
 }
 
 /* A cell, or NULL when it is empty or says that there is nothing. */

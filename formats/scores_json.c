@@ -223,13 +223,14 @@ bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t 
     const char *equals = strchr(operand, '='), *list = equals ? equals + 1 : operand;
     if (!equals) return fail(err, errlen, "%s: not of the form NAME=LIST.jsonl", operand);
     char *name = strndup(operand, (size_t)(equals - operand)), *text = NULL;
-    struct variant *v = name ? scores_find(s, name) : NULL;
+    char why[400];
+    struct variant *v = name ? scores_need(s, name, why, sizeof why) : NULL;
     size_t size;
     int fd = v ? scores_open(list, err, errlen) : -1;
     if (!name)
         fail(err, errlen, "out of memory");
     else if (!v)
-        fail(err, errlen, "%s: no variant is called `%s`", operand, name);
+        fail(err, errlen, "%s: %s", operand, why);
     json_t *paths = fd >= 0 && (text = read_text(fd, list, &size, err, errlen))
                         ? read_paths(list, text, size, v, err, errlen)
                         : NULL;

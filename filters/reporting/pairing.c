@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "formats/error.h"
-#include "formats/listed.h"
 
 static bool is_number(const char *text)
 {
@@ -43,13 +42,6 @@ int64_t pairing_scores(const struct pairing *p, int run)
     int64_t sum = 0;
     for (size_t i = 0; i < p->n; i++) sum += p->repeats[i * (size_t)p->scores->count + (size_t)run];
     return sum;
-}
-
-static bool refuse_base(const struct scores *s, const char *base, char *err, size_t errlen)
-{
-    struct listed l = listed_start(base);
-    for (int i = 0; i < s->count; i++) listed_add(&l, s->variant[i].name);
-    return fail(err, errlen, "no variant is called `%s`: %s", base, listed_end(&l));
 }
 
 /* Sums of all prompts' values, and how many scores they are of. */
@@ -112,8 +104,8 @@ static bool keep_shared(struct pairing *p, size_t all, bool intersect, char *err
 bool pairing_make(struct pairing *p, const struct scores *s, const char *base, bool intersect, char *err,
                   size_t errlen)
 {
-    const struct variant *v = scores_find(s, base);
-    if (!v) return refuse_base(s, base, err, errlen);
+    const struct variant *v = scores_need(s, base, err, errlen);
+    if (!v) return false;
     size_t all = json_object_size(s->prompts), cells = all * (size_t)s->count, i = 0;
     const char *prompt;
     json_t *unused;

@@ -57,10 +57,11 @@ static void merge_training(json_t *all, const json_t *one)
 
 static bool tell_run(struct scores *s, json_t **training, const struct curve *run, char *err, size_t errlen)
 {
-    struct variant *v = scores_find(s, run->name);
+    char why[400];
+    struct variant *v = scores_need(s, run->name, why, sizeof why);
     json_t *config = NULL, *row = table_row(run->name, run->path, err, errlen), *step;
     bool good = row && (config = table_config(run->path, err, errlen));
-    if (good && !v) good = fail(err, errlen, "%s: no variant is called `%s`", run->path, run->name);
+    if (good && !v) good = fail(err, errlen, "%s: %s", run->path, why);
     if (good) {
         double parameters = json_number_value(json_object_get(row, "parameters"));
         json_t *one = training_of(config);
