@@ -66,10 +66,10 @@ say "3. Videos, scores and measurements: $EACH captions of each of six kinds"
 for run in base $controls; do mkdir -p {videos,grader,truth}/"$run"; done
 for run in base $controls; do for seed in $SEEDS; do for kind in $kinds; do echo "judged $run $seed $kind"; done; done; done | each
 
-say '4. Joint, minus base'
+say '4. Joint, minus base: of all videos, and by kind'
 for judge in grader truth; do for seed in $SEEDS; do
     for run in base $controls; do (cd "$judge/$run" && for kind in $kinds; do cat "$seed.$kind"; done >"$seed.jsonl"); done
     printf '\nby the %s, seed %s\n' $judge "$seed"
-    compare --base base "base=$judge/base/$seed.jsonl" "lawful=$judge/lawful/$seed.jsonl" "same=$judge/same/$seed.jsonl" \
+    compare --base base --by kind "base=$judge/base/$seed.jsonl" "lawful=$judge/lawful/$seed.jsonl" "same=$judge/same/$seed.jsonl" \
         "broken=$judge/broken/$seed.jsonl"
 done; done | tee comparison.txt

@@ -10,6 +10,7 @@
 
 #include "filters/lib/filter.h"
 #include "formats/csv.h"
+#include "formats/listed.h"
 
 static const char help[] =
     "prompts - VideoPhy-2's prompts as JSON lines\n"
@@ -45,8 +46,8 @@ static struct csv *open_table(const char *name, int fd)
 
 static int need_column(const struct csv *c, const char *name, const char *column)
 {
-    int at = csv_column(c, column);
-    if (at < 0) die("%s: no column `%s`", name, column);
+    int at;
+    if (!csv_need(c, column, &at, err, sizeof err)) die("%s: %s", name, err);
     return at;
 }
 
@@ -103,7 +104,7 @@ static void find_columns(const struct csv *c, const char *name)
     at.upsampled = csv_column(c, "upsampled_caption");
     at.model = csv_column(c, "model_name");
     if (at.model < 0) at.model = csv_column(c, "model");
-    if (model_name && at.model < 0) die("%s: no column `model_name` or `model`", name);
+    if (model_name && at.model < 0) need_column(c, name, "model_name");
     for (int i = 0; i < only.count; i++) {
         char column[256];
         size_t n = strcspn(only.item[i], "=");
@@ -151,12 +152,9 @@ static void emit(const struct csv *c, int64_t number, const char *caption, json_
 /* A model's name that no row has is most likely another spelling. */
 static void no_such_model(const char *name, const json_t *models)
 {
-    char list[512] = "";
-    const char *model;
-    json_t *unused;
-    json_object_foreach ((json_t *)models, model, unused)
-        snprintf(list + strlen(list), sizeof list - strlen(list), "%s %s", *list ? "," : "", model);
-    die("%s: no row of model `%s`; there are%s", name, model_name, *list ? list : " none");
+    struct listed l = listed_start(model_name);
+    listed_keys(&l, models);
+    die("%s: no row of model `%s`: %s", name, model_name, listed_end(&l));
 }
 
 int main(int argc, char **argv)

@@ -15,6 +15,7 @@
 #include "filters/reporting/table.h"
 #include "formats/atomic.h"
 #include "formats/io.h"
+#include "formats/listed.h"
 
 static const char help[] =
     "report - a comparison as one HTML page that needs nothing else, as text or as JSON\n"
@@ -28,6 +29,8 @@ static const char help[] =
     "      --videos NAME=LIST   where a run's videos are, as encode-mp4 lists them  [the path beside each score]\n"
     "      --run DIR        a training run's folder, for the table of training; may be repeated  [none]\n"
     "      --ledger DIR     of the pipelines, for the table of costs  [none]\n"
+    "      --by FIELD       also for each value of a field of the prompts, as compare does it  [none]\n"
+    "      --where FIELD=VALUE  only prompts with this value; may be given again, and all must hold  [all]\n"
     "      --resamples N    of the bootstrap                           [5000]\n"
     "      --intersect      leave out prompts that a run lacks; average unequal repeats  [an error]\n"
     "COMMON\n"
@@ -41,8 +44,8 @@ static const char help[] =
     "e.g.    report --base base --prompts 12,80 base.jsonl k1.jsonl >page.html      see also: compare, plot, grade\n";
 
 static struct report report;
-static const char *base, *output, *format = "html", *ledger;
-static struct text_list named, videos, runs;
+static const char *base, *output, *format = "html", *ledger, *by;
+static struct text_list named, videos, runs, where;
 static int64_t first = 4, resamples = 5000;
 static bool intersect;
 
@@ -56,6 +59,8 @@ static const struct option_spec options[] = {
     {.name = "videos", .kind = OPT_LIST, .dest = &videos},
     {.name = "run", .kind = OPT_LIST, .dest = &runs},
     {.name = "ledger", .kind = OPT_TEXT, .dest = &ledger},
+    {.name = "by", .kind = OPT_TEXT, .dest = &by},
+    {.name = "where", .kind = OPT_LIST, .dest = &where},
     {.name = "resamples", .kind = OPT_INT, .dest = &resamples, .low = 100, .high = 1e6},
     {.name = "intersect", .kind = OPT_FLAG, .dest = &intersect},
     {0}};
@@ -69,9 +74,15 @@ static void read_scores(void)
         if (!scores_read(scores, filter.argv[i], err, sizeof err)) die("%s", err);
     for (int i = 0; i < videos.count; i++)
         if (!scores_add_videos(scores, videos.item[i], err, sizeof err)) die("--videos: %s", err);
+    json_t *chosen = comparison_choose(scores, where.item, where.count, err, sizeof err);
+    if (!chosen) die("--where: %s", err);
     if (!pairing_make(&report.pairing, scores, base, intersect, err, sizeof err)) die("%s", err);
     report.comparison = comparison_make(&report.pairing, resamples, (uint64_t)filter.seed);
     if (!report.comparison) die("out of memory");
+    if (where.count) json_object_set(report.comparison, "where", chosen);
+    if (by && !comparison_add_groups(report.comparison, &report.pairing, by, err, sizeof err))
+        die("--by: %s", err);
+    json_decref(chosen);
 }
 
 static void read_runs(void)
@@ -116,7 +127,10 @@ static void choose_prompts(void)
         bool whole = is_prompt(named.item[i]);
         if (!list) die("out of memory");
         while ((name = whole ? rest : strsep(&rest, ","))) {
-            if (!is_prompt(name)) die("--prompts: no prompt of all runs is called `%s`", name);
+            struct listed l = listed_start(name);
+            for (size_t k = 0; k < report.pairing.n; k++) listed_add(&l, report.pairing.prompt[k]);
+            if (!is_prompt(name))
+                die("--prompts: no prompt of all runs is called `%s`: %s", name, listed_end(&l));
             json_array_append_new(chosen, json_string(name));
             if (whole) break;
         }

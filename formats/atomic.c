@@ -308,6 +308,7 @@ bool key_filename(char *buf, size_t size, const char *key, const char *suffix)
 void atomic_sweep(const char *folder)
 {
     char path[4096];
+    enter(NULL, NULL);
     DIR *d = opendir(folder);
     for (struct dirent *e; d && (e = readdir(d));)
         if (!strncmp(e->d_name, ".tmp-", 5) &&

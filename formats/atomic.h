@@ -37,7 +37,8 @@ bool atomic_folder_commit(struct atomic_folder *a, char *err, size_t errlen);
 void atomic_folder_abort(struct atomic_folder *a); /* removes all of it; harmless after a commit */
 
 /* Removes temporaries that killed writers left in a folder. Only the holder of the folder's lock may call it:
- * it also removes the files of writers at work. */
+ * it also removes the files of writers at work. What is registered with atexit() after this can still commit
+ * files when the program ends: unfinished ones go when it has run. */
 void atomic_sweep(const char *folder);
 
 bool make_folder(const char *path, char *err, size_t errlen); /* with parents; an existing one is fine */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/listed.h"
 #include "formats/io.h"
 
 enum { BLOCK = 1 << 16 }; /* bytes that are read at once */
@@ -297,6 +298,15 @@ void csv_close(struct csv *c)
     csv_free(&c->state->parser);
     free(c->state->block), free(c->state->text), free(c->state->start), free(c->state);
     free(c->column), free(c->field), free(c);
+}
+
+bool csv_need(const struct csv *c, const char *name, int *at, char *err, size_t errlen)
+{
+    struct listed l = listed_start(name);
+    if ((*at = csv_column(c, name)) >= 0) return true;
+    for (int i = 0; i < c->columns; i++)
+        if (*c->column[i]) listed_add(&l, c->column[i]);
+    return fail(err, errlen, "line %lld: no column `%s`: %s", (long long)c->line, name, listed_end(&l));
 }
 
 bool csv_missing(const char *field)

@@ -42,6 +42,9 @@ enum csv_got csv_next(struct csv *c);
 /* The column's index, or -1. A space and an underscore are equal: "motion score" finds motion_score. */
 int csv_column(const struct csv *c, const char *name);
 
+/* Its index into *at, or false with the reason in err: "line 1: no column `x`: ", and which there are. */
+bool csv_need(const struct csv *c, const char *name, int *at, char *err, size_t errlen);
+
 /* What pandas takes for a missing cell unless told otherwise: "", "NA", "None", "null", .. */
 bool csv_missing(const char *field);
 

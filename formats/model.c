@@ -10,6 +10,7 @@
 
 #include "formats/error.h"
 #include "formats/json_file.h"
+#include "formats/listed.h"
 #include "formats/path.h"
 
 /* false, with the reason in err, when the path does not fit. */
@@ -46,6 +47,14 @@ bool data_path(const char *relative, char *path, size_t size)
 
 /* ---- the folder -------------------------------------------------------------------------------- */
 
+static bool refuse_preset(const char *name, char *err, size_t errlen)
+{
+    char presets[PATH_MAX];
+    struct listed l = listed_start(name);
+    if (data_path("presets", presets, sizeof presets)) listed_folder(&l, presets, "");
+    return fail(err, errlen, "random:%s: no preset is called so: %s", name, listed_end(&l));
+}
+
 /* PRESET[:SEED] into the folder and the seed. */
 static bool open_random(struct model *m, const char *preset, char *err, size_t errlen)
 {
@@ -67,7 +76,7 @@ static bool open_random(struct model *m, const char *preset, char *err, size_t e
     else if (*name && *name != '.' && data_path(relative, path, sizeof path))
         m->folder = strdup(path);
     else
-        return fail(err, errlen, "random:%s: there is no preset of that name", preset);
+        return refuse_preset(name, err, errlen);
     return m->folder || fail(err, errlen, "out of memory");
 }
 
@@ -334,10 +343,12 @@ __attribute__((format(printf, 3, 4))) static void complain(struct config *c, con
 {
     char what[160];
     va_list ap;
+    struct listed l = listed_start(key);
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
-    if (!*c->error) fail(c->error, sizeof c->error, "%s: %s %s", c->file, key, what);
+    if (!json_object_get(c->json, key)) listed_keys(&l, c->json); /* it may be misspelt */
+    if (!*c->error) fail(c->error, sizeof c->error, "%s: %s %s%s", c->file, key, what, listed_hint(&l));
 }
 
 /* "is 7", "is \"gelu\"", "is missing" */

@@ -11,13 +11,11 @@ static const char *const number_name[OPENVID_NUMBERS] = {
 bool openvid_open(struct openvid *t, int fd, char *err, size_t errlen)
 {
     if (!(t->csv = csv_open(fd, err, errlen))) return false;
-    t->video = csv_column(t->csv, "video");
-    t->caption = csv_column(t->csv, "caption");
     t->camera = csv_column(t->csv, "camera motion");
     for (int i = 0; i < OPENVID_NUMBERS; i++) t->number[i] = csv_column(t->csv, number_name[i]);
-    if (t->video >= 0 && t->caption >= 0) return true;
-    fail(err, errlen, "line %lld: no column `%s`", (long long)t->csv->line,
-         t->video < 0 ? "video" : "caption");
+    if (csv_need(t->csv, "video", &t->video, err, errlen) &&
+        csv_need(t->csv, "caption", &t->caption, err, errlen))
+        return true;
     openvid_close(t);
     return false;
 }

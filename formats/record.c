@@ -10,6 +10,7 @@
 
 #include "formats/crc32c.h"
 #include "formats/io.h"
+#include "formats/listed.h"
 #include "formats/msgpack_json.h"
 
 enum {
@@ -98,7 +99,9 @@ struct tensor *record_want(struct record *f, const char *name, enum dtype d, int
     char is[160];
     struct tensor *t = record_find(f, name);
     if (!t) {
-        record_error(f, "has no tensor `%s`", name);
+        struct listed l = listed_start(name);
+        for (int i = 0; i < f->count; i++) listed_add(&l, f->tensor[i].name);
+        record_error(f, "has no tensor `%s`: %s", name, listed_end(&l));
         return NULL;
     }
     if (t->rank == rank && (d == DT_COUNT ? dtype_is_float(t->dtype) : t->dtype == d)) return t;

@@ -7,8 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "formats/csv.h"
 #include "formats/error.h"
 #include "formats/io.h"
+#include "formats/listed.h"
 #include "formats/path.h"
 #include "formats/scores_forms.h"
 
@@ -16,6 +18,16 @@ struct variant *scores_find(const struct scores *s, const char *name)
 {
     for (int i = 0; i < s->count; i++)
         if (!strcmp(s->variant[i].name, name)) return &s->variant[i];
+    return NULL;
+}
+
+struct variant *scores_need(const struct scores *s, const char *name, char *err, size_t errlen)
+{
+    struct variant *v = scores_find(s, name);
+    struct listed l = listed_start(name);
+    if (v) return v;
+    for (int i = 0; i < s->count; i++) listed_add(&l, s->variant[i].name);
+    fail(err, errlen, "no variant is called `%s`: %s", name, listed_end(&l));
     return NULL;
 }
 
@@ -47,17 +59,140 @@ struct variant *scores_variant(struct scores *s, const char *name, const char *s
     return v;
 }
 
+static void free_score(struct score *score)
+{
+    free(score->prompt), free(score->key), free(score->path);
+}
+
 bool scores_is_score(double v)
 {
     return v >= 0 && v <= 5 && v == floor(v);
 }
 
-/* Where nobody has told it yet. */
-static void tell(json_t *prompt, const char *field, const char *text)
+/* ---- what is told of the prompts ------------------------------------------------------------------------ */
+
+bool scores_same(const char *a, const char *b)
 {
-    if (text && *text && !json_object_get(prompt, field))
-        json_object_set_new(prompt, field, json_string(text));
+    double x, y;
+    return !strcmp(a, b) || (csv_number(a, &x) && csv_number(b, &y) && x == y);
 }
+
+/* Keeps what is told first, and notes when something else is told of the same prompt. */
+static void tell(struct scores *s, const struct variant *v, const char *prompt, const char *field,
+                 const char *text)
+{
+    json_t *about = json_object_get(s->prompts, prompt);
+    const char *before = json_string_value(json_object_get(about, field));
+    if (!text || !*text) return;
+    if (!s->fields) s->fields = json_object();
+    if (!json_object_get(s->fields, field)) json_object_set_new(s->fields, field, json_null());
+    if (!before)
+        json_object_set_new(about, field, json_string(text));
+    else if (!json_is_string(json_object_get(s->fields, field)) && !scores_same(before, text))
+        json_object_set_new(s->fields, field,
+                            json_sprintf("prompt `%.60s` has `%.60s`, and in `%.60s` `%.60s`", prompt, before,
+                                         v->name, text));
+}
+
+/* Of the video or the score, not of the prompt. */
+static bool is_scores_own(const char *field)
+{
+    static const char *const own[] = {"key",   "prompt_id", "seed", "path", "videopath",
+                                      "score", "variant",   "sa",   "pc"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (!strcmp(field, own[i])) return true;
+    return !strncmp(field, "sa_", 3) || !strncmp(field, "pc_", 3);
+}
+
+/* A text, or a number or truth as one, into a buffer; NULL: neither. */
+static const char *scalar(const json_t *j, char *buffer, size_t size)
+{
+    if (json_is_string(j)) return json_string_value(j);
+    if (json_is_boolean(j)) return json_is_true(j) ? "true" : "false";
+    if (!json_is_number(j)) return NULL;
+    if (json_is_integer(j))
+        snprintf(buffer, size, "%lld", (long long)json_integer_value(j));
+    else
+        snprintf(buffer, size, "%.15g", json_real_value(j));
+    return buffer;
+}
+
+static void tell_all(struct scores *s, const struct variant *v, const char *prompt,
+                     const struct scores_row *r)
+{
+    char buffer[64];
+    const char *field;
+    json_t *value;
+    tell(s, v, prompt, "caption", r->caption);
+    tell(s, v, prompt, "action", r->action);
+    if (r->fields)
+        json_object_foreach ((json_t *)r->fields, field, value)
+            if (!is_scores_own(field)) tell(s, v, prompt, field, scalar(value, buffer, sizeof buffer));
+}
+
+const char *scores_field(const struct scores *s, const char *prompt, const char *field)
+{
+    return json_string_value(json_object_get(json_object_get(s->prompts, prompt), field));
+}
+
+bool scores_check_field(const struct scores *s, const char *field, char *err, size_t errlen)
+{
+    json_t *known = json_object_get(s->fields, field), *why;
+    const char *name;
+    struct listed l = listed_start(field);
+    if (json_is_string(known))
+        return fail(err, errlen, "`%s` is not one for all runs: %s", field, json_string_value(known));
+    if (known) return true;
+    json_object_foreach (s->fields, name, why)
+        if (json_is_null(why)) listed_add(&l, name);
+    return fail(err, errlen, "no prompt has a field `%s`: %s", field, listed_end(&l));
+}
+
+static bool has(const struct scores *s, const char *prompt, const char *field, const char *value)
+{
+    const char *text = scores_field(s, prompt, field);
+    return text ? scores_same(text, value) : !*value;
+}
+
+static bool refuse_value(const struct scores *s, const char *field, const char *value, char *err,
+                         size_t errlen)
+{
+    struct listed l = listed_start(value);
+    json_t *about, *values = json_object();
+    const char *prompt;
+    json_object_foreach (s->prompts, prompt, about)
+        if (scores_field(s, prompt, field))
+            json_object_set_new(values, scores_field(s, prompt, field), json_true());
+    listed_keys(&l, values);
+    json_decref(values);
+    return fail(err, errlen, "no prompt's `%s` is `%s`: %s", field, value, listed_end(&l));
+}
+
+bool scores_keep(struct scores *s, const char *field, const char *value, char *err, size_t errlen)
+{
+    if (!scores_check_field(s, field, err, errlen)) return false;
+    json_t *about;
+    const char *prompt;
+    void *next;
+    bool any = false;
+    json_object_foreach (s->prompts, prompt, about) any = any || has(s, prompt, field, value);
+    if (!any) return refuse_value(s, field, value, err, errlen);
+    for (int i = 0; i < s->count; i++) {
+        struct variant *v = &s->variant[i];
+        size_t kept = 0;
+        for (size_t k = 0; k < v->count; k++)
+            if (has(s, v->score[k].prompt, field, value))
+                v->score[kept++] = v->score[k];
+            else
+                free_score(&v->score[k]);
+        v->count = kept;
+    }
+    json_object_foreach_safe(s->prompts, next, prompt, about) if (!has(s, prompt, field, value))
+        json_object_del(s->prompts, prompt);
+    return true;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------------- */
 
 bool scores_add(struct scores *s, struct variant *v, const struct scores_row *r, char *why, size_t size)
 {
@@ -78,8 +213,7 @@ bool scores_add(struct scores *s, struct variant *v, const struct scores_row *r,
     if (again)
         return fail(why, size, "a duplicate key: `%s`%s%s", r->key, r->seed ? ", seed " : "",
                     r->seed ? r->seed : "");
-    tell(about, "caption", r->caption);
-    tell(about, "action", r->action);
+    tell_all(s, v, prompt, r);
     if (!(v->count & (v->count - 1))) { /* room doubles */
         struct score *grown = realloc(v->score, (v->count ? 2 * v->count : 1) * sizeof *grown);
         if (!grown) return fail(why, size, "out of memory");
@@ -170,8 +304,7 @@ void scores_free(struct scores *s)
 {
     for (int i = 0; i < s->count; i++) {
         struct variant *v = &s->variant[i];
-        for (size_t k = 0; k < v->count; k++)
-            free(v->score[k].prompt), free(v->score[k].key), free(v->score[k].path);
+        for (size_t k = 0; k < v->count; k++) free_score(&v->score[k]);
         free(v->name), free(v->source), free(v->score);
         json_decref(v->about);
         json_decref(v->ways);
@@ -179,6 +312,7 @@ void scores_free(struct scores *s)
     }
     free(s->variant);
     json_decref(s->prompts);
+    json_decref(s->fields);
     json_decref(s->about);
     *s = (struct scores){0};
 }

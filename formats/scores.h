@@ -16,7 +16,10 @@
  * null.
  *
  * A score belongs to a prompt: its prompt_id, or its key when it has none. Several scores of one prompt are
- * repeats; they differ in key, or in `seed` (or sample.seed). The same key and seed again is an error. */
+ * repeats; they differ in key, or in `seed` (or sample.seed). The same key and seed again is an error.
+ *
+ * What else a line, a row of a CSV or an item of `prompts` says is a field of its prompt, if it is a text, a
+ * number, true or false. One run may tell it for all. */
 #ifndef FORMATS_SCORES_H
 #define FORMATS_SCORES_H
 
@@ -44,8 +47,10 @@ struct variant {
 struct scores {
     struct variant *variant;
     int count;
-    json_t *prompts; /* by prompt: caption and action, where any input has them */
-    json_t *about;   /* other fields of published results, as they were; else NULL */
+    json_t
+        *prompts; /* by prompt: its fields as texts, caption and action among them, the first that was told */
+    json_t *fields; /* the names of all: null, or a sentence on a prompt of which two things are told */
+    json_t *about;  /* other fields of published results, as they were; else NULL */
 };
 
 /* Adds the operand's scores to s, which starts as {0}. An operand that is the name of a file is that file;
@@ -57,8 +62,21 @@ bool scores_read(struct scores *s, const char *operand, char *err, size_t errlen
  * err. */
 bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t errlen);
 
+/* The prompt's text for a field, numbers as they are written; NULL: nobody told. */
+const char *scores_field(const struct scores *s, const char *prompt, const char *field);
+/* Whether two such texts are equal, or numbers that are: 1.0 of a CSV is 1 of JSON. */
+bool scores_same(const char *a, const char *b);
+/* Whether it is a field of the prompts, and one for all runs. Otherwise false with the reason in err: which
+ * fields there are, or a prompt of which two things are told. */
+bool scores_check_field(const struct scores *s, const char *field, char *err, size_t errlen);
+/* Leaves the scores of the prompts whose field is value (or that have none, where value is empty). false with the
+ * reason in err: no such field, or no prompt with this value, and then which there are. */
+bool scores_keep(struct scores *s, const char *field, const char *value, char *err, size_t errlen);
+
 void scores_free(struct scores *s);
 
 struct variant *scores_find(const struct scores *s, const char *name); /* or NULL */
+/* The same, with the reason in err: which there are. */
+struct variant *scores_need(const struct scores *s, const char *name, char *err, size_t errlen);
 
 #endif

@@ -18,8 +18,9 @@ static struct csv *open_csv(int fd, const char *path, char *err, size_t errlen)
 
 static bool has_column(const struct csv *c, const char *path, const char *name, char *err, size_t errlen)
 {
-    return csv_column(c, name) >= 0 ||
-           fail(err, errlen, "%s: line %lld: no column `%s`", path, (long long)c->line, name);
+    char why[400];
+    int unused;
+    return csv_need(c, name, &unused, why, sizeof why) || fail(err, errlen, "%s: %s", path, why);
 }
 
 /* A cell, or NULL when it is empty or says that there is nothing. */
@@ -28,6 +29,17 @@ static const char *cell(const struct csv *c, const char *column)
     int i = csv_column(c, column);
     return i < 0 || !*c->field[i] || !strcmp(c->field[i], "NaN") || !strcmp(c->field[i], "nan") ? NULL
                                                                                                 : c->field[i];
+}
+
+/* A new object of the row's cells that say something, by column. */
+static json_t *cells(const struct csv *c)
+{
+    json_t *all = json_object();
+    for (int i = 0; i < c->columns; i++) {
+        const char *text = cell(c, c->column[i]);
+        if (text && *c->column[i]) json_object_set_new(all, c->column[i], json_string(text));
+    }
+    return all;
 }
 
 static double cell_number(const struct csv *c, const char *column)
@@ -62,8 +74,11 @@ static bool read_rows(struct scores *s, const char *path, struct csv *c, char *e
         const char *name = cell(c, "variant");
         struct variant *v = scores_variant(s, name ? name : "", path, err, errlen);
         if (!v) return false;
-        if (!scores_add(s, v, &r, why, sizeof why))
-            return fail(err, errlen, "%s: line %lld: %s", path, (long long)c->line, why);
+        json_t *fields = cells(c);
+        r.fields = fields;
+        bool good = scores_add(s, v, &r, why, sizeof why);
+        json_decref(fields);
+        if (!good) return fail(err, errlen, "%s: line %lld: %s", path, (long long)c->line, why);
     }
     if (got != CSV_END) return fail(err, errlen, "%s: %s", path, c->error);
     return rows || fail(err, errlen, "%s: no scores", path);
@@ -81,7 +96,7 @@ bool scores_read_csv(struct scores *s, const char *name, const char *path, int f
 
 /* ---- the grader's own form ----------------------------------------------------------------------------- */
 
-/* A new object of the file's scores by videopath, captions too: {path: {"score", "caption"}}. */
+/* A new object of the file's scores by videopath, with all their cells: {path: {"score", "cells"}}. */
 static json_t *read_upstream(const char *path, char *err, size_t errlen)
 {
     enum csv_got got = CSV_END;
@@ -91,7 +106,7 @@ static json_t *read_upstream(const char *path, char *err, size_t errlen)
     bool good =
         c && has_column(c, path, "videopath", err, errlen) && has_column(c, path, "score", err, errlen);
     while (good && (got = csv_next(c)) == CSV_ROW) {
-        const char *video = cell(c, "videopath"), *caption = cell(c, "caption");
+        const char *video = cell(c, "videopath");
         double score = cell_number(c, "score");
         if (!video)
             good = fail(err, errlen, "%s: line %lld: no videopath", path, (long long)c->line);
@@ -101,7 +116,7 @@ static json_t *read_upstream(const char *path, char *err, size_t errlen)
             good = fail(err, errlen, "%s: line %lld: `%s`: no score from 0 to 5", path, (long long)c->line,
                         video);
         else
-            json_object_set_new(all, video, json_pack("{s:f, s:s*}", "score", score, "caption", caption));
+            json_object_set_new(all, video, json_pack("{s:f, s:o}", "score", score, "cells", cells(c)));
     }
     if (good && got != CSV_END) good = fail(err, errlen, "%s: %s", path, c->error);
     if (good && !json_object_size(all)) good = fail(err, errlen, "%s: no scores", path);
@@ -145,7 +160,7 @@ bool scores_join(struct scores *s, const char *name, const char *source, const c
             scores_stem(stem, sizeof stem, video);
             struct scores_row r = {.key = stems ? stem : video,
                                    .path = video,
-                                   .caption = json_string_value(json_object_get(given, "caption")),
+                                   .fields = json_object_get(given, "cells"),
                                    .sa = json_number_value(json_object_get(given, "score")),
                                    .pc = json_number_value(json_object_get(other, "score")),
                                    .sa_expected = NAN,

@@ -8,6 +8,7 @@
 /* One row of any form. An absent text is NULL, an absent score NaN. */
 struct scores_row {
     const char *prompt, *key, *seed, *path, *caption, *action;
+    const json_t *fields; /* an object: all that it says; or NULL */
     double sa, pc, sa_expected, pc_expected;
 };
 

@@ -140,6 +140,7 @@ static bool add_line(struct scores *s, struct variant *v, json_t *line, char *wh
                            .path = text_of(line, "path", &b, &odd),
                            .caption = text_of(line, "caption", &b, &odd),
                            .action = text_of(line, "action", &b, &odd),
+                           .fields = line,
                            .sa = number_of(line, "sa", &odd),
                            .pc = number_of(line, "pc", &odd),
                            .sa_expected = number_of(line, "sa_expected", &odd),
@@ -222,13 +223,14 @@ bool scores_add_videos(struct scores *s, const char *operand, char *err, size_t 
     const char *equals = strchr(operand, '='), *list = equals ? equals + 1 : operand;
     if (!equals) return fail(err, errlen, "%s: not of the form NAME=LIST.jsonl", operand);
     char *name = strndup(operand, (size_t)(equals - operand)), *text = NULL;
-    struct variant *v = name ? scores_find(s, name) : NULL;
+    char why[400];
+    struct variant *v = name ? scores_need(s, name, why, sizeof why) : NULL;
     size_t size;
     int fd = v ? scores_open(list, err, errlen) : -1;
     if (!name)
         fail(err, errlen, "out of memory");
     else if (!v)
-        fail(err, errlen, "%s: no variant is called `%s`", operand, name);
+        fail(err, errlen, "%s: %s", operand, why);
     json_t *paths = fd >= 0 && (text = read_text(fd, list, &size, err, errlen))
                         ? read_paths(list, text, size, v, err, errlen)
                         : NULL;
@@ -283,6 +285,7 @@ static bool read_variant(struct scores *s, const char *path, const char *name, j
         struct scores_row r = {.key = name_of(prompt, i, &b, &odd),
                                .caption = text_of(prompt, "caption", &b, &odd),
                                .action = text_of(prompt, "action", &b, &odd),
+                               .fields = prompt,
                                .sa = json_is_number(a) ? json_number_value(a) : NAN,
                                .pc = json_is_number(p) ? json_number_value(p) : NAN,
                                .sa_expected = NAN,

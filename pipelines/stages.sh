@@ -33,7 +33,8 @@ common_help='  --config NAME|FILE  settings; paper, paper-wan, tiny or a file wi
   --slurm OPTIONS     jobs as an array of Slurm, with these options for sbatch       [GNU parallel]
   --wait              wait for one that is at work with the same runs in WORK        [say so, and end with 1]
   --dry-run           print the pipelines that would be run
-  --help, --version'
+  -h, --help
+  --version'
 
 here=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")" && pwd)
 lib=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
@@ -52,11 +53,18 @@ names() { sed -n 's/^\([A-Z][A-Z_]*\)=.*/\1/p' "$1" | tr '\n' ' '; } # of a file
 settings=$(names "$lib/paper.conf")
 paths=' MODEL GRADER CLIPS VIDEOS ZIPS PROMPTS UPSAMPLED INPUTS '
 
+meant() { # NAME: a hint at the setting of which it is the beginning, or that is its beginning
+    local setting
+    for setting in $settings; do
+        case $setting/$1 in "$1"*/* | "$setting/$setting"*) echo "did you mean $setting? "; return ;; esac
+    done
+}
+
 # read_settings FILE: as paper.conf has them, then as FILE, then as the command line, has it.
 read_settings() {
     local setting
     for setting in $(names "$1") "${given[@]%%=*}"; do
-        [[ " $settings" == *" $setting "* ]] || wrong "no setting $setting"
+        [[ " $settings" == *" $setting "* ]] || wrong "no setting $setting: $(meant "$setting")there are $settings"
     done
     # shellcheck source=pipelines/paper.conf
     . "$lib/paper.conf"
@@ -173,7 +181,7 @@ start() {
     given=() operands=() chosen=() first=1 slot=1 dry='' checking='' wait=''
     while [ $# -gt 0 ]; do
         case $1 in
-        --help) printf '%s\n' "${help/COMMON/"$common_help"}"; exit ;;
+        -h | --help) printf '%s\n' "${help/COMMON/"$common_help"}"; exit ;;
         --version) train-step --version | sed "s/^[^ ]*/$name/"; exit ;;
         --config | --stage | -j | --sshlogin | --slurm | --job | --slot)
             [ $# -gt 1 ] || wrong "$1 wants a value"
@@ -201,7 +209,7 @@ start() {
     done
     [[ $first =~ ^[0-9]+$ ]] || wrong "--stage is a number, not \`$first\`"
     case $config in paper | paper-wan | tiny) config=$lib/$config.conf ;; -*) config=./$config ;; esac
-    if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration"; fi
+    if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration: there are paper, paper-wan and tiny, and files"; fi
     case $config in /*) ;; *) config=$PWD/$config ;; esac # for the shell's `.`, which would look for it along PATH
     read_settings "$config"
     if [ -n "$worker" ]; then work "$worker"; fi

@@ -322,7 +322,7 @@ static void refused(const char *spec, struct adapter_base base, const char *word
 static void test_refusals(void)
 {
     struct adapter_base base = base_of(2, 32, 32, 3, 4), unknown = base_of(2, 32, 32, 0, 0);
-    refused("gdn_cssm:m=5", base, "no setting `m`; there are: rank, alpha, k, rope, dk");
+    refused("gdn_cssm:m=5", base, "no setting `m`: there are rank, alpha, k, rope, dk");
     refused("transformer:k=5", base, "no setting `k`");
     refused("standard:rope=1", base, "no setting `rope`");
     refused("gdn_cssm:k=0", base, "k is a whole number from 1");
@@ -332,7 +332,7 @@ static void test_refusals(void)
     refused("gdn_cssm:dk=2,rope=1", base, "rope needs dk divisible by 4");
     refused("gdn_cssm", unknown, "needs to know the size of a frame");
     refused("transformer:rank=5", base, "rank 5 is odd");
-    refused("gdn_csm", base, "there are: standard, transformer, gdn_cssm");
+    refused("gdn_csm", base, "did you mean `gdn_cssm`? there are standard, transformer, gdn_cssm");
 }
 
 /* The file with `from` replaced by `to`, of the same length, at its first place */

@@ -81,7 +81,7 @@ ok "another setting does not go on with a state, a default that is spelled out d
     train --adapter gdn_cssm:k=1,rope=0,dk=4,rank=16 --state gdn_cssm <all.mp 2>err; grep finished err'
 ok "wrong settings are named" '
     draw --count 1 train >one.mp
-    fails 2 train --adapter gdn_cssm:kernel=5 --state w <one.mp; grep "no setting .kernel.; there are: rank, alpha, k, rope, dk" err
+    fails 2 train --adapter gdn_cssm:kernel=5 --state w <one.mp; grep "no setting .kernel.: there are rank, alpha, k, rope, dk" err
     fails 2 train --adapter gdn_cssm:rank=6 --state w <one.mp; grep "dk=4 does not divide rank 6" err
     fails 2 train --adapter transformer:rank=3 --state w <one.mp; grep "rank 3 is odd" err'
 

@@ -63,6 +63,64 @@ ok 'several runs: p is corrected for their number' '
     [ "$(grep -o "\"p_holm\":0.53869628906[0-9]*" json | wc -l)" = 2 ]; has "\"p_holm\":1.0"'
 ok 'the base alone' 'figures base.jsonl >json; has "\"variants\":{\"base\":{"; fails 1 grep vs_base json; compare --base base base.jsonl >table; [ "$(wc -l <table)" = 4 ]'
 
+# The same forty prompts in two kinds: thirteen of roll, and the others of none (scores.csv leaves their action empty).
+part() { awk -F, "NR == 1 || (\$(NF - 3) == \"roll\") == $1" scores.csv; }
+group() { # VALUE: of json, what is said of that group, but for the correction
+    tr "{" "\n" <json >lines; awk -v want="\"value\":$1," "index(\$0, want) == 1 { on = 1 } on && index(\$0, \"\\\"value\\\"\") == 1 && index(\$0, want) != 1 { exit } on" lines |
+        sed "s/\"p_holm\":[^,]*,//; s/\"value\":[^,]*,//; s/[]},]*\$//"
+}
+whole() { tr "{" "\n" | sed "s/\"p_holm\":[^,]*,//; s/[]},]*\$//" | sed "1d; s/^\(\"n\":[0-9]*\),\"base.*/\1,\"variants\":/"; }
+ok 'by a field: each group is what a comparison of its prompts alone says, and the whole stays' '
+    figures --by action scores.csv >json
+    cut -d "{" -f 1-8 json >same; figures scores.csv | cut -d "{" -f 1-8 | diff same -
+    for one in "1 \"roll\"" "0 null"; do
+        part "${one%% *}" >part.csv; [ "$(wc -l <part.csv)" -gt 10 ]; figures part.csv | whole >wanted; group "${one#* }" >have; diff wanted have
+    done
+    has "\"by\":{\"field\":\"action\",\"tests\":2,\"groups\":[{\"value\":\"roll\",\"n\":26,"
+    figures --by action scores.csv again=base.jsonl third=better.jsonl | grep -o "\"tests\":6"'
+ok 'Holm over all groups, as by hand' '
+    figures --by action scores.csv again=better.jsonl >json
+    tr "{" "\n" <json | sed "1,/\"by\"/d" | grep -o "\"p_exact\":[^,]*,.*\"p_holm\":[^,]*" | sed "s/\"p_exact\"://; s/,.*\"p_holm\":/ /" | sort -g >ps
+    [ "$(wc -l <ps)" = 4 ]
+    awk "{ p = (5 - NR) * \$1; if (p > 1) p = 1; if (p < top) p = top; top = p; d = p - \$2; if (d > 1e-12 || d < -1e-12) exit 1 }" ps'
+ok 'by a field, for people' '
+    compare --base base --by action scores.csv >table
+    grep -E "^action +run +n +Joint %" table; grep -E "^roll +better +26 " table; grep -E "^\(no action\) +base +14 " table
+    grep -E "^action +minus base +Joint pp" table; grep "By action: p Holm is corrected for all 2 tests of the groups" table'
+ok 'only the prompts of a value, or without one; several of them; results and tables hold no others' '
+    part 1 >part.csv; figures part.csv >wanted; figures --where action=roll scores.csv | sed "s/,\"where\":{\"action\":\"roll\"}//" | diff wanted -
+    part 0 >part.csv; figures part.csv >wanted; figures --where action= scores.csv | sed "s/,\"where\":{\"action\":\"\"}//" | diff wanted -
+    sed "1s/\$/,easy/; 2,\$s/\$/,1.0/; 8s/1.0\$/0/; 48s/1.0\$/0/" scores.csv >two.csv
+    figures --where action= --where easy=1 --results r.json --csv csv two.csv >json; has "{\"n\":13,"; [ "$(wc -l <csv/base/scores_sa.csv)" = 14 ]; grep "\"n_prompts\": 13" r.json
+    compare --base base --where action= --where easy=0 two.csv | grep "^1 prompts with action= and easy=0, "
+    sed 5d scores.csv >odd.csv; fails 1 figures odd.csv >out; figures --where action=roll odd.csv >json || figures --where action= odd.csv >json; has "\"left_out\":0"'
+ok 'a field comes from any run and any form; numbers are ordered by size, and equal ones are one group' '
+    sed "s/^{/{\"level\":10,\"flag\":true,/; 3,9s/10/2/; 4s/2,/2.0,/" base.jsonl >level.jsonl
+    figures --by level base=level.jsonl better.jsonl | plain >json; tr "{" "\n" <json | grep -o "\"value\":.*" | grep -o "^[^v]*value\":\"[^\"]*\",\"n\":[0-9]*" >have
+    printf "\"value\":\"%s\",\"n\":%d\n" 2 7 10 33 | diff - have
+    figures --where level=2.0 --where flag=true base=level.jsonl better.jsonl >json; has "{\"n\":7,"
+    sed "1s/score\$/score,level/; 2,\$s/\$/,7/; 4,\$s/7\$/8/" base-sa.csv >sa.csv
+    figures --by level base=sa.csv,base-pc.csv better.jsonl >json; has "\"value\":\"7\",\"n\":2,"; has "\"value\":\"8\",\"n\":38,"
+    echo "{\"variants\":{\"base\":{\"sa_per_prompt\":[4,1],\"pc_per_prompt\":[5,5]}},\"prompts\":[{\"id\":0,\"kind\":\"a\"},{\"id\":1,\"kind\":\"b\"}]}" >r.json
+    figures --by kind r.json >json; has "{\"value\":\"b\",\"n\":1,\"variants\":{\"base\":{\"scores\":1,\"joint_pct\":0.0,"; has "\"tests\":0"'
+ok 'a field or value that is none, that differs between runs, or of too many values' '
+    fails 1 figures --by acton scores.csv >out; grep "^compare: --by: no prompt has a field .acton.: did you mean .action.? there are caption, action" err; [ ! -s out ]
+    fails 1 figures --where kind=1 base.jsonl >out; grep "^compare: --where: no prompt has a field .kind.: there is caption\$" err
+    fails 1 figures --where action=rol scores.csv >out; grep "no prompt.s .action. is .rol.: did you mean .roll.? there is roll" err; [ "$(wc -l <err)" = 1 ]
+    sed "s/^{/{\"kind\":\"a\",/" base.jsonl >k1.jsonl; sed "s/^{/{\"kind\":\"a\",/; 6s/\"a\"/\"b\"/" better.jsonl >k2.jsonl
+    for option in --by=kind --where=kind=a; do
+        fails 1 figures "$option" base=k1.jsonl better=k2.jsonl >out; grep ": .kind. is not one for all runs: prompt .5. has .a., and in .better. .b." err; [ ! -s out ]
+    done
+    figures base=k1.jsonl better=k2.jsonl >json
+    for i in 0 1 2 3 4 5; do sed "s/^{\"key\":\"/{\"id\":\"k$i/; s/\"id\":\"\([^\"]*\)\"/\"id\":\"\1\",\"key\":\"\1\"/" base.jsonl; done >many.jsonl
+    fails 1 figures --by id base=many.jsonl; grep "more than 200 values" err; fails 2 figures --where action scores.csv; grep "FIELD=VALUE" err'
+ok 'none or all have Joint: Wilson'"'"'s interval, and it says so' '
+    awk "BEGIN { print \"key,variant,sa,pc\"; for (i = 0; i < 24; i++) print i \",base,1,1\\n\" i \",all,5,5\\n\" i \",most,\" (i ? 5 : 1) \",5\" }" >w.csv
+    figures w.csv >json # 24 / (24 + z^2), z^2 = 3.841458820694124
+    has "\"ci\":{\"joint_pct\":[0.0,13.797620467"; has "\"joint_pct\":[86.202379532"; [ "$(grep -o "\"joint_interval\":\"wilson\"" json | wc -l)" = 2 ]; [ "$(grep -o "\"joint_interval\":\"bootstrap\"" json | wc -l)" = 1 ]
+    compare --base base w.csv >table; grep -E "^base +0.00 +\[0.00, 13.80\] W " table; grep -E "^all +100.00 +\[86.20, 100.00\] W " table; grep "^W: Wilson" table
+    figures scores.csv | grep -c wilson | grep -x 0; compare --base base scores.csv >table; fails 1 grep Wilson table'
+
 ok 'the published scores' '
     need shared
     figures "$shared/data/videophy2_scores.csv" >json
@@ -185,7 +243,7 @@ ok 'scores go back into the form of the grader, run by run' '
     figures --csv csv scores.csv >json; [ "$(wc -l <csv/better/scores_pc.csv)" = 41 ]; head -n 1 csv/better/scores_pc.csv | grep -x ",caption,videopath,score"
     echo x >file; fails 1 figures --csv file scores.csv; grep "file" err'
 ok 'a base that is none, runs of one name, files that are not there' '
-    fails 1 compare --base gone scores.csv >out; grep "no variant is called .gone.: there are .base., .better." err; [ ! -s out ]
+    fails 1 compare --base gone scores.csv >out; grep "no variant is called .gone.: there are base, better" err; [ ! -s out ]
     fails 1 figures scores.csv base.jsonl; grep "base.jsonl: variant .base. has been read from scores.csv already" err
     fails 1 figures base.jsonl base.jsonl; grep "base.jsonl: line 1: a duplicate key" err
     fails 1 figures nowhere/base.jsonl; grep "nowhere/base.jsonl: No such file" err; fails 1 figures .; grep "[.]: Is a directory" err'

@@ -44,6 +44,11 @@ ok 'a cut stream is an error, and what came whole is kept' '
     draw --epochs 1 cut >drawn.mp
     tensor-gen --count $kept --key clip --name latents --shape 5,7 >want.mp; tensor-eq --by-key drawn.mp want.mp
     pack -o cut <in.mp 2>err; grep "$((12 - kept)) added, 0 replaced, $kept skipped" err'
+ok 'so it is in a store that was there before, and nothing else is said' '
+    tensor-gen --count 3 --key old --name latents --shape 5,7 | pack -o cut2
+    fails 1 pack -o cut2 <cut.mp; grep truncated err; [ "$(wc -l <err)" = 1 ]
+    [ "$(wc -l <cut2/index.jsonl)" -gt 6 ]; grep -q "\"key\":\"clip2\"" cut2/index.jsonl; show --check cut2
+    for left in cut2/.tmp-*; do [ ! -e "$left" ]; done'
 ok 'an empty stream makes an empty store, no bytes at all are an error' '
     head -c 0 /dev/null | fails 1 pack -o zero
     printf "\n" | pack -o empty; head -n 1 empty/index.jsonl | grep "\"records\":0,"'

@@ -170,8 +170,31 @@ static void test_detectable(void)
        "with no or three discordant pairs there is none");
 }
 
+/* Against statsmodels 0.15's proportion_confint(passed, n, 0.05, "wilson"), and the closed forms of none and all. */
+static void test_wilson(void)
+{
+    static const struct {
+        double passed, n, low, high;
+    } cases[] = {{0, 10, 0, 0.2775327998628893},
+                 {3, 10, 0.107791267406301, 0.6032218525388546},
+                 {10, 10, 0.7224672001371106, 1},
+                 {24, 24, 0.8620237953250198, 1},
+                 {142, 591, 0.20757286888231, 0.2763232257028851}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct interval ci = wilson(cases[i].passed, cases[i].n);
+        ok(fabs(ci.low - cases[i].low) < 1e-14 && fabs(ci.high - cases[i].high) < 1e-14,
+           "Wilson's interval of %g of %g: [%.16g, %.16g]", cases[i].passed, cases[i].n, ci.low, ci.high);
+    }
+    double z2 = 1.959963984540054 * 1.959963984540054;
+    for (int n = 1; n < 2000; n *= 3)
+        ok(wilson(0, n).low == 0 && near(wilson(0, n).high, z2 / (n + z2), 1e-14) && wilson(n, n).high == 1 &&
+               near(wilson(n, n).low, n / (n + z2), 1e-14),
+           "none and all of %d", n);
+}
+
 int main(void)
 {
+    test_wilson();
     test_mcnemar();
     test_holm();
     test_bootstrap();

@@ -52,8 +52,8 @@ ok 'all models, when none is named; the column may be called model' '
     run >want 2>err; sed "1s/model_name/model/" test.csv | prompts --model-name wan --upsampled upsampled.csv 2>err | diff want -
     sed "1s/model_name/model name/" test.csv | prompts --model-name wan --upsampled upsampled.csv 2>err | diff want -'
 ok 'a model that is not there is told with those that are' '
-    fails 1 prompts --model-name Wan test.csv >out; [ ! -s out ]; grep -qx "prompts: test.csv: no row of model .Wan.; there are wan, other" err
-    sed "1s/model_name/x/" test.csv >unnamed.csv; fails 1 prompts --model-name wan unnamed.csv; grep -q "no column .model_name. or .model." err'
+    fails 1 prompts --model-name Wan test.csv >out; [ ! -s out ]; grep -qx "prompts: test.csv: no row of model .Wan.: did you mean .wan.? there are wan, other" err
+    sed "1s/model_name/x/" test.csv >unnamed.csv; fails 1 prompts --model-name wan unnamed.csv; grep -q "line 1: no column .model_name.: there are caption" err'
 ok '--only chooses by a column, and numbers stay' '
     run >all 2>err; prompts --model-name wan --upsampled upsampled.csv --only is_hard=1 test.csv >out 2>err
     grep "is_hard\":\"1" all | diff - out; [ "$(wc -l <out)" = 3 ]; grep -q "5 prompts, 3 written" err
@@ -90,8 +90,8 @@ END'
 ok 'tables that are damaged are refused, or the row is told and left out' '
     fails 1 prompts nowhere.csv; grep -q "nowhere.csv: No such file" err
     fails 1 prompts --upsampled nowhere.csv test.csv; grep -q "nowhere.csv: No such file" err
-    printf "caption,text\na,b\n" >other.csv; fails 1 prompts --upsampled other.csv test.csv; grep -q "other.csv: no column .upsampled_caption." err
-    printf "a,b\n1,2\n" | fails 1 prompts; grep -q "stdin: no column .caption." err
+    printf "caption,text\na,b\n" >other.csv; fails 1 prompts --upsampled other.csv test.csv; grep -q "other.csv: line 1: no column .upsampled_caption." err
+    printf "a,b\n1,2\n" | fails 1 prompts; grep -q "stdin: line 1: no column .caption.: there are a, b" err
     { cat test.csv; echo "\"open"; } >broken.csv; fails 1 prompts broken.csv >out; grep -q "broken.csv: line 10: the file ends inside" err
     { cat test.csv; echo "two,fields"; echo ",u,1,wan,a,b,0,c"; echo "last,u,1,wan,a,b,0,c"; } >rows.csv
     fails 1 prompts --model-name wan rows.csv >out; grep -q "rows.csv: line 10: 2 fields under 8 columns" err; grep -q "rows.csv: line 11: no caption" err

@@ -202,4 +202,12 @@ ok 'as text, forty runs of other settings stand side by side' '
     mkdir many; for i in $(seq 40); do scores r$i 3 "{\"steps\":$i}" >many/r$i.jsonl; done
     report --base r1 --format text many/*.jsonl >many.text
     for i in $(seq 40); do grep -q "^sample.steps .* $i\( \|\$\)" many.text || { grep steps many.text; echo "no $i"; exit 1; }; done'
+ok 'groups of a field and chosen prompts, as compare has them' '
+    ready
+    sed "1,3s/rolling/falling/" base.jsonl >g0.jsonl; sed "1,3s/rolling/falling/" k1.jsonl >g1.jsonl
+    page --first 0 --by action base=g0.jsonl k1=g1.jsonl >page.html; has "<caption>By action.</caption>"; has "<td>falling</td>" || has ">falling<"; has "corrected for all 2 tests"
+    page --first 0 --where action=falling base=g0.jsonl k1=g1.jsonl >page.html; has "3 prompts with action=falling; the base is"; has "Wilson"
+    page --format text --by action base=g0.jsonl k1=g1.jsonl | grep -E "^falling +k1 +3 "
+    page --format json --by action base=g0.jsonl k1=g1.jsonl >json; compare --base base --by action --format json base=g0.jsonl k1=g1.jsonl | grep -o "\"tests\":2"; tr -d " \n" <json | grep -o "\"by\":{\"field\":\"action\",\"tests\":2"
+    fails 1 page --by kind base=g0.jsonl k1=g1.jsonl; grep "^report: --by: no prompt has a field .kind." err'
 finish

@@ -581,7 +581,7 @@ static void test_steps(void)
                  {"euler", INT64_C(1) << 40, "euler takes"},
                  {"unipc", 0, "unipc takes 1 to 1000"},
                  {"unipc", 1001, "unipc takes 1 to 1000"},
-                 {"heun", 50, "--scheduler: no heun; there are dpm, ddim, unipc, euler"}};
+                 {"heun", 50, "--scheduler: no `heun`: there are dpm, ddim, unipc, euler"}};
     json_t *config = config_with(NULL, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char err[256] = "";

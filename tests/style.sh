@@ -15,6 +15,7 @@ ok "--help goes to stdout with 0 and names every option (a program whose help la
         $p --help >help 2>err || { echo "$p: exit $?"; cat err; exit 1; }
         [ ! -s err ] && head -n 1 help | grep -q "^$p - " || { echo "$p"; cat err; exit 1; }
         grep -q "^usage: $p" help && grep -q "^exit " help && grep -q "^e.g. " help || { echo "$p: no usage, exit or e.g."; exit 1; }
+        $p -h 2>err | cmp - help || { echo "$p: -h"; cat err; exit 1; }
         $p --version | grep -q "^$p (sluice) [0-9]" || { echo "$p: --version"; exit 1; }
         fails 2 $p --no-such-option </dev/null >out
         [ ! -s out ] && [ "$(wc -l <err)" = 1 ] || { echo "$p: wrong usage"; cat err out; exit 1; }
@@ -26,6 +27,7 @@ ok "so have the pipelines" '
         "$top/pipelines/$p" --help >help 2>err || { echo "$p: exit $?"; cat err; exit 1; }
         [ ! -s err ] && head -n 1 help | grep -q "^$p - " || { echo "$p"; cat err; exit 1; }
         grep -q "^usage: $p" help && grep -q "^exit " help && grep -q "^e.g. " help || { echo "$p: no usage, exit or e.g."; exit 1; }
+        "$top/pipelines/$p" -h 2>err | cmp - help || { echo "$p: -h"; cat err; exit 1; }
         "$top/pipelines/$p" --version | grep -q "^$p (sluice) [0-9]" || { echo "$p: --version"; exit 1; }
     done
     (cd "$top/pipelines"; ls) | grep -v "\.conf\$\|\.sh\$\|^README\.md\$" >have

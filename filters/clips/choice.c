@@ -30,10 +30,12 @@ bool choice_settle(struct choice *c, char *err, size_t errlen)
 
 bool choice_takes(const struct choice *c, const struct openvid *t, char *err, size_t errlen)
 {
+    char why[400];
+    int unused;
     for (int i = 0; !c->unbounded && i < BOUNDS; i++)
-        if (t->number[bounded[i].number] < 0)
-            return fail(err, errlen, "line %lld: no column `%s` (--no-filter does without)",
-                        (long long)t->csv->line, bounded[i].column);
+        if (t->number[bounded[i].number] < 0 &&
+            !csv_need(t->csv, bounded[i].column, &unused, why, sizeof why))
+            return fail(err, errlen, "%s (--no-filter does without)", why);
     return true;
 }
 

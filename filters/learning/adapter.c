@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/listed.h"
 
 /* Adding a kind: its file below adapters/, which defines adapter_NAME, and a row here. */
 #define ADAPTERS(ROW)                                                                                        \
@@ -25,12 +26,12 @@ enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 static const struct adapter_kind *find_kind(const char *name, char *err, size_t errlen)
 {
-    char known[256] = "";
+    struct listed l = listed_start(name);
     for (int i = 0; i < KINDS; i++) {
         if (!strcmp(name, kinds[i]->name)) return kinds[i];
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", kinds[i]->name);
+        listed_add(&l, kinds[i]->name);
     }
-    fail(err, errlen, "no adapter `%s`; there are: %s", name, known);
+    fail(err, errlen, "no adapter `%s`: %s", name, listed_end(&l));
     return NULL;
 }
 
@@ -46,18 +47,20 @@ static bool parse_settings(struct adapter *a, char *err, size_t errlen)
 {
     static const struct adapter_setting none[] = {{0}};
     const struct adapter_setting *list = a->kind->setting ? a->kind->setting : none;
-    char known[200] = "rank, alpha";
     const char *name;
     json_t *value;
     int count = 0;
-    for (; list[count].name; count++)
-        snprintf(known + strlen(known), sizeof known - strlen(known), ", %s", list[count].name);
+    while (list[count].name) count++;
     json_object_foreach (a->settings, name, value) {
         int i = 0;
         while (i < count && strcmp(name, list[i].name)) i++;
-        if (i == count)
-            return fail(err, errlen, "adapter %s has no setting `%s`; there are: %s", a->kind->name, name,
-                        known);
+        if (i == count) {
+            struct listed l = listed_start(name);
+            listed_words(&l, "rank|alpha");
+            for (i = 0; i < count; i++) listed_add(&l, list[i].name);
+            return fail(err, errlen, "adapter %s has no setting `%s`: %s", a->kind->name, name,
+                        listed_end(&l));
+        }
         if (!json_is_integer(value) || json_integer_value(value) < list[i].low ||
             json_integer_value(value) > list[i].high)
             return fail(err, errlen, "adapter %s: %s is a whole number from %lld to %lld", a->kind->name,
@@ -198,24 +201,24 @@ bool target_is_shared(const struct linears *base, const char *name)
 bool target_list_add(struct target_list *list, const struct linears *base, const char *name, size_t n,
                      char *err, size_t errlen)
 {
-    char known[400] = "";
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "%.*s", (int)n, name);
+    struct listed l = listed_start(wanted);
     const struct linear *found = NULL, *other = NULL; /* the last so called; one of a target that is not */
     bool aside = true;                                /* all that are so called are */
     for (int i = 0; i < base->count; i++)
         if (!base->linear[i].aside && goes_by(&base->linear[i], name, n)) aside = false;
     for (int i = 0; i < base->count; i++) {
-        const struct linear *l = &base->linear[i];
-        if (l->block == base->linear[0].block)
-            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "",
-                     l->target);
-        if (!goes_by(l, name, n) || (l->aside && !aside)) continue;
-        found = l;
-        if (target_list_has(list, l->target)) continue;
+        const struct linear *linear = &base->linear[i];
+        if (linear->block == base->linear[0].block) listed_add(&l, linear->target);
+        if (!goes_by(linear, name, n) || (linear->aside && !aside)) continue;
+        found = linear;
+        if (target_list_has(list, linear->target)) continue;
         if (list->count == ADAPTER_MAX_TARGETS)
             return fail(err, errlen, "more than %d targets", ADAPTER_MAX_TARGETS);
-        memcpy(list->name[list->count++], l->target, sizeof l->target);
+        memcpy(list->name[list->count++], linear->target, sizeof linear->target);
     }
-    if (!found) return fail(err, errlen, "no target `%.*s`; there are %s", (int)n, name, known);
+    if (!found) return fail(err, errlen, "no target `%.*s`: %s", (int)n, name, listed_end(&l));
     for (int i = 0; i < base->count; i++)
         if (!strcmp(base->linear[i].target, found->target) && !goes_by(&base->linear[i], name, n))
             other = &base->linear[i];

@@ -8,6 +8,8 @@
 #include "filters/learning/adapter_build.h"
 #include "formats/hash.h"
 #include "formats/error.h"
+#include "formats/listed.h"
+#include "formats/path.h"
 #include "formats/json_file.h"
 #include "formats/names.h"
 #include "formats/safetensors.h"
@@ -331,7 +333,11 @@ static bool read_param(const struct header *h, const struct adapter *a, int modu
     struct tensor flat = tensor_of(DT_F32, values, 1, a->size), to = adapter_view(a, &flat, module, p);
     name_in_file(h, a, module, p, name);
     const struct safetensors_entry *e = safetensors_find(s, name);
-    if (!e) return fail(err, errlen, "lacks tensor %s", name);
+    if (!e) {
+        struct listed l = listed_start(name);
+        for (int i = 0; i < s->count; i++) listed_add(&l, s->entry[i].name);
+        return fail(err, errlen, "lacks tensor %s: %s", name, listed_end(&l));
+    }
     if (!tensor_same_shape(&e->shape, &to) || !dtype_is_float(e->shape.dtype))
         return fail(err, errlen, "tensor %s is %s, its description (rank %lld) says %s", name,
                     tensor_describe(is, sizeof is, &e->shape), (long long)a->rank,
@@ -364,6 +370,19 @@ static bool no_stranger(const struct header *h, const struct adapter *a, char *e
     return true;
 }
 
+/* A folder in which none of these is: a run's, most likely. */
+static void refuse_folder(const char *path, char *err, size_t errlen)
+{
+    char best[4096];
+    struct listed l = listed_start(NULL);
+    if (snprintf(best, sizeof best, "%s/best.safetensors", path) < (int)sizeof best && !access(best, F_OK)) {
+        fail(err, errlen, "%s: a run's folder, and no adapter; did you mean `%s`?", path, best);
+        return;
+    }
+    listed_folder(&l, path, ".safetensors");
+    fail(err, errlen, "%s: a folder without an adapter; of .safetensors %s", path, listed_end(&l));
+}
+
 /* A folder as PEFT or diffusers save one becomes its file; PEFT's adapter_config.json beside it, or NULL. */
 static json_t *find_file(char file[4096], const char *path, char *err, size_t errlen)
 {
@@ -377,7 +396,8 @@ static json_t *find_file(char file[4096], const char *path, char *err, size_t er
             break;
         }
     }
-    if (!ends_with(file, inside[0])) return NULL;
+    if (!strcmp(file, path) && path_kind(path, err, errlen) == PATH_FOLDER) refuse_folder(path, err, errlen);
+    if (*err || !ends_with(file, inside[0])) return NULL;
     snprintf(config, sizeof config, "%.*sadapter_config.json", (int)(strlen(file) - strlen(inside[0])), file);
     return access(config, F_OK) ? NULL : json_file_read(config, 1 << 20, err, errlen);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/listed.h"
 #include "formats/model.h"
 
 /* ---- noise schedule ------------------------------------------------------------------------------ */
@@ -93,12 +94,12 @@ enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 static const struct scheduler_kind *find_kind(const char *name, char *err, size_t errlen)
 {
-    char known[256] = "";
+    struct listed l = listed_start(name);
     for (int i = 0; i < KINDS; i++) {
         if (!strcmp(name, kinds[i]->name)) return kinds[i];
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", kinds[i]->name);
+        listed_add(&l, kinds[i]->name);
     }
-    fail(err, errlen, "--scheduler: no %s; there are %s", name, known);
+    fail(err, errlen, "--scheduler: no `%s`: %s", name, listed_end(&l));
     return NULL;
 }
 

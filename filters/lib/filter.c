@@ -86,7 +86,8 @@ static const char common_help[] =
     "      --log-json       messages as JSON lines                    [off]\n"
     "      --check-options  end with 0 when the options are right, else with 2; no weights\n"
     "                       are read, no records, and nothing is written\n"
-    "      --help, --version\n";
+    "  -h, --help\n"
+    "      --version\n";
 
 /* Prints the program's help; the shared options replace its line "COMMON". */
 static void print_help(const char *help, const struct option_spec *options)

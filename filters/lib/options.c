@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "filters/lib/messages.h"
+#include "formats/listed.h"
 
 static void set_option(const struct option_spec *o, const char *value)
 {
@@ -42,7 +43,9 @@ static void set_option(const struct option_spec *o, const char *value)
                 *(const char **)o->dest = value;
                 return;
             }
-        usage_error("--%s is one of %s, not `%s`", o->name, o->choices, value);
+        struct listed l = listed_start(value);
+        listed_words(&l, o->choices);
+        usage_error("--%s is one of %s, not `%s`%s", o->name, o->choices, value, listed_hint(&l));
     }
     case OPT_SIZE: {
         struct size *s = o->dest;
@@ -88,16 +91,31 @@ static json_t *option_json(const struct option_spec *o)
     return NULL;
 }
 
+/* A long option that is none, or has a value that it does not take. */
+static void no_option(const char *given, const struct option *longs)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
+    struct listed l = listed_start(name);
+    for (; longs->name; longs++) {
+        char known[64];
+        snprintf(known, sizeof known, "--%s", longs->name);
+        if (!strcmp(known, name)) usage_error("%s takes no value", name);
+        listed_add(&l, known);
+    }
+    usage_error("no option %s%s", name, listed_hint(&l));
+}
+
 enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count)
 {
     enum { MAX = 64, HELP = 1000, VERSION, FIRST };
     const struct option_spec *known[MAX];
     struct option longs[MAX + 3];
-    char letters[2 * MAX + 2] = ":";
-    int n = 0, at = 1;
+    char letters[2 * MAX + 3] = ":h";
+    int n = 0, at = 2;
     for (int t = 0; t < count; t++)
         for (const struct option_spec *o = tables[t]; o && o->name; o++) {
-            assert(n < MAX);
+            assert(n < MAX && o->letter != 'h');
             bool argument = o->kind != OPT_FLAG;
             longs[n] = (struct option){o->name, argument, NULL, FIRST + n};
             if (o->letter) {
@@ -113,12 +131,12 @@ enum options_got options_parse(int argc, char **argv, const struct option_spec *
 
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, letters, longs, NULL)) != -1;) {
-        if (c == HELP) return OPTIONS_HELP;
+        if (c == HELP || c == 'h') return OPTIONS_HELP;
         if (c == VERSION) return OPTIONS_VERSION;
         if (c == ':') usage_error("%s wants a value", argv[optind - 1]);
         if (c == '?') {
             if (optopt && optopt < 256) usage_error("no option -%c", optopt);
-            usage_error("no option %s, or a value it does not take", argv[optind - 1]);
+            no_option(argv[optind - 1], longs);
         }
         for (int i = 0; i < n; i++)
             if (c == FIRST + i || c == known[i]->letter) set_option(known[i], optarg);

@@ -33,8 +33,8 @@ struct option_spec {
     bool setting;
 };
 
-/* Options of several tables, of which some may be NULL; at most 64 in all. --help and --version need no
- * entry, and end the parsing where they occur. Wrong usage ends the program. getopt's optind is left at the
+/* Options of several tables, of which some may be NULL; at most 64 in all. --help (-h) and --version need
+ * no entry, and end the parsing where they occur. Wrong usage ends the program. getopt's optind is left at the
  * first operand. */
 enum options_got { OPTIONS_GOOD, OPTIONS_HELP, OPTIONS_VERSION };
 enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count);

@@ -82,6 +82,20 @@ static void put_method(FILE *f, const json_t *comparison)
     html_element(f, "p", "note", text);
 }
 
+/* Tables of groups of prompts, and what has to be known to read all tables. */
+static void put_groups(FILE *f, const json_t *comparison)
+{
+    json_t *tables = comparison_group_tables(comparison), *notes = comparison_notes(comparison), *j;
+    char caption[256];
+    size_t i;
+    snprintf(caption, sizeof caption, "By %s.",
+             tables ? json_string_value(json_object_get(json_object_get(comparison, "by"), "field")) : "");
+    json_array_foreach (tables, i, j) html_table(f, "number", caption, j);
+    json_array_foreach (notes, i, j) html_element(f, "p", "note text", json_string_value(j));
+    json_decref(notes);
+    json_decref(tables);
+}
+
 /* The title and the results: tables, the two charts, and how it was computed. */
 static void put_results(FILE *f, const char *title, const json_t *comparison, const struct picture *bars,
                         const struct picture *forest)
@@ -94,7 +108,11 @@ static void put_results(FILE *f, const char *title, const json_t *comparison, co
     json_t *tables = comparison_tables(comparison), *table;
     size_t i;
     html_element(f, "h1", "text", title);
-    fprintf(f, "<p class=\"note\">%lld prompts; the base is <b class=\"text\">", whole(comparison, "n"));
+    json_t *where = comparison_where(comparison);
+    fprintf(f, "<p class=\"note\">%lld prompts", whole(comparison, "n"));
+    html_text(f, json_string_value(where));
+    json_decref(where);
+    fputs("; the base is <b class=\"text\">", f);
     html_text(f, json_string_value(json_object_get(comparison, "base")));
     fputs("</b></p>\n<h2>Results</h2>\n", f);
     json_array_foreach (tables, i, table) {
@@ -105,6 +123,7 @@ static void put_results(FILE *f, const char *title, const json_t *comparison, co
                 f, forest, "forest plot of the differences",
                 "Differences with 95 % intervals. Shaded: less than what 80 % of experiments would show.");
     }
+    put_groups(f, comparison);
     put_method(f, comparison);
     json_decref(tables);
 }

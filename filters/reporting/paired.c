@@ -46,10 +46,20 @@ bool holm(double *adjusted, const double *p, int count)
     return true;
 }
 
+static const double Z_ALPHA = 1.959963984540054, Z_BETA = 0.8416212335729143; /* of 1 - 0.05/2 and of 0.8 */
+
+struct interval wilson(double passed, double n)
+{
+    double z = Z_ALPHA, p = passed / n, scale = 1 + z * z / n, middle = p + z * z / (2 * n);
+    double half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+    return (struct interval){passed <= 0 ? 0 : (middle - half) / scale,
+                             passed >= n ? 1 : (middle + half) / scale};
+}
+
 /* Squared, the equation is quadratic in δ; its larger root also solves the equation before squaring. */
 double detectable_difference(double n, double discordant)
 {
-    const double za = 1.959963984540054, zb = 0.8416212335729143; /* of 1 - 0.05/2 and of 0.8 */
+    const double za = Z_ALPHA, zb = Z_BETA;
     double delta = sqrt(discordant) * (za * sqrt(n) + zb * sqrt(n + zb * zb - za * za)) / (n + zb * zb);
     return discordant > 0 && delta <= discordant ? delta : NAN;
 }

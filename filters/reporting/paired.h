@@ -28,13 +28,21 @@ bool holm(double *adjusted, const double *p, int count);
  * (Connor, Biometrics 43, 207-211, 1987), solved for it. NaN when there is none: δ cannot exceed ψ. */
 double detectable_difference(double n, double discordant);
 
-/* 95 % percentile intervals of the means of `count` series over n prompts, value[prompt * count + series].
- * Each of the resamples draws n prompts with replacement, rng_below's i-th at position r, purpose
- * "bootstrap", and is the same for all series; quantiles are interpolated at (resamples - 1) q. false: no
- * memory. */
 struct interval {
     double low, high;
 };
+
+/* The 95 % score interval of a share, passed of n > 0 in [0, n] (Wilson, JASA 22, 209-212, 1927):
+ *
+ *   (p + z²/2n ± z √(p (1 - p) / n + z²/4n²)) / (1 + z²/n),   p = passed / n, z = 1.95996
+ *
+ * Of none, [0, z²/(n + z²)]; of all, [n/(n + z²), 1]. */
+struct interval wilson(double passed, double n);
+
+/* 95 % percentile intervals of the means of `count` series over n prompts, value[prompt * count + series].
+ * Each of the resamples draws n prompts with replacement, rng_below's i-th at position r, purpose
+ * "bootstrap", and is the same for all series; quantiles are interpolated at (resamples - 1) q. false: no
+ * memory. A series whose values are all equal gets an interval without width. */
 bool bootstrap(struct interval *of, const double *value, size_t n, int count, int64_t resamples,
                uint64_t seed);
 

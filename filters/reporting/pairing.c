@@ -37,17 +37,15 @@ double pairing_sum(const struct pairing *p, int run, enum metric m)
     return sum;
 }
 
-static bool refuse_base(const struct scores *s, const char *base, char *err, size_t errlen)
+int64_t pairing_scores(const struct pairing *p, int run)
 {
-    char names[400] = "";
-    for (int i = 0; i < s->count; i++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s`%s`", i ? ", " : "",
-                 s->variant[i].name);
-    return fail(err, errlen, "no variant is called `%s`: there are %s", base, names);
+    int64_t sum = 0;
+    for (size_t i = 0; i < p->n; i++) sum += p->repeats[i * (size_t)p->scores->count + (size_t)run];
+    return sum;
 }
 
-/* Sums of all prompts' values, and how many scores they are of: count[prompt][run]. */
-static void add_up(struct pairing *p, size_t all, int *count)
+/* Sums of all prompts' values, and how many scores they are of. */
+static void add_up(struct pairing *p, size_t all)
 {
     int runs = p->scores->count;
     json_t *place = json_object();
@@ -60,7 +58,7 @@ static void add_up(struct pairing *p, size_t all, int *count)
             to[JOINT] += s->sa >= 4 && s->pc >= 4;
             to[SA] += s->sa, to[SA_HIGH] += s->sa >= 4, to[SA_EXPECTED] += s->sa_expected;
             to[PC] += s->pc, to[PC_HIGH] += s->pc >= 4, to[PC_EXPECTED] += s->pc_expected;
-            count[i * (size_t)runs + (size_t)run]++;
+            p->repeats[i * (size_t)runs + (size_t)run]++;
         }
     json_decref(place);
 }
@@ -84,10 +82,10 @@ static bool check_prompt(const struct pairing *p, size_t i, const int *count, ch
 }
 
 /* Keeps the prompts that every run has, and makes means of their sums. */
-static bool keep_shared(struct pairing *p, size_t all, const int *count, bool intersect, char *err,
-                        size_t errlen)
+static bool keep_shared(struct pairing *p, size_t all, bool intersect, char *err, size_t errlen)
 {
     int runs = p->scores->count;
+    const int *count = p->repeats;
     for (size_t i = 0; i < all; i++, count += runs) {
         bool shared = true;
         for (int run = 0; run < runs; run++) shared = shared && count[run];
@@ -95,7 +93,7 @@ static bool keep_shared(struct pairing *p, size_t all, const int *count, bool in
         if (!shared) continue;
         for (int run = 0; run < runs; run++) {
             for (int m = 0; m < METRICS; m++) values(p, p->n, run)[m] = values(p, i, run)[m] / count[run];
-            p->used[run] += count[run];
+            p->repeats[p->n * (size_t)runs + (size_t)run] = count[run];
         }
         p->prompt[p->n++] = p->prompt[i];
     }
@@ -106,26 +104,44 @@ static bool keep_shared(struct pairing *p, size_t all, const int *count, bool in
 bool pairing_make(struct pairing *p, const struct scores *s, const char *base, bool intersect, char *err,
                   size_t errlen)
 {
-    const struct variant *v = scores_find(s, base);
-    if (!v) return refuse_base(s, base, err, errlen);
+    const struct variant *v = scores_need(s, base, err, errlen);
+    if (!v) return false;
     size_t all = json_object_size(s->prompts), cells = all * (size_t)s->count, i = 0;
     const char *prompt;
     json_t *unused;
-    int *count = calloc(cells, sizeof *count);
     *p = (struct pairing){.scores = s,
                           .base = (int)(v - s->variant),
                           .prompt = calloc(all, sizeof *p->prompt),
                           .value = calloc(cells * METRICS, sizeof *p->value),
-                          .used = calloc((size_t)s->count, sizeof *p->used)};
-    bool good = (count && p->prompt && p->value && p->used) || fail(err, errlen, "out of memory");
+                          .repeats = calloc(cells, sizeof *p->repeats)};
+    bool good = (p->prompt && p->value && p->repeats) || fail(err, errlen, "out of memory");
     if (good) {
         json_object_foreach (s->prompts, prompt, unused) p->prompt[i++] = prompt;
         qsort(p->prompt, all, sizeof *p->prompt, by_prompt);
-        add_up(p, all, count);
-        good = keep_shared(p, all, count, intersect, err, errlen);
+        add_up(p, all);
+        good = keep_shared(p, all, intersect, err, errlen);
     }
-    free(count);
     if (!good) pairing_free(p);
+    return good;
+}
+
+bool pairing_part(struct pairing *part, const struct pairing *p, const bool *kept)
+{
+    size_t runs = (size_t)p->scores->count, cells = p->n * runs;
+    *part = (struct pairing){.scores = p->scores,
+                             .base = p->base,
+                             .prompt = calloc(p->n, sizeof *part->prompt),
+                             .value = calloc(cells * METRICS, sizeof *part->value),
+                             .repeats = calloc(cells, sizeof *part->repeats)};
+    bool good = part->prompt && part->value && part->repeats;
+    for (size_t i = 0; good && i < p->n; i++) {
+        if (!kept[i]) continue;
+        size_t to = part->n++;
+        part->prompt[to] = p->prompt[i];
+        memcpy(part->repeats + to * runs, p->repeats + i * runs, runs * sizeof *p->repeats);
+        memcpy(values(part, to, 0), values(p, i, 0), runs * METRICS * sizeof *p->value);
+    }
+    if (!good) pairing_free(part);
     return good;
 }
 
@@ -133,6 +149,6 @@ void pairing_free(struct pairing *p)
 {
     free(p->prompt);
     free(p->value);
-    free(p->used);
+    free(p->repeats);
     *p = (struct pairing){0};
 }

@@ -57,10 +57,11 @@ static void merge_training(json_t *all, const json_t *one)
 
 static bool tell_run(struct scores *s, json_t **training, const struct curve *run, char *err, size_t errlen)
 {
-    struct variant *v = scores_find(s, run->name);
+    char why[400];
+    struct variant *v = scores_need(s, run->name, why, sizeof why);
     json_t *config = NULL, *row = table_row(run->name, run->path, err, errlen), *step;
     bool good = row && (config = table_config(run->path, err, errlen));
-    if (good && !v) good = fail(err, errlen, "%s: no variant is called `%s`", run->path, run->name);
+    if (good && !v) good = fail(err, errlen, "%s: %s", run->path, why);
     if (good) {
         double parameters = json_number_value(json_object_get(row, "parameters"));
         json_t *one = training_of(config);
@@ -114,8 +115,8 @@ static bool write_table(const struct scores *s, const struct variant *v, const c
         json_t *caption = json_object_get(json_object_get(s->prompts, score->prompt), "caption");
         json_t *fields =
             json_pack("{s:O*, s:s}", "caption", caption, "path", score->path ? score->path : score->key);
-        bool good = graded_csv_add(&table, score->key, fields,
-                                   (int)(!strcmp(task, "sa") ? score->sa : score->pc));
+        bool good =
+            graded_csv_add(&table, score->key, fields, (int)(!strcmp(task, "sa") ? score->sa : score->pc));
         json_decref(fields);
         if (!good) return fail(err, errlen, "%s: out of memory", path);
     }
@@ -182,7 +183,7 @@ json_t *results_make(const struct pairing *p, char *err, size_t errlen)
     const json_t *definitions = json_object_get(about, "metric_definitions");
     json_t *variants = json_object();
     for (int run = 0; run < p->scores->count; run++) {
-        if ((size_t)p->used[run] != p->n) {
+        if ((size_t)pairing_scores(p, run) != p->n) {
             fail(err, errlen, "`%s` has several scores of a prompt, published results have one",
                  p->scores->variant[run].name);
             json_decref(variants);
