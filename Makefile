@@ -128,6 +128,9 @@ $(BUILD)/%.cc.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(CFLAGS) $(FLAGS) $(PKG_C) -c -o $@ $<
 
+# These build on all cores, unless make was told -j.
+ALL_CORES = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 # Installs only what is missing, so that it costs nothing on the second day. A system without dpkg is told what it needs.
 deps:
 	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES)
@@ -136,16 +139,16 @@ test-deps:
 	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(DEB_PACKAGES) $(HOST_PACKAGES)
 
 demo: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(ALL_CORES) all
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 demo-adapters: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(ALL_CORES) all
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo-adapters.sh
 
 test:
 	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory $(ALL_CORES) check
 
 check: all $(TESTS_C) $(FAMILY_BIN)
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SLUICE_DATA="$(CURDIR)/examples" OMP_WAIT_POLICY=passive prove -j2 --failures --comments \
