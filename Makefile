@@ -5,7 +5,7 @@
 # make demo                   clips in, a fine-tuned model's video out, on this machine's CPU
 # make demo-adapters          six forms of adapter trained side by side, a table and their curves
 # make test                   all the tests; make test T=frame runs those whose name starts so
-# make test-deps              also what tests of several hosts and of packages need: SSH, Slurm, debhelper (without it they are skipped)
+# make test-deps              also what tests of several hosts and of packages need: SSH, Slurm, debhelper, .. (without it they are skipped)
 # make soak                   what takes long: hundreds of kills, millions of fuzzed inputs
 # make bench                  speed on this machine, as ratios against other programs
 # make man                    a manual page for each program, out of its --help
@@ -29,8 +29,8 @@ BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libj
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev zlib1g-dev
 RUN_PACKAGES   := parallel gnuplot-nox
 TEST_PACKAGES  := perl procps time ffmpeg sentencepiece python3-msgpack shellcheck groff-base man-db 'chromium?'
-DEB_PACKAGES   := debhelper dpkg-dev lintian debootstrap
-HOST_PACKAGES  := openssh-server openssh-client slurmctld slurmd slurm-client munge
+DEB_PACKAGES   := build-essential debhelper
+MORE_PACKAGES  := lintian debootstrap openssh-server openssh-client slurmctld slurmd slurm-client munge
 
 PREFIX  ?= /usr/local
 comma   := ,
@@ -136,7 +136,7 @@ deps:
 	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES)
 
 test-deps:
-	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(DEB_PACKAGES) $(HOST_PACKAGES)
+	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(DEB_PACKAGES) $(MORE_PACKAGES)
 
 demo: deps
 	@$(MAKE) --no-print-directory $(ALL_CORES) all
