@@ -38,9 +38,9 @@ BUILD   := build/$(or $(subst $(comma),-,$(SAN)),release)
 BIN     := $(if $(SAN),$(BUILD)/bin,bin)
 
 CFLAGS  ?= -O3 -g
-LIBS    := $(if $(shell pkg-config --exists msgpack-c && echo y),msgpack-c,msgpack) jansson sentencepiece \
+LIBS    := $(if $(shell pkg-config --exists msgpack-c 2>/dev/null && echo y),msgpack-c,msgpack) jansson sentencepiece \
            libavformat libavcodec libavutil libswscale zlib
-OPENBLAS := $(if $(shell pkg-config --exists openblas && echo y),openblas,blas)
+OPENBLAS := $(if $(shell pkg-config --exists openblas 2>/dev/null && echo y),openblas,blas)
 FLAGS   := -I. -D_GNU_SOURCE -MMD -MP -fopenmp -ffp-contract=off -fno-math-errno -Wall -Wextra $(if $(DEV),-Werror) \
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
