@@ -1,15 +1,16 @@
 # Sluice: fine-tune, sample and grade text-to-video models as Unix pipelines.
 #
 # make                        the programs, in bin/; without nvcc, the CPU backend only
-# make deps                   install what building and testing need (apt)
+# make deps                   install what building and running need (apt); each of the next three begins with what it needs
 # make demo                   clips in, a fine-tuned model's video out, on this machine's CPU
 # make demo-adapters          six forms of adapter trained side by side, a table and their curves
 # make test                   all the tests; make test T=frame runs those whose name starts so
-# make test-deps              also what only the tests of several hosts need: an SSH and a Slurm server (without it they are skipped)
+# make test-deps              also what tests of several hosts and of packages need: SSH, Slurm, debhelper, .. (without it they are skipped)
 # make soak                   what takes long: hundreds of kills, millions of fuzzed inputs
 # make bench                  speed on this machine, as ratios against other programs
 # make man                    a manual page for each program, out of its --help
 # make install                programs, manual, completion, pipelines, presets into $(DESTDIR)$(PREFIX)
+# make deb                    Debian packages, in build/deb: sluice, and with nvcc sluice-cuda
 # make format                 clang-format everything
 #
 # DEV=1                       warnings are errors
@@ -26,9 +27,10 @@ PIPELINES := plan probe precompute train generate grade-all reproduce
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \
                   libavcodec-dev libavformat-dev libavutil-dev libswscale-dev zlib1g-dev
-TEST_PACKAGES  := perl procps time parallel gnuplot-nox ffmpeg sentencepiece python3-msgpack shellcheck groff-base man-db 'chromium?'
-
-HOST_PACKAGES  := openssh-server openssh-client slurmctld slurmd slurm-client munge
+RUN_PACKAGES   := parallel gnuplot-nox
+TEST_PACKAGES  := perl procps time ffmpeg sentencepiece python3-msgpack shellcheck groff-base man-db 'chromium?'
+DEB_PACKAGES   := build-essential debhelper
+MORE_PACKAGES  := lintian debootstrap openssh-server openssh-client slurmctld slurmd slurm-client munge
 
 PREFIX  ?= /usr/local
 comma   := ,
@@ -36,9 +38,9 @@ BUILD   := build/$(or $(subst $(comma),-,$(SAN)),release)
 BIN     := $(if $(SAN),$(BUILD)/bin,bin)
 
 CFLAGS  ?= -O3 -g
-LIBS    := $(if $(shell pkg-config --exists msgpack-c && echo y),msgpack-c,msgpack) jansson sentencepiece \
+LIBS    := $(if $(shell pkg-config --exists msgpack-c 2>/dev/null && echo y),msgpack-c,msgpack) jansson sentencepiece \
            libavformat libavcodec libavutil libswscale zlib
-OPENBLAS := $(if $(shell pkg-config --exists openblas && echo y),openblas,blas)
+OPENBLAS := $(if $(shell pkg-config --exists openblas 2>/dev/null && echo y),openblas,blas)
 FLAGS   := -I. -D_GNU_SOURCE -MMD -MP -fopenmp -ffp-contract=off -fno-math-errno -Wall -Wextra $(if $(DEV),-Werror) \
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 PKG_C   := $(shell pkg-config --cflags $(LIBS) $(OPENBLAS) 2>/dev/null)
@@ -126,23 +128,27 @@ $(BUILD)/%.cc.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(CFLAGS) $(FLAGS) $(PKG_C) -c -o $@ $<
 
+# These build on all cores, unless make was told -j.
+ALL_CORES = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 # Installs only what is missing, so that it costs nothing on the second day. A system without dpkg is told what it needs.
 deps:
-	@sh .ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES)
+	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES)
 
 test-deps:
-	@sh .ci/deps $(BUILD_PACKAGES) $(TEST_PACKAGES) $(HOST_PACKAGES)
+	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES) $(DEB_PACKAGES) $(MORE_PACKAGES)
 
 demo: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(ALL_CORES) all
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 demo-adapters: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(ALL_CORES) all
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo-adapters.sh
 
-test: deps
-	@$(MAKE) --no-print-directory check
+test:
+	@sh .ci/deps $(BUILD_PACKAGES) $(RUN_PACKAGES) $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory $(ALL_CORES) check
 
 check: all $(TESTS_C) $(FAMILY_BIN)
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" SAN="$(SAN)" SLUICE_DATA="$(CURDIR)/examples" OMP_WAIT_POLICY=passive prove -j2 --failures --comments \
@@ -187,6 +193,14 @@ install: all man
 	    >"$(TO)/share/bash-completion/completions/sluice"
 	cd "$(TO)/share/bash-completion/completions" && for p in $(FILTERS) $(PIPELINES); do ln -sf sluice "$$p"; done
 
+# SLUICE_MADE='BUILD=DIR BIN=DIR' makes packages of programs that are there; else they are made for it, with Debian's flags.
+DEB := build/deb
+deb:
+	@sh .ci/deps $(BUILD_PACKAGES) $(DEB_PACKAGES)
+	sh .debian/prepare $(DEB)/sluice "$(BUILD_PACKAGES)" "$(RUN_PACKAGES)"
+	cd $(DEB)/sluice && SLUICE_TOP=$(CURDIR) DEB_BUILD_PROFILES=$(if $(CUDA_SO),pkg.sluice.cuda) NVCC=$(NVCC) \
+	    dpkg-buildpackage --build=binary --no-sign --jobs=auto
+
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
 
@@ -197,6 +211,6 @@ clean:
 
 always:
 
-.PHONY: all always cuda man deps test-deps demo demo-adapters test check soak bench bench-gpu install format clean
+.PHONY: all always cuda man deps test-deps demo demo-adapters test check soak bench bench-gpu install deb format clean
 .PRECIOUS: $(BUILD)/%.c.o $(BUILD)/%.cc.o $(BUILD)/%.cu.o
 .DELETE_ON_ERROR:
