@@ -26,6 +26,10 @@ static const char help[] =
     "      --size WxH       in pixels, multiples of 16                [the model's: 720x480, 832x480]\n"
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
     "      --guidance X     classifier-free guidance; 1 or less for none           [CogVideoX 6, Wan 5]\n"
+    "      --guidance-steps A-B  guidance at steps A to B alone, which count from 0  [all]\n"
+    "      --compute-steps S  the steps at which the network's blocks run: a list such as 0-4,6,9-49; a number, of\n"
+    "                       steps evenly spread; or for 50 steps careful (30) or bold (25). At the others they add\n"
+    "                       what they last added. An approximation: untested at full size with real weights  [all]\n"
     "      --dynamic        CogVideoX's dynamic guidance                           [off]\n"
     "      --scheduler S    how noise is removed         [dpm; for a model that answers with the flow unipc]\n" SCHEDULER_HELP
     "                       The first two are for models that answer with v (CogVideoX); unipc and euler for those\n"
@@ -43,7 +47,7 @@ static const char help[] =
     "e.g.    t5-encode -m M <prompts.jsonl | sample -m M -a run/best.safetensors | vae-decode -m M | encode-mp4 -o videos\n"
     "see also: t5-encode, vae-decode, train-step\n";
 
-static const char *scheduler, *negative = "", *generator = "keyed";
+static const char *scheduler, *negative = "", *generator = "keyed", *compute_steps, *guidance_steps;
 static struct text_list adapters;
 static bool merge;
 static int64_t frames, steps;
@@ -58,6 +62,8 @@ static const struct option_spec options[] = {
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
     {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
     {.name = "guidance", .kind = OPT_REAL, .dest = &s.guidance, .low = -1e6, .high = 1e6, .setting = true},
+    {.name = "guidance-steps", .kind = OPT_TEXT, .dest = &guidance_steps},
+    {.name = "compute-steps", .kind = OPT_TEXT, .dest = &compute_steps},
     {.name = "dynamic", .kind = OPT_FLAG, .dest = &s.dynamic, .setting = true},
     {.name = "scheduler",
      .kind = OPT_CHOICE,
@@ -197,6 +203,7 @@ static void describe(void)
     json_object_set_new(settings, "negative", json_string(negative));
     if (shift != 0 || s.scheduler.noise.flow)
         json_object_set_new(settings, "shift", json_real(s.scheduler.shift));
+    step_choice_describe(&s.choice, settings);
     if (fps > 0) json_object_set_new(settings, "fps", json_real(fps));
     if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)
@@ -221,7 +228,9 @@ static void settle(const struct model *m)
     if (!strcmp(negative, "published") && !(negative = p->negative))
         usage_error("--negative: this model's family has published none");
     if (s.dynamic && !p->dynamic) usage_error("--dynamic: this model's family has none");
-    bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err);
+    if (guidance_steps && !(s.guidance > 1)) usage_error("--guidance-steps: there is no guidance");
+    bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err) &&
+                step_choice_make(&s.choice, steps, compute_steps, guidance_steps, err, sizeof err);
     if (!good && !strncmp(err, "--", 2)) usage_error("%s", err);
     if (!good) die("%s", err);
     json_decref(config);

@@ -8,7 +8,8 @@
 struct state {
     struct denoiser_grid grid;
     struct tensor x, x0, v, v_negative, noise, text, negative;
-    struct tensor last_x, last_x0[2]; /* of the steps before, the last one first */
+    struct tensor last_x, last_x0[2];  /* of the steps before, the last one first */
+    struct block_residual residual[2]; /* of the text and of the negative one */
 };
 
 bool sampler_add(struct sampler *s, struct adapter *a)
@@ -22,6 +23,7 @@ void sampler_close(struct sampler *s)
 {
     adapter_set_close(&s->adapters);
     denoiser_close(s->denoiser);
+    step_choice_free(&s->choice);
 }
 
 /* negative: NULL without guidance. */
@@ -40,6 +42,8 @@ static bool prepare(struct sampler *s, struct state *t, const struct tensor *sha
             kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
     t->text = denoiser_text(s->denoiser, text, true);
     if (negative) t->negative = denoiser_text(s->denoiser, negative, true);
+    for (int i = 0; i < 1 + !!negative && s->choice.count < s->choice.steps; i++)
+        t->residual[i] = denoiser_residual(s->denoiser, &t->grid);
     return true;
 }
 
@@ -55,16 +59,28 @@ static bool draw(struct sampler *s, struct noise_source *source, int64_t index, 
     return good || fail(err, errlen, "no noise could be drawn");
 }
 
+/* v: what the network says of x with the text, or with the negative one. */
+static void ask(struct sampler *s, struct state *t, int step, struct tensor *v, bool negative)
+{
+    struct denoiser *d = s->denoiser;
+    struct block_residual *r = &t->residual[negative];
+    const bool computed = s->choice.computed[step];
+    r->use = computed ? RESIDUAL_TAKE : RESIDUAL_ADD;
+    d->residual = !computed || step_residual_wanted(&s->choice, step, negative) ? r : NULL;
+    denoiser_forward(d, &t->grid, v, &t->x, negative ? &t->negative : &t->text,
+                     scheduler_timestep(&s->scheduler, step), NULL);
+    d->residual = NULL;
+}
+
 /* v = v_negative + g (v_positive - v_negative) */
 static void predict(struct sampler *s, struct state *t, int step, bool guided)
 {
-    struct kern *k = s->denoiser->k;
-    double timestep = scheduler_timestep(&s->scheduler, step), g = s->guidance;
-    denoiser_forward(s->denoiser, &t->grid, &t->v, &t->x, &t->text, timestep, NULL);
-    if (!guided) return;
+    double g = s->guidance;
+    ask(s, t, step, &t->v, false);
+    if (!guided || !step_guided(&s->choice, step)) return;
     if (s->dynamic) g = scheduler_dynamic_guidance(&s->scheduler, step, s->guidance);
-    denoiser_forward(s->denoiser, &t->grid, &t->v_negative, &t->x, &t->negative, timestep, NULL);
-    axpby(k, &t->v, 1 - g, &t->v_negative, g);
+    ask(s, t, step, &t->v_negative, true);
+    axpby(s->denoiser->k, &t->v, 1 - g, &t->v_negative, g);
 }
 
 /* x, as what the network says of it puts it right; and it is kept for the next step. */
