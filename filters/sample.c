@@ -36,6 +36,7 @@ static const char help[] =
     "                       that answer with the flow (Wan), and for adapters of objective flow\n"
     "      --shift X        of the flow's levels, 0.01 to 100; unipc and euler ask a model that answers with the\n"
     "                       flow at the whole timesteps below 1000 s       [the folder's flow_shift, else 1]\n"
+    "      --trajectory     also write the latents after each step K, as step.K, beginning with step.0  [off]\n"
     "      --negative TEXT  negative prompt, for records that bring none; `published` stands for the one that\n"
     "                       was published with the model (Wan's)                   [\"\"]\n"
     "      --rng KIND       keyed | torch-cpu | torch-cuda: the last two draw what PyTorch's generator of that\n"
@@ -49,7 +50,7 @@ static const char help[] =
 
 static const char *scheduler, *negative = "", *generator = "keyed", *compute_steps, *guidance_steps;
 static struct text_list adapters;
-static bool merge;
+static bool merge, trajectory;
 static int64_t frames, steps;
 static double shift;
 static struct size size;
@@ -71,6 +72,7 @@ static const struct option_spec options[] = {
      .choices = SCHEDULER_CHOICES,
      .setting = true},
     {.name = "shift", .kind = OPT_REAL, .dest = &shift, .low = SHIFT_LEAST, .high = SHIFT_MOST},
+    {.name = "trajectory", .kind = OPT_FLAG, .dest = &trajectory},
     {.name = "negative", .kind = OPT_TEXT, .dest = &negative, .setting = true},
     {.name = "rng",
      .kind = OPT_CHOICE,
@@ -136,6 +138,22 @@ static void encode_negative(const struct model *m)
     compute_close(k);
 }
 
+/* The latents after each step, from s.trajectory. */
+static bool add_trajectory(struct record *f, const struct tensor *latents)
+{
+    char name[32];
+    for (int64_t i = 0; i < steps; i++) {
+        struct tensor from = *latents;
+        from.data = s.trajectory + i * tensor_count(latents);
+        snprintf(name, sizeof name, "step.%lld", (long long)i);
+        struct tensor *to = record_add(f, name, filter_dtype(), 4, from.shape[0], from.shape[1],
+                                       from.shape[2], from.shape[3]);
+        if (!to) return false;
+        tensor_convert(to, &from);
+    }
+    return true;
+}
+
 static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
@@ -149,17 +167,22 @@ static bool generate(struct record *f, const struct model *m)
         return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
     if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
 
-    if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
-        return fail(f->error, sizeof f->error, "no memory for its latents");
+    bool room = tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) &&
+                (latents.data = malloc(bytes + 1)) &&
+                (!trajectory || (s.trajectory = calloc((size_t)steps, bytes + 1)));
+    if (!room) fail(f->error, sizeof f->error, "no memory for its latents");
     struct noise_source source =
         noise_source_make(generator, filter_dtype(), s.denoiser->kind->published.by_channel,
                           (uint64_t)filter.seed, record_key(f));
-    if (sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error,
-                    sizeof f->error))
+    if (room && sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source,
+                            f->error, sizeof f->error))
         out = record_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1],
                          latents.shape[2], latents.shape[3]);
     if (out) tensor_convert(out, &latents);
+    if (out && trajectory && !add_trajectory(f, &latents)) out = NULL;
     free(latents.data);
+    free(s.trajectory);
+    s.trajectory = NULL;
     for (int i = 0; out && !filter.keep && i < 3; i++) record_drop(f, consumed[i]);
     if (out) tell_how(f, &latents);
     return out != NULL;

@@ -51,6 +51,17 @@ ok "a record is the same in any company" '
     sample -m "$M" --device cpu --dtype f32 --frames 5 --size 64x32 --steps 8 --compute-steps 0-1,4 --guidance-steps 1-4 <alone.mp >one.mp
     show --jsonl two.mp | head -n 1 >want
     show --jsonl one.mp | diff want -'
+ok "--trajectory: the latents after each step, of which the last are the latents; nothing else changes" '
+    make_latents --trajectory >with.mp
+    for step in 0 7; do show --jsonl with.mp | grep -q "\"step.$step\":"; done
+    fails 1 grep -q "step.8" with.mp
+    tensor-eq --quiet --name latents with.mp all.mp
+    make_latents --compute-steps 0-5,7 --trajectory >other.mp
+    for step in 0 5; do tensor-eq --quiet --name step.$step with.mp other.mp; done
+    for step in 6 7; do fails 1 tensor-eq --rel 0.0001 --name step.$step with.mp other.mp; done
+    tensor-eq --rel 1e300 with.mp other.mp >eq
+    [ "$(grep -c identical eq)" = 12 ]
+    awk "\$2 == \"latents\" || \$2 == \"step.7\" { print \$1, \$4, \$5, \$6, \$7 }" eq | sort | uniq -c | awk "\$1 != 2 { exit 1 }"'
 refused() { # OPTIONS WORDS
     # shellcheck disable=SC2086 # options are words
     fails 2 make_latents $1 >out

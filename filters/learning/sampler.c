@@ -117,6 +117,11 @@ static bool denoise(struct sampler *s, struct state *t, struct noise_source *sou
                 !draw(s, source, drawn, &t->noise, err, errlen))
                 return false;
         if (c.next_n != 0) axpby(k, &t->x, c.next_n, &t->noise, 1);
+        if (s->trajectory) {
+            struct tensor here = t->x;
+            here.data = s->trajectory + i * tensor_count(&here);
+            kern_download(k, &here, &t->x);
+        }
         struct tensor oldest = t->last_x0[1];
         t->last_x0[1] = t->last_x0[0];
         t->last_x0[0] = t->x0;

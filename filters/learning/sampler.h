@@ -16,6 +16,7 @@ struct sampler {
     double guidance;                       /* 1 or less: no negative pass */
     bool dynamic;                          /* the reference's "dynamic" guidance */
     void (*progress)(int step, int steps); /* or NULL */
+    float *trajectory;                     /* host [steps][the latents' count]: those after each step; or NULL */
 };
 
 /* One more adapter, which the sampler closes with sampler_close(); false: there are ADAPTERS_MAX already. */
