@@ -43,6 +43,7 @@ static const char help[] =
     "                       seed draws, restarted for each record: for CogVideoX [1,T,16,h,w] in --dtype, for\n"
     "                       Wan [1,16,T,h,w] in F32                                [keyed]\n"
     "COMMON\n"
+    "devices with two, each has the whole network and is at one half of guidance: the bytes of one\n"
     "stdin   prompt_embeds [L,D]   stdout  latents BF16 [(N+3)/4,16,H/8,W/8]; everything else passes through\n"
     "exit    0 every prompt done, 1 something failed, 2 wrong usage\n"
     "e.g.    t5-encode -m M <prompts.jsonl | sample -m M -a run/best.safetensors | vae-decode -m M | encode-mp4 -o videos\n"
@@ -188,21 +189,47 @@ static bool generate(struct record *f, const struct model *m)
     return out != NULL;
 }
 
-static void open_adapters(void)
+/* The adapters of the command, opened on a network and hooked onto it. */
+static void open_adapters(struct denoiser *d, struct adapter_set *set)
 {
-    const struct adapter_base base = {.linears = &s.denoiser->linears};
+    const struct adapter_base base = {.linears = &d->linears};
     for (int i = 0; i < adapters.count; i++) {
-        if (i == ADAPTERS_MAX) usage_error("more than %d adapters", ADAPTERS_MAX);
-        struct adapter *a = adapter_open(s.denoiser->k, adapters.item[i], base, err, sizeof err);
+        struct adapter *a = adapter_open(d->k, adapters.item[i], base, err, sizeof err);
         if (!a) die("%s", err);
-        const char *objective = json_string_value(json_object_get(a->extra, "objective"));
+        adapter_set_add(set, a);
+        d->hook = &set->hook;
+    }
+    if (merge && !adapter_set_merge(set, d->k, err, sizeof err)) die("--merge: %s", err);
+}
+
+static void tell_misfits(void)
+{
+    for (int i = 0; i < s.adapters.count; i++) {
+        const char *objective = json_string_value(json_object_get(s.adapters.item[i]->extra, "objective"));
         if (objective && !strcmp(objective, "flow") != s.scheduler.kind->flow)
             say(adapters.item[i], "was trained with objective %s; %s%s", objective,
                 s.scheduler.kind->flow ? "dpm or ddim fit it, not "
                                        : "its answers are no v-predictions: --scheduler euler fits it",
                 s.scheduler.kind->flow ? s.scheduler.kind->name : "");
-        sampler_add(&s, a);
     }
+}
+
+/* By its worker, while the main thread waits. */
+static void open_second(void *model)
+{
+    if (!(s.second.denoiser = denoiser_open(compute_open_at(1), model, false, err, sizeof err)))
+        die("%s", err);
+    open_adapters(s.second.denoiser, &s.second.adapters);
+    if (merge) adapter_set_close(&s.second.adapters);
+}
+
+static void close_second(void *unused)
+{
+    (void)unused;
+    struct kern *k = s.second.denoiser->k;
+    adapter_set_close(&s.second.adapters);
+    denoiser_close(s.second.denoiser);
+    compute_close(k);
 }
 
 /* What the options left open goes into the settings; every record carries them, too. */
@@ -251,6 +278,8 @@ static void settle(const struct model *m)
     if (!strcmp(negative, "published") && !(negative = p->negative))
         usage_error("--negative: this model's family has published none");
     if (s.dynamic && !p->dynamic) usage_error("--dynamic: this model's family has none");
+    if (compute_devices() > 1 && !(s.guidance > 1))
+        usage_error("--device: a second one is for guidance, and there is none");
     if (guidance_steps && !(s.guidance > 1)) usage_error("--guidance-steps: there is no guidance");
     bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err) &&
                 step_choice_make(&s.choice, steps, compute_steps, guidance_steps, err, sizeof err);
@@ -268,7 +297,9 @@ int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
+                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP | FILTER_DEVICES);
+    if (adapters.count > ADAPTERS_MAX) usage_error("more than %d adapters", ADAPTERS_MAX);
+    if (compute_devices() > 2) usage_error("--device: two at most, one for each half of guidance");
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
@@ -278,10 +309,14 @@ int main(int argc, char **argv)
     struct kern *k = compute_open();
     if (!(s.denoiser = denoiser_open(k, m, false, err, sizeof err))) die("%s", err);
     s.progress = show_step;
-    open_adapters();
+    open_adapters(s.denoiser, &s.adapters);
+    tell_misfits();
     describe();
-    if (merge && !adapter_set_merge(&s.adapters, k, err, sizeof err)) die("--merge: %s", err);
     if (merge) adapter_set_close(&s.adapters);
+    if (compute_devices() > 1) {
+        if (!(s.second.worker = worker_start())) die("no thread for the second device");
+        worker_do(s.second.worker, open_second, m);
+    }
 
     while (filter_next(&f)) {
         if (generate(&f, m))
@@ -292,6 +327,8 @@ int main(int argc, char **argv)
     record_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
+    if (s.second.worker) worker_do(s.second.worker, close_second, NULL);
+    worker_stop(s.second.worker);
     sampler_close(&s);
     model_close(m);
     compute_close(k);
