@@ -22,7 +22,7 @@
 
 FILTERS := curate prompts decode vae-encode vae-decode t5-encode pack draw train-step sample encode-mp4 grade collect compare plot report \
            show tensor-gen tensor-eq toy-world toy-check model-init model-convert
-PIPELINES := plan probe precompute train generate grade-all reproduce
+PIPELINES := plan probe precompute train generate grade-all reproduce drift
 
 # Every package in one place, by Debian 12's and Ubuntu 24.04's names.
 BUILD_PACKAGES := gcc g++ make pkg-config 'libmsgpack-c-dev|libmsgpack-dev' libjansson-dev libcsv-dev libopenblas-dev libsentencepiece-dev \

@@ -4,6 +4,7 @@
 #include "filters/lib/filter.h"
 #include "filters/reporting/comparison.h"
 #include "filters/reporting/results.h"
+#include "filters/reporting/settings.h"
 #include "formats/atomic.h"
 
 static const char help[] =
@@ -16,6 +17,8 @@ static const char help[] =
     "                       and all must hold                          [all]\n"
     "      --resamples N    of the bootstrap                          [5000]\n"
     "      --intersect      leave out prompts that a run lacks; average unequal repeats  [an error]\n"
+    "      --mixed          compare runs of which sample's --compute-steps or --guidance-steps differ: their cost is\n"
+    "                       the question, not a difference beside it                [an error]\n"
     "      --results FILE   also write the scores as published results; without a FILE, read these\n"
     "      --run DIR        for these, a training run's folder, of the name of its run; may be given again  [none]\n"
     "      --data TEXT      for these, what the runs were trained on           [not known]\n"
@@ -44,7 +47,7 @@ int main(int argc, char **argv)
     const char *by = NULL;
     struct text_list runs = {0}, where = {0};
     int64_t resamples = 5000;
-    bool intersect = false;
+    bool intersect = false, mixed = false;
     char err[512];
     const struct option_spec options[] = {
         {.name = "base", .kind = OPT_TEXT, .dest = &base},
@@ -53,6 +56,7 @@ int main(int argc, char **argv)
         {.name = "where", .kind = OPT_LIST, .dest = &where},
         {.name = "resamples", .kind = OPT_INT, .dest = &resamples, .low = 100, .high = 1e6},
         {.name = "intersect", .kind = OPT_FLAG, .dest = &intersect},
+        {.name = "mixed", .kind = OPT_FLAG, .dest = &mixed},
         {.name = "results", .kind = OPT_TEXT, .dest = &results},
         {.name = "run", .kind = OPT_LIST, .dest = &runs},
         {.name = "data", .kind = OPT_TEXT, .dest = &data},
@@ -75,6 +79,8 @@ int main(int argc, char **argv)
         if (!scores_read(&scores, filter.argv[i], err, sizeof err)) die("%s", err);
     json_t *chosen = comparison_choose(&scores, where.item, where.count, err, sizeof err);
     if (!chosen) die("--where: %s", err);
+    if (!mixed && !settings_approximate_alike(&scores, err, sizeof err))
+        die("%s; --mixed compares them all the same", err);
     if (!pairing_make(&pairing, &scores, base, intersect, err, sizeof err)) die("%s", err);
     if (pairing.left_out) say(NULL, "%zu unpaired prompts left out", pairing.left_out);
 

@@ -26,26 +26,32 @@ static const char help[] =
     "      --size WxH       in pixels, multiples of 16                [the model's: 720x480, 832x480]\n"
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
     "      --guidance X     classifier-free guidance; 1 or less for none           [CogVideoX 6, Wan 5]\n"
+    "      --guidance-steps A-B  guidance at steps A to B alone, which count from 0  [all]\n"
+    "      --compute-steps S  the steps at which the network's blocks run: a list such as 0-4,6,9-49; a number, of\n"
+    "                       steps evenly spread; or for 50 steps careful (30) or bold (25). At the others they add\n"
+    "                       what they last added. An approximation: untested at full size with real weights  [all]\n"
     "      --dynamic        CogVideoX's dynamic guidance                           [off]\n"
     "      --scheduler S    how noise is removed         [dpm; for a model that answers with the flow unipc]\n" SCHEDULER_HELP
     "                       The first two are for models that answer with v (CogVideoX); unipc and euler for those\n"
     "                       that answer with the flow (Wan), and for adapters of objective flow\n"
     "      --shift X        of the flow's levels, 0.01 to 100; unipc and euler ask a model that answers with the\n"
     "                       flow at the whole timesteps below 1000 s       [the folder's flow_shift, else 1]\n"
+    "      --trajectory     also write the latents after each step K, as step.K, beginning with step.0  [off]\n"
     "      --negative TEXT  negative prompt, for records that bring none; `published` stands for the one that\n"
     "                       was published with the model (Wan's)                   [\"\"]\n"
     "      --rng KIND       keyed | torch-cpu | torch-cuda: the last two draw what PyTorch's generator of that\n"
     "                       seed draws, restarted for each record: for CogVideoX [1,T,16,h,w] in --dtype, for\n"
     "                       Wan [1,16,T,h,w] in F32                                [keyed]\n"
     "COMMON\n"
+    "devices with two, each has the whole network and is at one half of guidance: the bytes of one\n"
     "stdin   prompt_embeds [L,D]   stdout  latents BF16 [(N+3)/4,16,H/8,W/8]; everything else passes through\n"
     "exit    0 every prompt done, 1 something failed, 2 wrong usage\n"
     "e.g.    t5-encode -m M <prompts.jsonl | sample -m M -a run/best.safetensors | vae-decode -m M | encode-mp4 -o videos\n"
     "see also: t5-encode, vae-decode, train-step\n";
 
-static const char *scheduler, *negative = "", *generator = "keyed";
+static const char *scheduler, *negative = "", *generator = "keyed", *compute_steps, *guidance_steps;
 static struct text_list adapters;
-static bool merge;
+static bool merge, trajectory;
 static int64_t frames, steps;
 static double shift;
 static struct size size;
@@ -58,6 +64,8 @@ static const struct option_spec options[] = {
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
     {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
     {.name = "guidance", .kind = OPT_REAL, .dest = &s.guidance, .low = -1e6, .high = 1e6, .setting = true},
+    {.name = "guidance-steps", .kind = OPT_TEXT, .dest = &guidance_steps},
+    {.name = "compute-steps", .kind = OPT_TEXT, .dest = &compute_steps},
     {.name = "dynamic", .kind = OPT_FLAG, .dest = &s.dynamic, .setting = true},
     {.name = "scheduler",
      .kind = OPT_CHOICE,
@@ -65,6 +73,7 @@ static const struct option_spec options[] = {
      .choices = SCHEDULER_CHOICES,
      .setting = true},
     {.name = "shift", .kind = OPT_REAL, .dest = &shift, .low = SHIFT_LEAST, .high = SHIFT_MOST},
+    {.name = "trajectory", .kind = OPT_FLAG, .dest = &trajectory},
     {.name = "negative", .kind = OPT_TEXT, .dest = &negative, .setting = true},
     {.name = "rng",
      .kind = OPT_CHOICE,
@@ -130,6 +139,22 @@ static void encode_negative(const struct model *m)
     compute_close(k);
 }
 
+/* The latents after each step, from s.trajectory. */
+static bool add_trajectory(struct record *f, const struct tensor *latents)
+{
+    char name[32];
+    for (int64_t i = 0; i < steps; i++) {
+        struct tensor from = *latents;
+        from.data = s.trajectory + i * tensor_count(latents);
+        snprintf(name, sizeof name, "step.%lld", (long long)i);
+        struct tensor *to = record_add(f, name, filter_dtype(), 4, from.shape[0], from.shape[1],
+                                       from.shape[2], from.shape[3]);
+        if (!to) return false;
+        tensor_convert(to, &from);
+    }
+    return true;
+}
+
 static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
@@ -143,37 +168,68 @@ static bool generate(struct record *f, const struct model *m)
         return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
     if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
 
-    if (!tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) || !(latents.data = malloc(bytes + 1)))
-        return fail(f->error, sizeof f->error, "no memory for its latents");
+    bool room = tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) &&
+                (latents.data = malloc(bytes + 1)) &&
+                (!trajectory || (s.trajectory = calloc((size_t)steps, bytes + 1)));
+    if (!room) fail(f->error, sizeof f->error, "no memory for its latents");
     struct noise_source source =
         noise_source_make(generator, filter_dtype(), s.denoiser->kind->published.by_channel,
                           (uint64_t)filter.seed, record_key(f));
-    if (sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source, f->error,
-                    sizeof f->error))
+    if (room && sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source,
+                            f->error, sizeof f->error))
         out = record_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1],
                          latents.shape[2], latents.shape[3]);
     if (out) tensor_convert(out, &latents);
+    if (out && trajectory && !add_trajectory(f, &latents)) out = NULL;
     free(latents.data);
+    free(s.trajectory);
+    s.trajectory = NULL;
     for (int i = 0; out && !filter.keep && i < 3; i++) record_drop(f, consumed[i]);
     if (out) tell_how(f, &latents);
     return out != NULL;
 }
 
-static void open_adapters(void)
+/* The adapters of the command, opened on a network and hooked onto it. */
+static void open_adapters(struct denoiser *d, struct adapter_set *set)
 {
-    const struct adapter_base base = {.linears = &s.denoiser->linears};
+    const struct adapter_base base = {.linears = &d->linears};
     for (int i = 0; i < adapters.count; i++) {
-        if (i == ADAPTERS_MAX) usage_error("more than %d adapters", ADAPTERS_MAX);
-        struct adapter *a = adapter_open(s.denoiser->k, adapters.item[i], base, err, sizeof err);
+        struct adapter *a = adapter_open(d->k, adapters.item[i], base, err, sizeof err);
         if (!a) die("%s", err);
-        const char *objective = json_string_value(json_object_get(a->extra, "objective"));
+        adapter_set_add(set, a);
+        d->hook = &set->hook;
+    }
+    if (merge && !adapter_set_merge(set, d->k, err, sizeof err)) die("--merge: %s", err);
+}
+
+static void tell_misfits(void)
+{
+    for (int i = 0; i < s.adapters.count; i++) {
+        const char *objective = json_string_value(json_object_get(s.adapters.item[i]->extra, "objective"));
         if (objective && !strcmp(objective, "flow") != s.scheduler.kind->flow)
             say(adapters.item[i], "was trained with objective %s; %s%s", objective,
                 s.scheduler.kind->flow ? "dpm or ddim fit it, not "
                                        : "its answers are no v-predictions: --scheduler euler fits it",
                 s.scheduler.kind->flow ? s.scheduler.kind->name : "");
-        sampler_add(&s, a);
     }
+}
+
+/* By its worker, while the main thread waits. */
+static void open_second(void *model)
+{
+    if (!(s.second.denoiser = denoiser_open(compute_open_at(1), model, false, err, sizeof err)))
+        die("%s", err);
+    open_adapters(s.second.denoiser, &s.second.adapters);
+    if (merge) adapter_set_close(&s.second.adapters);
+}
+
+static void close_second(void *unused)
+{
+    (void)unused;
+    struct kern *k = s.second.denoiser->k;
+    adapter_set_close(&s.second.adapters);
+    denoiser_close(s.second.denoiser);
+    compute_close(k);
 }
 
 /* What the options left open goes into the settings; every record carries them, too. */
@@ -197,6 +253,7 @@ static void describe(void)
     json_object_set_new(settings, "negative", json_string(negative));
     if (shift != 0 || s.scheduler.noise.flow)
         json_object_set_new(settings, "shift", json_real(s.scheduler.shift));
+    step_choice_describe(&s.choice, settings);
     if (fps > 0) json_object_set_new(settings, "fps", json_real(fps));
     if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)
@@ -221,7 +278,11 @@ static void settle(const struct model *m)
     if (!strcmp(negative, "published") && !(negative = p->negative))
         usage_error("--negative: this model's family has published none");
     if (s.dynamic && !p->dynamic) usage_error("--dynamic: this model's family has none");
-    bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err);
+    if (compute_devices() > 1 && !(s.guidance > 1))
+        usage_error("--device: a second one is for guidance, and there is none");
+    if (guidance_steps && !(s.guidance > 1)) usage_error("--guidance-steps: there is no guidance");
+    bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err) &&
+                step_choice_make(&s.choice, steps, compute_steps, guidance_steps, err, sizeof err);
     if (!good && !strncmp(err, "--", 2)) usage_error("%s", err);
     if (!good) die("%s", err);
     json_decref(config);
@@ -236,7 +297,9 @@ int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP);
+                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP | FILTER_DEVICES);
+    if (adapters.count > ADAPTERS_MAX) usage_error("more than %d adapters", ADAPTERS_MAX);
+    if (compute_devices() > 2) usage_error("--device: two at most, one for each half of guidance");
     if (merge && !adapters.count) usage_error("--merge needs an adapter");
     if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
@@ -246,10 +309,14 @@ int main(int argc, char **argv)
     struct kern *k = compute_open();
     if (!(s.denoiser = denoiser_open(k, m, false, err, sizeof err))) die("%s", err);
     s.progress = show_step;
-    open_adapters();
+    open_adapters(s.denoiser, &s.adapters);
+    tell_misfits();
     describe();
-    if (merge && !adapter_set_merge(&s.adapters, k, err, sizeof err)) die("--merge: %s", err);
     if (merge) adapter_set_close(&s.adapters);
+    if (compute_devices() > 1) {
+        if (!(s.second.worker = worker_start())) die("no thread for the second device");
+        worker_do(s.second.worker, open_second, m);
+    }
 
     while (filter_next(&f)) {
         if (generate(&f, m))
@@ -260,6 +327,8 @@ int main(int argc, char **argv)
     record_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
+    if (s.second.worker) worker_do(s.second.worker, close_second, NULL);
+    worker_stop(s.second.worker);
     sampler_close(&s);
     model_close(m);
     compute_close(k);

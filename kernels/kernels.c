@@ -545,7 +545,8 @@ void add(struct kern *k, struct tensor *y, const struct tensor *x)
 
 void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b)
 {
-    if (!want_count(x, DT_F32, -1) || !want_count(y, DT_F32, tensor_count(x))) return;
+    const enum dtype d = X_OR_F32(x);
+    if (!want_count(x, d, -1) || !want_count(y, d, tensor_count(x))) return;
     RUN(axpby, y, a, x, b);
 }
 

@@ -281,7 +281,7 @@ void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,
                         const struct tensor *gate);
 void add(struct kern *k, struct tensor *y, const struct tensor *x); /* y += x, same count */
-/* y = a x + b y, both F32; with b = 0, y is not read */
+/* y = a x + b y, both F32 or both of the compute dtype; with b = 0, y is not read */
 void axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b);
 /* y = silu(x), of the compute dtype or F32; y may be x */
 void silu_forward(struct kern *k, struct tensor *y, const struct tensor *x);

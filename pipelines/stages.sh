@@ -296,7 +296,7 @@ check() {
 declare -A good=() # those that were checked before
 check_command() {
     local said status=0
-    case $1 in cat | sed | tee | mv) return ;; esac
+    case $1 in cat | sed | tee | mv | rm) return ;; esac
     [ -z "${good["$*"]-}" ] || return 0
     good["$*"]=yes
     said=$("$1" --check-options "${@:2}" 2>&1 >/dev/null </dev/null) || status=$?

@@ -247,6 +247,16 @@ ok 'a base that is none, runs of one name, files that are not there' '
     fails 1 figures scores.csv base.jsonl; grep "base.jsonl: variant .base. has been read from scores.csv already" err
     fails 1 figures base.jsonl base.jsonl; grep "base.jsonl: line 1: a duplicate key" err
     fails 1 figures nowhere/base.jsonl; grep "nowhere/base.jsonl: No such file" err; fails 1 figures .; grep "[.]: Is a directory" err'
+# sampled SETTINGS: the base's lines, of videos that were sampled so
+sampled() { sed "s/\"key\"/\"sample\":{\"steps\":50$1},\"key\"/" base.jsonl; }
+ok 'runs that were approximated in other ways are refused, unless that is the question' '
+    sampled "" >exact.jsonl; sampled ",\"compute-steps\":\"0-4,6-49\"" >fewer.jsonl; sampled ",\"guidance-steps\":\"0-9\"" >guided.jsonl
+    fails 1 compare --base exact exact.jsonl fewer.jsonl >out
+    grep "exact was sampled with compute-steps all, fewer with 0-4,6-49; --mixed" err; [ ! -s out ]
+    fails 1 compare --base exact exact.jsonl guided.jsonl; grep "guidance-steps all, guided with 0-9; --mixed" err
+    fails 1 compare --base fewer exact.jsonl fewer.jsonl; { sed 20q exact.jsonl; sed 1,20d fewer.jsonl; } >half.jsonl
+    fails 1 compare --base half half.jsonl; compare --mixed --base exact exact.jsonl fewer.jsonl guided.jsonl half.jsonl >out; grep "^guided" out
+    cp fewer.jsonl alike.jsonl; compare --base fewer fewer.jsonl alike.jsonl; compare --base base base.jsonl fewer.jsonl'
 ok 'wrong usage' '
     fails 2 compare scores.csv; grep -e "--base" err; fails 2 compare --base base; grep "name a file" err
     fails 2 compare --base base --format yaml scores.csv; fails 2 compare --base base --run x scores.csv; fails 2 compare --base base --resamples 1 scores.csv; fails 2 compare --base base --seed -1 scores.csv'

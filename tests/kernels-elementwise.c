@@ -79,17 +79,17 @@ static void test_gated(int64_t rows, int64_t width, enum dtype of_gate)
     near(&x, expected, TOLERANCE, "gated_add_forward");
 }
 
-static void test_sums(int64_t n)
+static void test_sums(int64_t n, enum dtype of_axpby)
 {
     for (int b = -2; b < 2; b++) { /* y = 0.3 x + b y; for 1, add() */
-        enum dtype d = b == 1 ? X : DT_F32;
+        enum dtype d = b == 1 ? X : of_axpby;
         fresh();
         struct tensor x = given_in(d, 1, n), y = given_in(d, 1, n);
         double *expected = wide(&y);
         for (int64_t i = 0; i < n; i++)
             expected[i] = (b == 1 ? 1 : 0.3) * tensor_get(&x, i) + b * expected[i];
         if (b == 0)
-            y = result(DT_F32, 1, n); /* is not read then: it may be fresh memory */
+            y = result(d, 1, n); /* is not read then: it may be fresh memory */
         else
             updated(&y);
         if (b == 1)
@@ -247,7 +247,7 @@ int main(void)
         }
         static const int64_t counts[] = {0, 1, 7, 16384, 70001};
         for (int i = 0; i < 5; i++) {
-            test_sums(counts[i]);
+            test_sums(counts[i], DT_F32), test_sums(counts[i], X);
             test_copies(counts[i]);
             test_activations(counts[i]);
             test_gelu(counts[i]);

@@ -81,7 +81,8 @@ static void sampled(void)
     struct sampler s = {.guidance = 3};
     struct model *m = model_open(folder, err, sizeof err);
     bool good = m && (s.denoiser = denoiser_open(k, m, false, err, sizeof err)) &&
-                scheduler_init(&s.scheduler, "euler", 3, 0, NULL, err, sizeof err);
+                scheduler_init(&s.scheduler, "euler", 3, 0, NULL, err, sizeof err) &&
+                step_choice_make(&s.choice, 3, NULL, NULL, err, sizeof err);
     struct tensor latents = geometry_latents(&s.denoiser->geometry, 5, 64, 32), text[2];
     float *made[2];
     ok(good && tensor_is(&latents, DT_F32, 4, 3, 5, 2, 4), "5 frames of 64x32 are latents [3,5,2,4]");

@@ -60,7 +60,7 @@ static const char *model_folder(const char *scheduler, const char *transformer, 
 static void compare(const struct cases *c, size_t n, const char *parts, const char *transformer)
 {
     json_t *line = json_array_get(c->list, n);
-    char in[64], out[64], command[9000], path[64], seed[64] = "", shift[64] = "";
+    char in[64], out[64], command[9000], path[64], seed[64] = "", shift[64] = "", choice[128] = "";
     const char *scheduler = json_string_value(json_object_get(line, "scheduler"));
     snprintf(in, sizeof in, "%s/in", work);
     snprintf(out, sizeof out, "%s/out", work);
@@ -69,16 +69,22 @@ static void compare(const struct cases *c, size_t n, const char *parts, const ch
                  (long long)json_integer_value(json_object_get(line, "seed")));
     if (json_object_get(line, "shift"))
         snprintf(shift, sizeof shift, "--shift %g", json_number_value(json_object_get(line, "shift")));
+    static const char *const chosen[][2] = {{"compute_steps", "compute-steps"},
+                                            {"guidance_steps", "guidance-steps"}};
+    for (int i = 0; i < 2; i++)
+        if (json_object_get(line, chosen[i][0]))
+            snprintf(choice + strlen(choice), sizeof choice - strlen(choice), " --%s %s", chosen[i][1],
+                     json_string_value(json_object_get(line, chosen[i][0])));
     int steps = (int)json_integer_value(json_object_get(line, "steps"));
     double guidance = json_number_value(json_object_get(line, "guidance"));
     snprintf(
         command, sizeof command,
-        "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s %s <%s >%s",
+        "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s %s %s <%s >%s",
         getenv("BIN") ? getenv("BIN") : "bin", model_folder(parts, transformer, line, path), scheduler, steps,
         guidance, (int)json_integer_value(json_object_get(line, "frames")),
         (int)json_integer_value(json_object_get(line, "width")),
         (int)json_integer_value(json_object_get(line, "height")),
-        json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, shift, in, out);
+        json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, shift, choice, in, out);
     bool good = write_input(c, n, in) && system(command) == 0;
     struct record f = RECORD_INIT;
     int fd = open(out, O_RDONLY);
@@ -89,8 +95,8 @@ static void compare(const struct cases *c, size_t n, const char *parts, const ch
     double rel = got && tensor_same_shape(got, &want)
                      ? relative_l2(got->data, want.data, (size_t)tensor_count(&want))
                      : INFINITY;
-    if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s: relative L2 %.2g", scheduler, steps, guidance,
-            *seed ? ", " : "", seed, rel))
+    if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s%s: relative L2 %.2g", scheduler, steps, guidance,
+            *seed ? ", " : "", seed, choice, rel))
         printf("# %s\n", command);
     free(want.data);
     record_free(&f);
@@ -100,12 +106,15 @@ static void compare(const struct cases *c, size_t n, const char *parts, const ch
 
 int main(void)
 {
-    static const char *const of[][2] = {{"sample", "sample"}, {"wan/sample", "wan/h20"}};
+    static const char *const of[][3] = {{"sample", "sample", "sample"},
+                                        {"wan/sample", "wan/sample", "wan/h20"},
+                                        {"residual", "sample", "sample"},
+                                        {"wan/residual", "wan/sample", "wan/h20"}};
     char command[128];
     if (!mkdtemp(work)) return 1;
     for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
         struct cases c = cases_open(of[i][0]);
-        for (size_t n = 0; n < json_array_size(c.list); n++) compare(&c, n, of[i][0], of[i][1]);
+        for (size_t n = 0; n < json_array_size(c.list); n++) compare(&c, n, of[i][1], of[i][2]);
         cases_close(&c);
     }
     snprintf(command, sizeof command, "rm -rf '%s'", work);

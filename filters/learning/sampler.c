@@ -6,40 +6,35 @@
 
 /* Latents that the steps add up, on the device. */
 struct state {
-    struct denoiser_grid grid;
-    struct tensor x, x0, v, v_negative, noise, text, negative;
+    struct half half[2]; /* of the text and of the negative one; half[0].x are the latents */
+    struct tensor x0, v_negative, noise;
     struct tensor last_x, last_x0[2]; /* of the steps before, the last one first */
 };
-
-bool sampler_add(struct sampler *s, struct adapter *a)
-{
-    if (!adapter_set_add(&s->adapters, a)) return false;
-    s->denoiser->hook = &s->adapters.hook;
-    return true;
-}
 
 void sampler_close(struct sampler *s)
 {
     adapter_set_close(&s->adapters);
     denoiser_close(s->denoiser);
+    step_choice_free(&s->choice);
 }
 
-/* negative: NULL without guidance. */
+/* negative: NULL without guidance, or when it is the second device's. */
 static bool prepare(struct sampler *s, struct state *t, const struct tensor *shape, const struct tensor *text,
                     const struct tensor *negative, char *err, size_t errlen)
 {
     struct kern *k = s->denoiser->k;
-    struct tensor *latent[] = {&t->x,          &t->x0, &t->last_x, &t->last_x0[0],
-                               &t->last_x0[1], &t->v,  &t->noise,  &t->v_negative};
+    struct tensor *latent[] = {&t->x0, &t->last_x, &t->last_x0[0], &t->last_x0[1], &t->noise, &t->v_negative};
     enum { LATENTS = sizeof latent / sizeof *latent };
-    if (!denoiser_grid(s->denoiser, &t->grid, shape, err, errlen) ||
-        !adapter_set_fits(&s->adapters, &t->grid.rows, err, errlen))
+    *t = (struct state){0};
+    if (!half_prepare(&t->half[0], s->denoiser, &s->adapters, &s->choice, shape, text, err, errlen))
         return false;
-    for (int i = 0; i < LATENTS - !negative; i++)
+    t->half[1] = (struct half){.grid = t->half[0].grid, .x = t->half[0].x, .negative = true};
+    if (negative &&
+        !half_prepare(&t->half[1], s->denoiser, &s->adapters, &s->choice, shape, negative, err, errlen))
+        return false;
+    for (int i = 0; i < LATENTS - !s->second.run; i++)
         *latent[i] =
             kern_tensor(k, DT_F32, 4, shape->shape[0], shape->shape[1], shape->shape[2], shape->shape[3]);
-    t->text = denoiser_text(s->denoiser, text, true);
-    if (negative) t->negative = denoiser_text(s->denoiser, negative, true);
     return true;
 }
 
@@ -55,52 +50,66 @@ static bool draw(struct sampler *s, struct noise_source *source, int64_t index, 
     return good || fail(err, errlen, "no noise could be drawn");
 }
 
-/* v = v_negative + g (v_positive - v_negative) */
+/* half[0].v = v_negative + g (v_positive - v_negative), or v_positive */
 static void predict(struct sampler *s, struct state *t, int step, bool guided)
 {
     struct kern *k = s->denoiser->k;
-    double timestep = scheduler_timestep(&s->scheduler, step), g = s->guidance;
-    denoiser_forward(s->denoiser, &t->grid, &t->v, &t->x, &t->text, timestep, NULL);
+    struct tensor *v = &t->half[0].v, *v_negative = s->second.run ? &t->v_negative : &t->half[1].v;
+    const double timestep = scheduler_timestep(&s->scheduler, step);
+    const bool apart = s->second.run && !kern_planning(k);
+    guided = guided && step_guided(&s->choice, step);
+    if (guided && apart) second_ask(&s->second, k, &t->half[0].x, step, timestep);
+    half_ask(&t->half[0], &s->choice, step, timestep);
     if (!guided) return;
-    if (s->dynamic) g = scheduler_dynamic_guidance(&s->scheduler, step, s->guidance);
-    denoiser_forward(s->denoiser, &t->grid, &t->v_negative, &t->x, &t->negative, timestep, NULL);
-    axpby(k, &t->v, 1 - g, &t->v_negative, g);
+    if (apart)
+        second_answer(&s->second, k, v_negative);
+    else if (!s->second.run)
+        half_ask(&t->half[1], &s->choice, step, timestep);
+    double g = s->dynamic ? scheduler_dynamic_guidance(&s->scheduler, step, s->guidance) : s->guidance;
+    axpby(k, v, 1 - g, v_negative, g);
 }
 
 /* x, as what the network says of it puts it right; and it is kept for the next step. */
 static void correct(struct kern *k, struct state *t, const struct scheduler_step *c)
 {
+    struct tensor *x = &t->half[0].x;
     if (c->fix_x == 0 && c->fix_now == 0) {
-        kern_copy(k, &t->last_x, &t->x);
+        kern_copy(k, &t->last_x, x);
         return;
     }
     axpby(k, &t->last_x, c->fix_now, &t->x0, c->fix_x);
     axpby(k, &t->last_x, c->fix_x0, &t->last_x0[0], 1);
     if (c->fix_x00 != 0) axpby(k, &t->last_x, c->fix_x00, &t->last_x0[1], 1);
-    kern_copy(k, &t->x, &t->last_x);
+    kern_copy(k, x, &t->last_x);
 }
 
 static bool denoise(struct sampler *s, struct state *t, struct noise_source *source, bool guided, char *err,
                     size_t errlen)
 {
     struct kern *k = s->denoiser->k;
+    struct tensor *x = &t->half[0].x, *v = &t->half[0].v;
     int64_t drawn = 1;
     for (int i = 0; i < s->scheduler.steps; i++) {
         struct scheduler_step c = scheduler_step(&s->scheduler, i);
         if (s->progress && !kern_planning(k)) s->progress(i, s->scheduler.steps);
         predict(s, t, i, guided);
-        kern_copy(k, &t->x0, &t->x);
-        axpby(k, &t->x0, c.x0_v, &t->v, c.x0_x);
+        kern_copy(k, &t->x0, x);
+        axpby(k, &t->x0, c.x0_v, v, c.x0_x);
         correct(k, t, &c);
-        axpby(k, &t->x, c.next_v, &t->v, c.next_x);
-        if (c.next_now != 0) axpby(k, &t->x, c.next_now, &t->x0, 1);
-        if (c.next_x0 != 0) axpby(k, &t->x, c.next_x0, &t->last_x0[0], 1);
+        axpby(k, x, c.next_v, v, c.next_x);
+        if (c.next_now != 0) axpby(k, x, c.next_now, &t->x0, 1);
+        if (c.next_x0 != 0) axpby(k, x, c.next_x0, &t->last_x0[0], 1);
         for (int d = 0; d < c.draws;
              d++, drawn++) /* of several, the last is used; a keyed source need not make the others */
             if ((source->running || (d == c.draws - 1 && c.next_n != 0)) && !kern_planning(k) &&
                 !draw(s, source, drawn, &t->noise, err, errlen))
                 return false;
-        if (c.next_n != 0) axpby(k, &t->x, c.next_n, &t->noise, 1);
+        if (c.next_n != 0) axpby(k, x, c.next_n, &t->noise, 1);
+        if (s->trajectory) {
+            struct tensor here = *x;
+            here.data = s->trajectory + i * tensor_count(&here);
+            kern_download(k, &here, x);
+        }
         struct tensor oldest = t->last_x0[1];
         t->last_x0[1] = t->last_x0[0];
         t->last_x0[0] = t->x0;
@@ -116,26 +125,29 @@ bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor 
 {
     struct kern *k = s->denoiser->k;
     struct state t = {0};
-    bool guided = s->guidance > 1;
-    if (!guided) negative = NULL;
+    bool guided = s->guidance > 1, apart = guided && s->second.worker,
+         good = !apart || second_begin(&s->second, &s->choice, latents, negative, err, errlen);
+    if (!guided || apart) negative = NULL;
 
     kern_plan_begin(k);
-    bool good =
-        prepare(s, &t, latents, text, negative, err, errlen) && denoise(s, &t, source, guided, err, errlen);
+    good = good && prepare(s, &t, latents, text, negative, err, errlen) &&
+           denoise(s, &t, source, guided, err, errlen);
     size_t bytes = kern_plan_end(k);
     if (good && !kern_reserve(k, bytes)) good = fail(err, errlen, "%s", kern_error(k));
 
     size_t mark = kern_mark(k);
     good = good && prepare(s, &t, latents, text, negative, err, errlen);
+    struct tensor *x = &t.half[0].x;
     if (good && noise)
-        kern_upload(k, &t.x, noise);
+        kern_upload(k, x, noise);
     else if (good)
-        good = draw(s, source, 0, &t.x, err, errlen);
+        good = draw(s, source, 0, x, err, errlen);
     good = good && denoise(s, &t, source, guided, err, errlen);
-    if (good) expect_finite(k, "the latents", &t.x);
-    if (good) kern_download(k, latents, &t.x);
+    if (good) expect_finite(k, "the latents", x);
+    if (good) kern_download(k, latents, x);
     kern_release(k, mark);
     if (good && !kern_ok(k)) good = fail(err, errlen, "%s", kern_error(k));
     kern_clear(k);
+    if (apart && !second_end(&s->second, err, errlen)) good = false;
     return good;
 }

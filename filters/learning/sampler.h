@@ -2,23 +2,24 @@
 #ifndef LEARNING_SAMPLER_H
 #define LEARNING_SAMPLER_H
 
-#include "filters/learning/adapter.h"
+#include "filters/learning/half.h"
 #include "filters/learning/noise.h"
 #include "filters/learning/schedulers.h"
 #include "filters/nets/denoiser.h"
 
 struct sampler {
     struct denoiser *denoiser;
-    struct adapter_set adapters; /* hooked onto the denoiser by sampler_add() */
+    struct adapter_set adapters; /* hooked onto the denoiser by the caller, closed by sampler_close() */
     struct scheduler scheduler;
+    struct step_choice choice;             /* for the scheduler's steps */
     double guidance;                       /* 1 or less: no negative pass */
     bool dynamic;                          /* the reference's "dynamic" guidance */
     void (*progress)(int step, int steps); /* or NULL */
+    struct second second; /* for the negative half, where there is guidance; the caller opens and closes it */
+    float *trajectory;    /* host [steps][the latents' count]: those after each step; or NULL */
 };
 
-/* One more adapter, which the sampler closes with sampler_close(); false: there are ADAPTERS_MAX already. */
-bool sampler_add(struct sampler *s, struct adapter *a);
-void sampler_close(struct sampler *s); /* adapters and denoiser */
+void sampler_close(struct sampler *s); /* adapters, denoiser and choice of steps */
 
 /* latents [T,C,h,w] F32, text and negative [L,D], noise [T,C,h,w] or NULL (drawn from source), any float
  * dtype: all on the host. negative may be NULL without guidance. Draw 0 of the source is the starting latent,

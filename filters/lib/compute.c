@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "filters/lib/filter.h"
 
@@ -10,11 +11,32 @@ static void tell(const char *note)
     say(NULL, "%s", note);
 }
 
+int compute_devices(void)
+{
+    int count = 1;
+    for (const char *c = filter.device; *c; c++) count += *c == ',';
+    return count;
+}
+
+static int threads_of_one(void)
+{
+    const long all = sysconf(_SC_NPROCESSORS_ONLN), each = all / compute_devices();
+    return compute_devices() == 1 || filter.threads ? (int)filter.threads : each > 1 ? (int)each : 1;
+}
+
 struct kern *compute_open(void)
 {
+    return compute_open_at(0);
+}
+
+struct kern *compute_open_at(int i)
+{
     static char chosen[32]; /* a program that opens a second device means the same one */
-    char err[512] = "";
-    struct kern *k = kern_open(filter.device, (int)filter.threads, err, sizeof err);
+    char err[512] = "", name[32];
+    const char *from = filter.device;
+    while (i-- > 0) from = strchr(from, ',') + 1;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(from, ","), from);
+    struct kern *k = kern_open(name, threads_of_one(), err, sizeof err);
     if (!k) die("%s", err);
     kern_compute_in(k, filter_dtype());
     kern_on_note(k, tell);

@@ -9,6 +9,10 @@
  * program opens devices here and nowhere else, so that a second one is asked for the same. Dies when there is
  * no such device; the first time, it says which one it is when that was left open. */
 struct kern *compute_open(void);
+/* How many devices --device names, and the i-th of them; compute_open() is the first. With several the CPU threads are
+ * shared out among them, where --threads leaves that open. */
+int compute_devices(void);
+struct kern *compute_open_at(int i);
 /* Prints where the time went if --profile was given, and frees the device. */
 void compute_close(struct kern *k);
 

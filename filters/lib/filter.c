@@ -79,6 +79,8 @@ static const char compute_help[] =
     "      --dtype TYPE     bf16 | f32: of computation and output     [cuda: bf16; cpu: f32, bf16 written]\n"
     "      --threads N      CPU threads; changes no bit               [all]\n"
     "      --profile        tell at the end where the time went       [off]\n";
+static const char devices_help[] =
+    "      --device NAME    cpu | cuda | cuda:N, or several as cuda:0,cuda:1   [cuda if there is one, else cpu]\n";
 static const char seed_help[] = "      --seed N         of the random numbers                     [42]\n";
 static const char keep_help[] = "      --keep           pass the consumed tensors on, too         [off]\n";
 static const char common_help[] =
@@ -94,9 +96,10 @@ static void print_help(const char *help, const struct option_spec *options)
 {
     const char *mark = strstr(help, "COMMON\n");
     if (!mark) mark = help + strlen(help);
-    printf("%.*s%s%s%s%s%s", (int)(mark - help), help, flags & FILTER_COMPUTE ? compute_help : "",
-           flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "", flags & FILTER_KEEP ? keep_help : "",
-           common_help, *mark ? mark + strlen("COMMON\n") : "");
+    const char *compute = flags & FILTER_DEVICES ? strchr(compute_help, '\n') + 1 : compute_help;
+    printf("%.*s%s%s%s%s%s%s", (int)(mark - help), help, flags & FILTER_DEVICES ? devices_help : "",
+           flags & FILTER_COMPUTE ? compute : "", flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "",
+           flags & FILTER_KEEP ? keep_help : "", common_help, *mark ? mark + strlen("COMMON\n") : "");
     for (const struct option_spec *o = options; o && o->name; o++) {
         char word[64];
         snprintf(word, sizeof word, "--%s", o->name);
@@ -147,6 +150,24 @@ static bool is_device(const char *name)
     return numbered || !strcmp(name, "auto") || !strcmp(name, "cpu") || !strcmp(name, "cuda");
 }
 
+/* One device, or, for programs that take them, several, each named. */
+static void check_devices(void)
+{
+    char name[32];
+    const char *at = filter.device;
+    if (!(flags & FILTER_DEVICES) || !strchr(at, ',')) {
+        if (!is_device(at)) usage_error("--device is cpu, cuda or cuda:N, not `%s`", at);
+        return;
+    }
+    for (size_t length;; at += length + 1) {
+        length = strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name - 1), at);
+        if (!is_device(name) || !strcmp(name, "auto"))
+            usage_error("--device is a list of cpu, cuda and cuda:N, not `%s`", filter.device);
+        if (!at[length]) return;
+    }
+}
+
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
 {
     const struct option_spec *tables[] = {options, which & FILTER_COMPUTE ? compute_options : NULL,
@@ -171,10 +192,10 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     filter.argc = argc - optind;
     filter.argv = argv + optind;
     if (filter.argc && !(flags & FILTER_ARGUMENTS)) usage_error("unexpected operand `%s`", filter.argv[0]);
-    if (flags & FILTER_COMPUTE && !is_device(filter.device))
-        usage_error("--device is cpu, cuda or cuda:N, not `%s`", filter.device);
+    if (flags & FILTER_COMPUTE) check_devices();
     if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
-    if (only_checking && flags & FILTER_COMPUTE) filter.device = "cpu"; /* a GPU takes seconds to start */
+    if (only_checking && flags & FILTER_COMPUTE && !strchr(filter.device, ','))
+        filter.device = "cpu"; /* a GPU takes seconds to start */
     if (flags & FILTER_RECORDS_OUT && isatty(1) && !only_checking)
         usage_error("records are not for a terminal: send stdout to a file or a pipe");
 

@@ -29,12 +29,13 @@ enum filter_flags {
     FILTER_SEED = 16,        /* takes --seed without being a compute filter */
     FILTER_KEEP = 32,        /* takes --keep */
     FILTER_NEEDS_MODEL = 64, /* -m is required */
+    FILTER_DEVICES = 128,    /* --device may name several, with commas between */
 };
 
 /* The values of the common options. */
 extern struct filter_state {
     const char *name;   /* the program's */
-    const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:N"; or with FILTER_DEVICES a list without "auto" */
     const char *dtype;  /* "", "bf16", "f32" */
     const char *model;  /* or NULL */
     int64_t seed;       /* 42 */

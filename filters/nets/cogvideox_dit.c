@@ -455,12 +455,15 @@ static void forward(struct denoiser *denoiser, const struct denoiser_grid *g, st
 
     if (!keep) {
         struct block_saved s = {.in = x, .mid = x};
+        struct tensor video = tensor_rows(&x, n_text, tokens - n_text);
         size_t mark = kern_mark(k);
-        for (int64_t i = 0; i < d->c.layers; i++) {
+        bool run = residual_begin(denoiser, &video);
+        for (int64_t i = 0; run && i < d->c.layers; i++) {
             block_scratch(d, g, i, &s, false, false);
             block_forward(d, g, i, &x, &s, &silu_time);
             kern_release(k, mark);
         }
+        residual_end(denoiser, &video);
     } else {
         d->saved.recompute = *keep;
         d->saved.modulation = silu_time;

@@ -139,3 +139,24 @@ void denoiser_backward(struct denoiser *d, const struct denoiser_grid *g, const 
 {
     d->kind->backward(d, g, dout);
 }
+
+struct block_residual denoiser_residual(struct denoiser *d, const struct denoiser_grid *g)
+{
+    return (struct block_residual){
+        .sum = kern_tensor(d->k, kern_compute(d->k), 2, grid_tokens(&g->rows), d->linears.width)};
+}
+
+bool residual_begin(struct denoiser *d, struct tensor *video)
+{
+    struct block_residual *r = d->residual;
+    if (!r) return true;
+    if (r->use == RESIDUAL_ADD) add(d->k, video, &r->sum);
+    if (r->use == RESIDUAL_TAKE) kern_copy(d->k, &r->sum, video);
+    return r->use == RESIDUAL_TAKE;
+}
+
+void residual_end(struct denoiser *d, const struct tensor *video)
+{
+    struct block_residual *r = d->residual;
+    if (r && r->use == RESIDUAL_TAKE) axpby(d->k, &r->sum, 1, video, -1);
+}

@@ -42,15 +42,25 @@ struct denoiser_grid {
     struct tensor table[2]; /* where each token is, in the family's own form */
 };
 
+/* What a network's blocks, all of them in turn, add to the video's tokens: output minus input, [video tokens,width] of
+ * the compute dtype. A forward pass takes it, or adds one that was taken before, at another timestep, in place of its
+ * blocks. Text tokens count for nothing behind the blocks. (As TeaCache has it, arXiv:2411.19108.) */
+struct block_residual {
+    enum { RESIDUAL_TAKE, RESIDUAL_ADD } use;
+    struct tensor sum;
+};
+
 struct denoiser {
     const struct denoiser_kind *kind;
     struct kern *k;
     struct latent_geometry geometry;
     struct linears linears;         /* what can be hooked onto */
     const struct linear_hook *hook; /* called beside these; NULL: nothing; borrowed */
-    int64_t parameters;             /* how many numbers the weights are */
-    char id[17];                    /* 16 hex digits of configuration and weights */
-    void *net;                      /* the family's own */
+    struct block_residual
+        *residual;      /* of a forward pass that does not keep; NULL: the blocks run; borrowed */
+    int64_t parameters; /* how many numbers the weights are */
+    char id[17];        /* 16 hex digits of configuration and weights */
+    void *net;          /* the family's own */
 };
 
 /* How the family's published pipeline makes videos: what a user who says nothing else gets. */
@@ -82,7 +92,8 @@ struct denoiser_kind {
      * place when it does not keep, and answers the same bytes. NULL: nothing is worth it. */
     struct tensor (*digest)(struct denoiser *d, const struct tensor *text);
     /* out F32 [T,C,h,w] = the answer to latents F32 [T,C,h,w] at `timestep`, with text [L,D] in the compute
-     * dtype. keep: NULL to sample; else scratch tensors stay for backward, until the caller releases its mark. */
+     * dtype. keep: NULL to sample, with the blocks between residual_begin() and residual_end(); else scratch tensors
+     * stay for backward, until the caller releases its mark. */
     void (*forward)(struct denoiser *d, const struct denoiser_grid *g, struct tensor *out,
                     const struct tensor *latents, const struct tensor *text, double timestep,
                     const enum recompute *keep);
@@ -115,5 +126,12 @@ void denoiser_forward(struct denoiser *d, const struct denoiser_grid *g, struct 
                       const struct tensor *latents, const struct tensor *text, double timestep,
                       const enum recompute *keep);
 void denoiser_backward(struct denoiser *d, const struct denoiser_grid *g, const struct tensor *dout);
+
+/* Room for one, in scratch. */
+struct block_residual denoiser_residual(struct denoiser *d, const struct denoiser_grid *g);
+/* For families, around the blocks of a forward pass that does not keep; video: its tokens, of x. False: the blocks are
+ * not to run, video is what they would have made of it. */
+bool residual_begin(struct denoiser *d, struct tensor *video);
+void residual_end(struct denoiser *d, const struct tensor *video);
 
 #endif

@@ -558,13 +558,15 @@ static void forward(struct denoiser *denoiser, const struct denoiser_grid *g, st
     struct tensor x = scratch(d, tokens, w);
     embed(d, &x, latents);
 
-    for (int64_t i = 0; !keep && i < d->c.layers; i++) {
+    const bool sampling = !keep && residual_begin(denoiser, &x);
+    for (int64_t i = 0; sampling && i < d->c.layers; i++) {
         struct block_saved s = {.in = x, .mid = x, .late = x};
         const size_t mark = kern_mark(k);
         block_scratch(d, g, i, &s, false, false);
         block_forward(d, g, i, &x, &s, &m, &c);
         kern_release(k, mark);
     }
+    if (!keep) residual_end(denoiser, &x);
     for (int64_t i = 0; keep && i < d->c.layers; i++) {
         struct block_saved *s = &d->saved.block[i];
         const bool full = *keep == RECOMPUTE_FULL;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "filters/lib/messages.h"
+#include "formats/error.h"
 #include "formats/io.h"
 
 static void flatten(json_t *rows, const char *path, json_t *j, int run, int runs);
@@ -135,4 +136,33 @@ json_t *settings_misfits(const struct scores *s)
         if (said) json_array_append_new(list, said);
     }
     return list;
+}
+
+/* "compute-steps 0-4,6-49" or "guidance-steps all" of a run. */
+static bool alike(const char *setting, const json_t *a, const char *run_a, const json_t *b, const char *run_b,
+                  char *err, size_t errlen)
+{
+    const json_t *of[] = {json_object_get(a, setting), json_object_get(b, setting)};
+    const char *text[2];
+    for (int i = 0; i < 2; i++) text[i] = json_is_string(of[i]) ? json_string_value(of[i]) : "all";
+    return !strcmp(text[0], text[1]) || fail(err, errlen, "%s was sampled with %s %s, %s with %s", run_a,
+                                             setting, text[0], run_b, text[1]);
+}
+
+bool settings_approximate_alike(const struct scores *s, char *err, size_t errlen)
+{
+    const json_t *first = NULL, *sample;
+    const char *first_run = NULL, *name;
+    json_t *way;
+    size_t i;
+    for (int run = 0; run < s->count; run++)
+        json_array_foreach (s->variant[run].ways, i, way) {
+            if (!(sample = json_object_get(json_object_get(way, "settings"), "sample"))) continue;
+            name = s->variant[run].name;
+            if (!first) first = sample, first_run = name;
+            if (!alike("compute-steps", first, first_run, sample, name, err, errlen) ||
+                !alike("guidance-steps", first, first_run, sample, name, err, errlen))
+                return false;
+        }
+    return true;
 }

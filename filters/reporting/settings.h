@@ -15,4 +15,8 @@ void settings_tables(const struct scores *s, json_t **shared, json_t **differing
  * fits which. A new list of texts, empty when all fit. */
 json_t *settings_misfits(const struct scores *s);
 
+/* Whether all videos, as far as their lines say how they were sampled, were approximated alike: with the same
+ * compute-steps and guidance-steps, or none. false: two that differ, in err. */
+bool settings_approximate_alike(const struct scores *s, char *err, size_t errlen);
+
 #endif

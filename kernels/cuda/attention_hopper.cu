@@ -547,7 +547,7 @@ __global__ static void __launch_bounds__(WARPGROUP)
 /* [batch*rows,heads*64] as boxes of `box` rows of a head: coordinates channel, row, sequence */
 static bool describe(struct kern *k, CUtensorMap *map, const struct tensor *t, int64_t batch, int box)
 {
-    static PFN_cuTensorMapEncodeTiled_v12000 encode;
+    static thread_local PFN_cuTensorMapEncodeTiled_v12000 encode;
     if (!encode) {
         void *f = NULL;
         enum cudaDriverEntryPointQueryResult found;

@@ -32,9 +32,9 @@ extern "C" void cuda_add(struct kern *k, struct tensor *y, const struct tensor *
 extern "C" void cuda_axpby(struct kern *k, struct tensor *y, double a, const struct tensor *x, double b)
 {
     if (b == 0)
-        map_as<float, false>(k, "axpby", y, x, NULL, scaled{(float)a});
+        map_all<false>(k, "axpby", y, x, NULL, scaled{(float)a});
     else
-        map_as<float, true>(k, "axpby", y, x, y, axpby_of{(float)a, (float)b});
+        map_all<true>(k, "axpby", y, x, y, axpby_of{(float)a, (float)b});
 }
 
 extern "C" void cuda_silu_forward(struct kern *k, struct tensor *y, const struct tensor *x)

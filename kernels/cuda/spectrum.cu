@@ -186,7 +186,7 @@ static float circle(bool sine, int64_t m, int64_t n)
 
 static bool make_tables(struct kern *k, struct cuda_spectra *s)
 {
-    static struct tables t;
+    static thread_local struct tables t;
     if (s->tables) return true;
     for (int odd = 0; odd < 2; odd++) {
         for (int w = 0; w < F; w++)

@@ -170,7 +170,8 @@ static void forward(struct denoiser *d, const struct denoiser_grid *g, struct te
     linear_forward(k, &head, text, &l->in_text, NULL);
     linear_forward(k, &body, &patches, &l->in_proj, NULL);
     scale(k, &x, l->saved.factor);
-    for (int i = 0; i < l->blocks; i++) {
+    bool run = keep || residual_begin(d, &body);
+    for (int i = 0; run && i < l->blocks; i++) {
         struct tensor more = kern_tensor(k, X, 2, TEXT_LENGTH, w), y = kern_tensor(k, X, 2, tokens, w);
         l->saved.x[i] = kern_tensor(k, X, 2, tokens, w);
         l->saved.o[i] = kern_tensor(k, X, 2, tokens, w);
@@ -185,6 +186,7 @@ static void forward(struct denoiser *d, const struct denoiser_grid *g, struct te
         linear(d, i, WEAVE, &g->rows, &y, &l->saved.wide[i]);
         add(k, &x, &y);
     }
+    if (!keep) residual_end(d, &body);
     struct tensor answer = kern_tensor(k, X, 2, n, CHANNELS);
     linear_forward(k, &answer, &body, &l->out_proj, NULL);
     unpatchify(k, out, &answer, PATCH);

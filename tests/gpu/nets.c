@@ -248,7 +248,8 @@ static void section_clip(void)
                                .video = host(DT_U8, "video", 4, 49, 480, 720, 3),
                                .latents = host(DT_F32, "latents", 4, 13, 16, 60, 90)}};
     if (!w.text.t5 || !w.sampler.denoiser || !w.clip.vae || !config ||
-        !scheduler_init(&w.sampler.scheduler, "dpm", 50, 0, config, err, sizeof err))
+        !scheduler_init(&w.sampler.scheduler, "dpm", 50, 0, config, err, sizeof err) ||
+        !step_choice_make(&w.sampler.choice, 50, NULL, NULL, err, sizeof err))
         stop("clip", err);
     run_clip(&w); /* once, in which libraries find their ways */
     double from = now();
