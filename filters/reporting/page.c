@@ -25,16 +25,18 @@ struct picture {
     size_t size; /* 0: none */
 };
 
+enum { CHART_WIDTH = 1000 };
+
 /* A chart as SVG; none of a comparison that has no rows for it. */
 static bool draw_chart(struct picture *p, enum chart chart, const json_t *comparison, char *err,
                        size_t errlen)
 {
-    int rows = chart_rows(chart, comparison);
-    if (!rows) return true;
+    if (!chart_rows(chart, comparison)) return true;
     FILE *script = tmpfile(), *f = open_memstream(&p->bytes, &p->size);
     bool good = (script && f) || fail(err, errlen, "a temporary file: %s", strerror(errno));
     if (good) {
-        chart_script(script, chart, true, 1000, chart_height(rows), comparison);
+        chart_script(script, chart, GNUPLOT_SVG, CHART_WIDTH,
+                     chart_height(chart, comparison, GNUPLOT_SVG, CHART_WIDTH), comparison);
         good = gnuplot_draw(script, f, err, errlen);
     }
     if (script) fclose(script);
