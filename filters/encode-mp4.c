@@ -18,7 +18,8 @@ static const char help[] =
     "      --fps N          frames a second; meta.fps, which is the source's, is ignored\n"
     "                       [8; of what sample made, as the model's family has it: Wan 16]\n"
     "      --codec NAME     libx264 | libopenh264 | mpeg4             [the first that this libavcodec has]\n"
-    "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos  [none]\n"
+    "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos, with key, run and caption\n"
+    "                       above them; gnuplot draws these. The run is the name of DIR  [none]\n"
     "COMMON\n"
     "stdin   video U8 [F,H,W,3], RGB, H and W even\n"
     "stdout  JSON lines: key, path (of the mp4), fps, frames, bytes and crc32c (the file's), and the rest of\n"
@@ -79,6 +80,31 @@ static json_t *list_line(struct record *f, const char *path, int64_t frames, cha
     return line;
 }
 
+/* "run base: base model, seed 42": whose video it is, as far as that is known; a row of the sheet with it. */
+static bool add_to_sheet(struct sheet *sheet, struct record *f, const struct tensor *video, char *why,
+                         size_t size)
+{
+    char about[512];
+    const json_t *meta = record_meta(f), *sample = json_object_get(meta, "sample"), *adapter;
+    const json_t *adapters = json_object_get(sample, "adapters"), *seed = json_object_get(sample, "seed");
+    const char *caption = json_string_value(json_object_get(meta, "prompt")), *slash = strrchr(folder, '/');
+    size_t i;
+    if (!caption) caption = json_string_value(json_object_get(meta, "caption"));
+    snprintf(about, sizeof about, "run %.200s", slash && slash[1] ? slash + 1 : folder);
+    if (json_is_array(adapters) && !json_array_size(adapters)) strcat(about, ", base model");
+    json_array_foreach (adapters, i, adapter) {
+        const char *variant = json_string_value(json_object_get(adapter, "variant"));
+        const size_t n = strlen(about);
+        snprintf(about + n, sizeof about - n, ", %.60s rank %lld", variant ? variant : "adapter",
+                 (long long)json_integer_value(json_object_get(adapter, "rank")));
+    }
+    const size_t n = strlen(about);
+    if (json_is_integer(seed))
+        snprintf(about + n, sizeof about - n, ", seed %lld", (long long)json_integer_value(seed));
+    return sheet_caption(sheet, record_key(f), about, caption, why, size) &&
+           sheet_add(sheet, video, why, size);
+}
+
 int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
@@ -89,6 +115,7 @@ int main(int argc, char **argv)
     filter_checked();
     const char *encoder = mp4_encoder(codec, why, sizeof why);
     if (!encoder) die("%s", why);
+    if (sheet_path && !sheet_words_ready(why, sizeof why)) die("--sheet: %s", why);
     if (!make_folder(folder, why, sizeof why)) die("%s", why);
     size_t end = strlen(folder);
     char *trimmed = strndup(folder, end > 1 && folder[end - 1] == '/' ? end - 1 : end);
@@ -102,7 +129,7 @@ int main(int argc, char **argv)
         if (!video || !name_file(&f, seen, path, sizeof path)) {
             filter_fail(&f, "%s", f.error);
         } else if (!mp4_write(path, video, encoder, rate_of(&f), why, sizeof why) ||
-                   (sheet_path && !sheet_add(&sheet, video, why, sizeof why)) ||
+                   (sheet_path && !add_to_sheet(&sheet, &f, video, why, sizeof why)) ||
                    !(line = list_line(&f, path, video->shape[0], why, sizeof why))) {
             filter_fail(&f, "%s", why);
         } else {

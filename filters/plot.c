@@ -23,8 +23,8 @@ static const char help[] =
     "       plot --kind bars|forest [options] [FILE] >picture\n"
     "       plot --table [--json] RUN... >table\n"
     "  -o, --output FILE    where to                                   [stdout]\n"
-    "      --format FORMAT  png | svg                                  [svg if FILE ends so, else png]\n"
-    "      --size WxH       in pixels                                  [1400x900; of comparisons 1400 and by rows]\n"
+    "      --format FORMAT  png | svg | pdf                            [as FILE ends, else png]\n"
+    "      --size WxH       in pixels; of a PDF, 96 to the inch        [1400x900; of comparisons 1400 and by rows]\n"
     "      --kind KIND      curves: of training runs; of `compare --format json`, bars: Joint, SA and PC of each\n"
     "                       run, or forest: how they differ from the base; both with 95 % intervals;\n"
     "                       (shaded: too small to be shown with a power of 80 %)  [curves]\n"
@@ -34,8 +34,8 @@ static const char help[] =
     "      --json           the table as JSON lines\n"
     "COMMON\n"
     "input   metrics.jsonl as train-step writes it: files, run folders, or stdin when none is named. A run's\n"
-    "        name is its folder's. Training loss and gradient norm are drawn raw and faint, and as their\n"
-    "        running mean. --table reads run folders: state.safetensors, best.safetensors, metrics.jsonl, speed.json.\n"
+    "        name is its folder's. Training loss and gradient norm are drawn as their running mean, and of one\n"
+    "        or two runs also raw and faint. --table reads run folders: state.safetensors, best.safetensors, metrics.jsonl, speed.json.\n"
     "exit    0 drawn, 1 something failed (gnuplot must be there), 2 wrong usage\n"
     "e.g.    plot -o loss.png run-standard run-gdn_cssm              see also: train-step\n";
 
@@ -107,7 +107,7 @@ static void list_runs(const struct curve *run, int runs, bool json)
 }
 
 /* The script of all runs' curves. */
-static void draw_runs(FILE *script, bool svg, struct size size, struct curve *run, int runs)
+static void draw_runs(FILE *script, enum gnuplot_format format, struct size size, struct curve *run, int runs)
 {
     int points = 0; /* runs that have any */
     for (int i = 0; i < runs; i++) {
@@ -116,21 +116,21 @@ static void draw_runs(FILE *script, bool svg, struct size size, struct curve *ru
     }
     if (!points) die("%s: no steps yet: there is nothing to draw", run[0].path);
     if (!size.width) size = (struct size){1400, 900};
-    curves_script(script, svg, size.width, size.height, run, runs);
+    curves_script(script, format, size.width, size.height, run, runs);
     for (int i = 0; i < runs; i++) metrics_free(&run[i].m);
 }
 
-static void draw_comparison(FILE *script, bool svg, struct size size, enum chart chart, const char *path)
+static void draw_comparison(FILE *script, enum gnuplot_format format, struct size size, enum chart chart,
+                            const char *path)
 {
     char err[512];
     FILE *in = open_input(path);
     const char *name = path ? path : "stdin";
     json_t *comparison = read_comparison(in, err, sizeof err);
     if (!comparison) die("%s: %s", name, err);
-    int rows = chart_rows(chart, comparison);
-    if (!rows) die("%s: nothing but the base: there is nothing to draw", name);
-    if (!size.width) size = (struct size){1400, chart_height(rows)};
-    chart_script(script, chart, svg, size.width, size.height, comparison);
+    if (!chart_rows(chart, comparison)) die("%s: nothing but the base: there is nothing to draw", name);
+    if (!size.width) size = (struct size){1400, chart_height(chart, comparison, format, 1400)};
+    chart_script(script, chart, format, size.width, size.height, comparison);
     json_decref(comparison);
     fclose(in);
 }
@@ -147,6 +147,20 @@ static void write_picture(FILE *script, const char *output)
     if (output && !atomic_commit(&file, err, sizeof err)) die("%s", err);
 }
 
+/* In the order of enum gnuplot_format. */
+#define FORMATS "png|svg|pdf"
+
+/* As named, or as the file's name ends. */
+static enum gnuplot_format format_of(const char *format, const char *output)
+{
+    const char *dot = output ? strrchr(output, '.') : NULL;
+    if (!dot || strchr(dot, '/')) dot = ".png";
+    const char *name = format ? format : dot + 1, *at = *name ? strstr(FORMATS, name) : NULL;
+    if (!at || strlen(name) != 3)
+        usage_error("%s is neither .png nor .svg nor .pdf: say which with --format", output);
+    return (enum gnuplot_format)((at - FORMATS) / 4);
+}
+
 int main(int argc, char **argv)
 {
     const char *output = NULL, *format = NULL, *kind = "curves";
@@ -154,7 +168,7 @@ int main(int argc, char **argv)
     bool table = false, json = false;
     const struct option_spec options[] = {
         {.name = "output", .letter = 'o', .kind = OPT_TEXT, .dest = &output},
-        {.name = "format", .kind = OPT_CHOICE, .dest = &format, .choices = "png|svg"},
+        {.name = "format", .kind = OPT_CHOICE, .dest = &format, .choices = FORMATS},
         {.name = "size", .kind = OPT_SIZE, .dest = &size},
         {.name = "kind", .kind = OPT_CHOICE, .dest = &kind, .choices = "curves|bars|forest"},
         {.name = "table", .kind = OPT_FLAG, .dest = &table},
@@ -168,16 +182,9 @@ int main(int argc, char **argv)
         usage_error("--table is text on stdout, not a picture");
     if (!curves && filter.argc > 1) usage_error("one comparison at a time, not `%s` also", filter.argv[1]);
     if (!table && !output && isatty(1)) usage_error("a picture is not for a terminal: use -o FILE");
-    if (!format) {
-        const char *dot = output ? strrchr(output, '.') : NULL;
-        if (!dot || strchr(dot, '/')) dot = ".png";
-        if (strcmp(dot, ".png") && strcmp(dot, ".svg"))
-            usage_error("%s is neither .png nor .svg: say which with --format", output);
-        format = dot + 1;
-    }
+    const enum gnuplot_format drawn = format_of(format, output);
     filter_checked();
 
-    bool svg = !strcmp(format, "svg");
     int runs = filter.argc ? filter.argc : 1;
     struct curve *run = calloc((size_t)runs, sizeof *run);
     FILE *script = tmpfile();
@@ -188,9 +195,10 @@ int main(int argc, char **argv)
     if (table)
         list_runs(run, runs, json);
     else if (curves)
-        draw_runs(script, svg, size, run, runs);
+        draw_runs(script, drawn, size, run, runs);
     else
-        draw_comparison(script, svg, size, strcmp(kind, "bars") ? CHART_FOREST : CHART_BARS, filter.argv[0]);
+        draw_comparison(script, drawn, size, strcmp(kind, "bars") ? CHART_FOREST : CHART_BARS,
+                        filter.argv[0]);
     if (!table) {
         write_picture(script, output);
         filter.done = runs;

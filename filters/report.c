@@ -27,6 +27,7 @@ static const char help[] =
     "      --prompts KEYS   comma-separated: show every run's videos of these; may be repeated  [--first]\n"
     "      --first N        prompts that are shown when none are named [4]\n"
     "      --videos NAME=LIST   where a run's videos are, as encode-mp4 lists them  [the path beside each score]\n"
+    "      --embed KB       a video of at most so many kB is in the page, to be played; a larger one is linked  [1000]\n"
     "      --run DIR        a training run's folder, for the table of training; may be repeated  [none]\n"
     "      --ledger DIR     of the pipelines, for the table of costs  [none]\n"
     "      --by FIELD       also for each value of a field of the prompts, as compare does it  [none]\n"
@@ -35,8 +36,8 @@ static const char help[] =
     "      --intersect      leave out prompts that a run lacks; average unequal repeats  [an error]\n"
     "COMMON\n"
     "input   scores in the forms that compare takes\n"
-    "output  tables and charts of compare and plot, eight frames of each video, the settings that the inputs\n"
-    "        state; no scripts, no network. As text, the tables. As JSON {\"comparison\": compare's, \"training\":\n"
+    "output  tables and charts of compare and plot, the videos side by side and eight frames of each, the settings that\n"
+    "        the inputs state; no scripts, no network. As text, the tables. As JSON {\"comparison\": compare's, \"training\":\n"
     "        rows of plot --table, \"budget\", \"misfits\": sentences about adapters whose objective the scheduler\n"
     "        does not fit, \"provenance\": {run: [{\"settings\", \"outputs\": made so}]}}.\n"
     "        The same inputs give the same bytes\n"
@@ -46,7 +47,7 @@ static const char help[] =
 static struct report report;
 static const char *base, *output, *format = "html", *ledger, *by;
 static struct text_list named, videos, runs, where;
-static int64_t first = 4, resamples = 5000;
+static int64_t first = 4, resamples = 5000, embed = 1000;
 static bool intersect;
 
 static const struct option_spec options[] = {
@@ -57,6 +58,7 @@ static const struct option_spec options[] = {
     {.name = "prompts", .kind = OPT_LIST, .dest = &named},
     {.name = "first", .kind = OPT_INT, .dest = &first, .low = 0, .high = 1e6},
     {.name = "videos", .kind = OPT_LIST, .dest = &videos},
+    {.name = "embed", .kind = OPT_INT, .dest = &embed, .low = 0, .high = 1e6},
     {.name = "run", .kind = OPT_LIST, .dest = &runs},
     {.name = "ledger", .kind = OPT_TEXT, .dest = &ledger},
     {.name = "by", .kind = OPT_TEXT, .dest = &by},
@@ -167,6 +169,8 @@ int main(int argc, char **argv)
     filter_checked();
     snprintf(title, sizeof title, "Comparison with %s", base);
     if (!report.title) report.title = title;
+    report.path = output;
+    report.embed = 1000 * embed;
     read_scores();
     read_runs();
     if (ledger) read_ledger();

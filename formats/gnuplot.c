@@ -4,26 +4,88 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <math.h>
 #include <spawn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "formats/error.h"
+#include "formats/io.h"
 
 extern char **environ;
+
+double gnuplot_em(enum gnuplot_format format)
+{
+    return format == GNUPLOT_SVG ? 13 : 44 / 3.0; /* of cairo's: 11 points */
+}
+
+void gnuplot_terminal(FILE *script, enum gnuplot_format format, int64_t width, int64_t height, double em)
+{
+    double letters = em > 0 ? em : gnuplot_em(format);
+    if (format == GNUPLOT_PDF) /* whose points are rounded down */
+        fprintf(script, "set terminal pdfcairo size %.4fin,%.4fin font 'sans,%.3g' fontscale 1 linewidth 1",
+                (double)width / 96 + 1e-4, (double)height / 96 + 1e-4,
+                letters * 0.5625); /* measured: its point is 4/3 of one */
+    else
+        fprintf(script, "set terminal %s size %lld,%lld font 'sans,%.3g'",
+                format == GNUPLOT_SVG ? "svg" : "pngcairo", (long long)width, (long long)height,
+                format == GNUPLOT_SVG ? letters : letters * 0.75);
+    fputs(" background '#ffffff' noenhanced\nset encoding utf8\n", script);
+}
+
+double gnuplot_width(const char *text)
+{
+    double em = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++)
+        em += *p >= 0xe1                   ? 1.05 /* beyond Latin, Greek and such: as wide as high */
+              : *p >= 0xc0                 ? 0.7
+              : *p >= 0x80                 ? 0
+              : strchr("iIjl.,:;'| ", *p)  ? 0.34
+              : strchr("ftr-()[]/\\!", *p) ? 0.42
+              : strchr("mwMW@%", *p)       ? 1
+              : isupper(*p) || strchr("+=<>~^#&", *p) ? 0.8
+                                                      : 0.65;
+    return em;
+}
+
+void gnuplot_shorten(char *to, size_t size, const char *text, int longest, double room)
+{
+    int n = 0;
+    size_t at = 0;
+    bool fits = gnuplot_width(text) <= room;
+    for (; text[at] && at + sizeof "…" < size; at++) {
+        bool starts = ((unsigned char)text[at] & 0xc0) != 0x80;
+        to[at] = 0;
+        if (starts && (n == longest || (!fits && gnuplot_width(to) + 1.7 > room))) break;
+        n += starts;
+        to[at] = text[at];
+    }
+    snprintf(to + at, size - at, "%s", text[at] ? "…" : "");
+}
+
+double gnuplot_step(double range, double most)
+{
+    double least = range / most, power = pow(10, floor(log10(least)));
+    return least <= power       ? power
+           : least <= 2 * power ? 2 * power
+           : least <= 5 * power ? 5 * power
+                                : 10 * power;
+}
 
 void gnuplot_text(FILE *script, const char *text)
 {
     json_t *valid = json_string(text); /* NULL: not UTF-8 */
+    bool escaped = false;              /* gnuplot takes every digit behind an escape for a part of it */
     fputc('"', script);
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
         if (*p < ' ' || *p == 127 || (*p > 127 && !valid))
-            fputc('?', script);
-        else if (*p < 128 && (isalnum(*p) || strchr(" ._-", *p)))
-            fputc(*p, script);
+            fputc('?', script), escaped = false;
+        else if (*p < 128 && (isalpha(*p) || (isdigit(*p) && !escaped) || strchr(" ._-", *p)))
+            fputc(*p, script), escaped = false;
         else
-            fprintf(script, "\\%03o", *p);
+            fprintf(script, "\\%03o", *p), escaped = true;
     }
     fputc('"', script);
     json_decref(valid);
@@ -57,21 +119,33 @@ static void last_line(FILE *complaints, char *line, size_t size)
     }
 }
 
+/* cairo writes into a PDF when it was drawn; the same script is to give the same bytes. */
+static void undate(char *bytes, size_t size)
+{
+    static const char date[] = "/CreationDate (D:", none[] = "19700101000000Z";
+    char *at = memmem(bytes, size, date, sizeof date - 1);
+    if (!at) return;
+    at += sizeof date - 1;
+    if (at + sizeof none < bytes + size) memcpy(at, none, sizeof none - 1);
+}
+
 /* Copies what gnuplot draws; its bytes, or -1 when picture does not take them. All is read even then, so that
  * gnuplot can end. */
 static long long copy(int from, FILE *picture, char *err, size_t errlen)
 {
-    char buffer[1 << 16];
-    long long bytes = 0;
-    bool good = true;
-    for (ssize_t n; (n = read(from, buffer, sizeof buffer)) != 0;) {
-        if (n < 0 && errno != EINTR) return fail(err, errlen, "gnuplot: %s", strerror(errno)), -1;
-        if (n <= 0) continue;
-        if (good && fwrite(buffer, 1, (size_t)n, picture) != (size_t)n)
-            good = fail(err, errlen, "%s", strerror(errno));
-        bytes += n;
-    }
-    return good ? bytes : -1;
+    char buffer[1 << 16], *bytes = NULL;
+    size_t size = 0;
+    ssize_t n;
+    FILE *all = open_memstream(&bytes, &size);
+    if (!all) return fail(err, errlen, "out of memory"), -1;
+    while ((n = read(from, buffer, sizeof buffer)) != 0 && (n > 0 || errno == EINTR))
+        if (n > 0) fwrite(buffer, 1, (size_t)n, all); /* a failed write sticks to the stream */
+    bool good = n == 0 || fail(err, errlen, "gnuplot: %s", strerror(errno));
+    if (!close_written(all)) good = fail(err, errlen, "out of memory");
+    if (good && size) undate(bytes, size);
+    if (good && fwrite(bytes, 1, size, picture) != size) good = fail(err, errlen, "%s", strerror(errno));
+    free(bytes);
+    return good ? (long long)size : -1;
 }
 
 bool gnuplot_draw(FILE *script, FILE *picture, char *err, size_t errlen)

@@ -1,10 +1,13 @@
 #include "formats/path.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "formats/error.h"
+#include "formats/io.h"
 
 enum path_kind path_kind(const char *path, char *err, size_t errlen)
 {
@@ -14,4 +17,34 @@ enum path_kind path_kind(const char *path, char *err, size_t errlen)
     if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG) return PATH_ABSENT;
     fail(err, errlen, "%s: %s", path, strerror(errno));
     return PATH_UNKNOWN;
+}
+
+/* The folder that a file is in, from the root. */
+static char *folder_of(const char *file)
+{
+    char *path = strdup(file ? file : "."), *slash = file && path ? strrchr(path, '/') : NULL;
+    if (slash) slash[slash == path] = 0; /* "/file" is in "/" */
+    char *whole = path ? realpath(slash ? path : ".", NULL) : NULL;
+    free(path);
+    return whole;
+}
+
+char *path_beside(const char *file, const char *other)
+{
+    char *from = folder_of(other), *to = realpath(file, NULL), *path = NULL;
+    size_t size, shared = 0;
+    FILE *f = from && to ? open_memstream(&path, &size) : NULL;
+    if (f) {
+        for (size_t i = 0; i == 0 || from[i - 1]; i++) { /* up to the last / at which both are the same */
+            if ((from[i] == '/' || !from[i]) && to[i] == '/') shared = i;
+            if (from[i] != to[i]) break;
+        }
+        for (const char *p = from + shared; *p; p++)
+            if (p[0] == '/' && p[1]) fputs("../", f);
+        fputs(to + shared + 1, f);
+        if (!close_written(f)) free(path), path = NULL;
+    }
+    free(from);
+    free(to);
+    return path;
 }

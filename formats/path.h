@@ -9,4 +9,8 @@
 enum path_kind { PATH_UNKNOWN, PATH_ABSENT, PATH_FILE, PATH_FOLDER, PATH_OTHER };
 enum path_kind path_kind(const char *path, char *err, size_t errlen);
 
+/* The path of a file as seen from the folder of another file, which need not be there; NULL: from the current folder.
+ * Links are followed. A new text; NULL: one of the folders or the file is not there, or no memory. */
+char *path_beside(const char *file, const char *other);
+
 #endif

@@ -107,6 +107,7 @@ ok 'what is no video is refused by name, and the rest comes through' '
         tensor-gen --name video --dtype u8 --shape 0,8,8,3 --key empty
         cat clip.mp
     } >mixed.mp
+    need gnuplot
     fails 1 encode-mp4 --sheet mixed.png -o mixed <mixed.mp >list.jsonl
     cat err
     for key in none floats flat four odd empty; do grep "^encode-mp4: $key: " err; done
@@ -122,8 +123,10 @@ ok 'another encoder' '
     tensor-gen --name video --dtype u8 --fill ramp --shape 6,48,64,3 --key clip | tensor-eq --psnr 33 other.mp -
     fails 2 encode-mp4 --codec none -o other <clip.mp'
 
-ok 'the contact sheet has a row for each video, up to 40' '
-    need ffprobe
+# rows FILE: of its first 1,520 columns, how many rows there are, and how many that are not white
+rows() { ffmpeg -nostdin -v error -i "$1" -vf crop=1520:ih:0:0 -pix_fmt gray -f rawvideo - | od -An -v -tu1 -w1520 | awk '{ n++; for (i = 1; i <= NF; i++) if ($i < 200) { dark++; break } } END { print n, dark + 0 }'; }
+ok 'the contact sheet has a row for each video, up to 40, with its key above it' '
+    need ffprobe; need gnuplot
     tensor-gen --name video --dtype u8 --fill ramp --shape 3,48,64,3 --count 42 >many.mp
     encode-mp4 --sheet sheet.png -o many <many.mp >list.jsonl
     encode-mp4 --sheet again.png -o many <many.mp >list.jsonl
@@ -131,16 +134,32 @@ ok 'the contact sheet has a row for each video, up to 40' '
     [ "$(wc -l <list.jsonl)" = 42 ]
     [ "$(probe sheet.png codec_name)" = png ]
     [ "$(probe sheet.png width)" = 1536 ]
-    [ "$(probe sheet.png height)" = $((40 * (143 + 2))) ]'
+    [ "$(probe sheet.png height)" = $((40 * (26 + 143 + 2))) ]'
+ok 'key, run and caption stand above the frames, in at most three lines, whatever their letters' '
+    need ffmpeg; need gnuplot
+    one() { tensor-gen --name video --dtype u8 --fill zero --shape 3,48,64,3 --key "$@" >one.mp; encode-mp4 --sheet one.png -o "$to" <one.mp >/dev/null; probe one.png height; }
+    to=a; [ "$(one k)" = 171 ]; cp one.png plain.png; [ "$(one k --meta caption=short)" = 191 ]
+    many=$(for i in $(seq 300); do printf "word%d " $i; done)
+    [ "$(one k --meta prompt="$many" --meta caption=short)" = 231 ]; [ "$(one k --meta caption="$(printf "word%0900d" 0)")" = 231 ]
+    [ "$(one k --meta caption="$(for i in $(seq 99); do printf "\347\211\251"; done)")" -gt 190 ]
+    set -- $(rows one.png); [ $(($1 - $2)) -gt 10 ] # not a band of one colour
+    for to in b a; do for key in k l; do one $key >/dev/null; if [ $to$key = ak ]; then cmp one.png plain.png; else fails 1 cmp -s one.png plain.png; fi; done; done
+    one k --meta "sample={\"seed\":7,\"adapters\":[{\"variant\":\"gdn_cssm\",\"rank\":16}]}"; fails 1 cmp -s one.png plain.png
+    one "\$(touch hit) \`touch hit\` \"; system \"touch hit" --meta caption="a{b}^c_d %s @e \\ &"; [ ! -e hit ]'
+ok 'without gnuplot there is no sheet, which is said before any work' '
+    program=$(command -v encode-mp4)
+    (PATH=/nonexistent; fails_here=0; "$program" --sheet no.png -o without <clip.mp 2>err || fails_here=$?; [ $fails_here = 1 ])
+    grep "encode-mp4: --sheet: gnuplot: .*is it installed" err; [ ! -e without ]; [ ! -e no.png ]'
 
 ok 'its cells are the frames, from the first to the last' '
     tensor-gen --name video --dtype u8 --fill ramp --shape 8,190,190,3 >ramp.mp
-    need ffmpeg
+    need ffmpeg; need gnuplot
     encode-mp4 --sheet ramp.png -o ramp <ramp.mp >/dev/null
-    ffmpeg -nostdin -v error -i ramp.png -vf crop=1520:190:0:0,scale=8:1:flags=area -pix_fmt gray -f rawvideo - |
+    ffmpeg -nostdin -v error -i ramp.png -vf crop=1520:190:0:26,scale=8:1:flags=area -pix_fmt gray -f rawvideo - |
         od -An -tu1 -w1 | sort -nc'
 
 ok 'no video, no contact sheet' '
+    need gnuplot
     tensor-gen --name video --shape 1 --count 0 | encode-mp4 --sheet none.png -o none >list.jsonl
     [ ! -s list.jsonl ]
     [ ! -e none.png ]'

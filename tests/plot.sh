@@ -2,6 +2,8 @@
 # plot: a picture of the runs, or one line that says why not; no name and no number is ever a command.
 # shellcheck disable=SC1091,SC2016,SC2154 # ok runs the quoted commands; lib.sh sets $tests
 . "${0%/*}/lib.sh"
+# shellcheck source=tests/browser
+. "$tests/browser"
 
 # run FOLDER STEPS: metrics as train-step writes them.
 run() {
@@ -25,6 +27,12 @@ ok 'an SVG, with the runs in the legend by their folders' '
     plot -o a.svg one two/metrics.jsonl; head -c 200 a.svg | grep "<?xml"; tail -n 2 a.svg | grep "</svg>"
     grep ">one<" a.svg; grep ">two<" a.svg; grep "validation loss" a.svg
     plot --format svg one/metrics.jsonl two >b.svg; cmp a.svg b.svg'
+ok 'the main panel is validation, or training where nothing was evaluated; raw values are drawn of one or two runs, not of more' '
+    need gnuplot; run three 50
+    grep -v val_loss one/metrics.jsonl >train.jsonl
+    plot --format svg one two >a.svg; plot --format svg one two three >b.svg; plot --format svg train.jsonl >c.svg
+    for first in a:validation b:validation c:training; do grep -o ">[a-z]* loss" ${first%:*}.svg | head -n 1 | grep ">${first#*:}"; done
+    [ "$(grep -c "opacity=.0.25" a.svg)" = 4 ]; [ "$(grep -c "opacity=.0.25" b.svg)" = 0 ]'
 ok 'stdin to stdout, and the same bytes again' '
     need gnuplot
     plot <one/metrics.jsonl >a.png; plot <one/metrics.jsonl >b.png; head -c 4 a.png | grep -a PNG; cmp a.png b.png'
@@ -124,8 +132,24 @@ ok 'a comparison as bars, and as a forest, with the values beside them' '
     plot --kind forest -o b.svg <c.json
     for text in k1 k5 "+1.25 \[-2.50, +9.50\]" "+2.25 \[-2.50, +9.50\]" "+0.125 \[-0.250, +0.500\]" "+0.000 \[+0.000, +0.000\]"; do grep ">$text<" b.svg; done
     fails 1 grep ">base<" b.svg
-    plot --kind bars -o a.png c.json; png a.png 1400,248; plot --kind forest c.json >b.png; png b.png 1400,202
+    plot --kind bars -o a.png c.json; png a.png 1400,172; plot --kind forest c.json >b.png; png b.png 1400,143
     plot --kind forest --size 640x300 -o c.png c.json; png c.png 640,300; plot --kind forest c.json | cmp - b.png'
+ok 'a PDF, of its size, the same bytes again' '
+    need gnuplot; comparison base k1 >c.json
+    plot -o a.pdf one two; head -c 5 a.pdf | grep -a "%PDF-"; grep -a "MediaBox.* 1050 675 " a.pdf
+    plot --kind forest --size 960x480 -o b.pdf c.json; grep -a "MediaBox.* 720 360 " b.pdf
+    sleep 1.1; plot --format pdf one two | cmp - a.pdf; plot --kind forest --size 960x480 --format pdf c.json | cmp - b.pdf
+    need pdftotext; pdftotext b.pdf - | grep "+1.25 \[-2.50, +9.50\]"'
+ok 'no text leaves its picture or lies on another, whatever the names, the runs and the size' '
+    need gnuplot; need chromium
+    comparison base r16 transformer_r16_alpha_32 gdn_cssm_r16_k1 gdn_cssm_r16_k5 gdn_cssm_r16_k5_rope_dk4_with_a_long_name standard_r64_all_targets >c.json
+    sed "s/9.5,/1.25,/g; s/-2.5,/1.25,/g; s/\"delta\":0,/\"delta\":-0.5,/g" c.json >edge.json
+    for kind in bars forest; do
+        for size in 1400x500 1000x700 640x500; do plot --kind $kind --size $size -o a.svg c.json; laid_out a.svg 1500; done
+        plot --kind $kind -o a.svg edge.json; laid_out a.svg 1500
+    done
+    for i in 1 2 3 4 5 6; do run lr/gdn_cssm_r16_k${i}_with_a_long_name 30; done; run lr/short 200
+    plot -o a.svg lr/*; laid_out a.svg 1500; plot --size 800x600 -o a.svg lr/*; laid_out a.svg 1500'
 ok 'what compare writes is what plot reads' '
     need gnuplot
     for i in 1 2 3 4 5 6; do echo "{\"key\":\"$i\",\"sa\":$((i % 5 + 1)),\"pc\":4}"; done >s.jsonl
@@ -145,11 +169,11 @@ ok 'a comparison without intervals of its own, of many runs, of long names' '
     grep ">a name of forty characters, so many …<" a.svg; grep ">éééééééééééééééééééééééééééééééééééé…<" a.svg'
 ok 'no name of a run means anything to gnuplot' '
     need gnuplot
-    comparison "\$(touch hit)" "\`touch hit\`" "a\\\"; system \\\"touch hit\\\"; \\\"" "a'\''b" "@m" "a^{big}_x &{y}" "%s%n %d" "back\\\\slash" "a & <b>" "café ± 物理" "tab\\tline\\ntwo" "END" "" >c.json
+    comparison "\$(touch hit)" "\`touch hit\`" "a\\\"; system \\\"touch hit\\\"; \\\"" "a'\''b" "@m" "a^{big}_x &{y}" "%s%n %d" "back\\\\slash" "a & <b>" "café ± 物理" "tab\\tline\\ntwo" "END" "" "k=5+16" >c.json
     for kind in bars forest; do
         plot --kind $kind -o $kind.svg c.json; plot --kind $kind -o $kind.png c.json; [ ! -e hit ]
         grep -F "a^{big}_x &amp;{y}" $kind.svg; grep -F "a &amp; &lt;b" $kind.svg; grep -F "@m" $kind.svg; grep -F "back\\slash" $kind.svg; grep -F "%s%n %d" $kind.svg
-        grep -F "a'\''b" $kind.svg; grep -F "tab?line?two" $kind.svg; grep -F "touch hit" $kind.svg; grep -F "café ± 物理" $kind.svg
+        grep -F "a'\''b" $kind.svg; grep -F "tab?line?two" $kind.svg; grep -F "touch hit" $kind.svg; grep -F "café ± 物理" $kind.svg; grep -F ">k=5+16<" $kind.svg
     done'
 ok 'what is no comparison is said to be none' '
     comparison base k1 >good.json

@@ -2,6 +2,8 @@
 # report: a page that stands alone, says what compare says, shows the videos, and takes every text for a text.
 # shellcheck disable=SC1091,SC2016 # ok evaluates its text
 . "${0%/*}/lib.sh"
+# shellcheck source=tests/browser
+. "$tests/browser"
 
 video() { # FILE COLOUR: a second of it
     ffmpeg -v error -f lavfi -i "color=$2:size=96x64:rate=8:duration=1" -pix_fmt yuv420p -y "$1"
@@ -27,7 +29,7 @@ ok 'a page with the figures of compare, two charts and the first four prompts, t
     for text in "<title>Comparison with base</title>" "<td>33.33</td>" "<td>83.33</td>" "<td>+50.00 [" "p Holm" "SA&gt;=4 %" "seed 42"; do has "$text"; done
     compare --base base base.jsonl k1.jsonl | grep -o "+50.00 \[[^]]*\]" >cell; has "$(cat cell)"
     [ "$(images svg+xml)" = 2 ]; [ "$(images png)" = 8 ]; [ "$(grep -c "<h3>Prompt" page.html)" = 4 ]
-    has "<b class=\"text\">base</b> SA 4, PC 5, Joint<"; has "<b class=\"text\">base</b> SA 2, PC 3<"
+    has "<b>base</b> SA 4, PC 5, Joint<"; has "<b>base</b> SA 2, PC 3<"
     page -o again.html base.jsonl k1.jsonl; cmp page.html again.html'
 ok 'a picture holds eight frames of the video' '
     ready; need ffprobe
@@ -38,15 +40,33 @@ ok 'a picture holds eight frames of the video' '
 ok 'nothing in it is fetched, nothing runs' '
     ready
     fails 1 grep -i "<script\|<link\|<iframe\|<object\|javascript:\|@import\|url(\| on[a-z]*=\"" page.html
-    grep -o "\(src\|href\)=\"[^\"]\{0,16\}" page.html | grep -v "^src=\"data:image/\(png\|svg\)" >other || true; [ ! -s other ]
+    grep -o "\(src\|href\)=\"[^\"]\{0,16\}" page.html | grep -v "^src=\"data:\(image/\(png\|svg\)\|video/mp4\)" >other || true; [ ! -s other ]
     has "default-src &#39;none&#39;" || has "default-src '\''none'\''"; has "name=\"viewport\""; has "@media print"'
-ok 'how the runs were made: what differs, and what they share' '
+# row CELLS: a row of a table, its cells parted by |
+row() { tr "\n" " " <page.html | sed "s/<wbr.>//g; s/<t[hd][^>]*>//g; s/<.t[hd]>/|/g; s/<tr>/\n/g" | sed "s/| /|/g; s/|<.*//" | grep -xF -e "$1" >/dev/null || { echo "no $1"; return 1; }; }
+ok 'how the runs were made: what differs, and what they share, folded' '
     ready
-    for row in "<th>sample.steps</th> <td>50</td>" "<th>grade.model</th> <td>owl</td>" "<th>fps</th> <td>8.0</td>" "<th>scores from</th> <td>base.jsonl</td> <td>k1.jsonl</td>" \
-        "<th>sample.adapters.0.variant</th> <td>-</td> <td>gdn_cssm</td>" "<th>sample.adapters.0.rank</th> <td>-</td> <td>16</td>"; do
-        tr "\n" " " <page.html | grep -F "$row" >/dev/null || { echo "no $row"; exit 1; }
-    done
+    for line in "sample.steps|50" "grade.model|owl" "fps|8.0" "scores from|base.jsonl|base" "|k1.jsonl|k1" \
+        "sample.adapters.0.variant|-|base" "|gdn_cssm|k1" "sample.adapters.0.rank|-|base" "|16|k1"; do row "$line"; done
+    has "<details><summary>What differs</summary>"; has "<details><summary>What the runs share</summary>"
     has "report (sluice) $(report --version | sed "s/.* //")"'
+ok 'values of settings are told once, with the runs that have them' '
+    ready
+    for run in a b c; do scores $run 3 "{\"steps\":$([ $run = b ] && echo 9 || echo 5)}" >$run.jsonl; done
+    report --base a --first 0 a.jsonl b.jsonl c.jsonl >page.html; row "sample.steps|5|a, c"; row "|9|b"'
+ok 'videos play in the page when they are small enough, and are linked when not, from wherever the page is' '
+    ready
+    page -o page.html base.jsonl k1.jsonl
+    [ "$(grep -c "^<video controls=.* src=\"data:video/mp4;base64," page.html)" = 8 ]; fails 1 grep "<a href" page.html
+    grep -o "data:video/mp4;base64,[^\"]*" page.html | head -n 1 | sed "s/.*,//" | base64 -d | cmp - base.mp4
+    cp base.mp4 "b &\"<%.mp4"; mkdir -p deep/er
+    for where in page.html deep/er/page.html "$PWD/deep/page.html"; do
+        sed "s/base\.mp4/b \&\\\\\"<%.mp4/" base.jsonl | report --embed 0 --base base --first 1 -o "$where" base=/dev/stdin k1.jsonl
+        fails 1 grep "<video" "$where"; grep -o "<a href=\"[^\"]*" "$where" | sed "s/.*\"//" >links; [ "$(wc -l <links)" = 2 ]
+        while read -r link; do [ -e "$(dirname "$where")/$(echo "$link" | perl -pe "s/%(..)/chr hex \$1/ge")" ] || { echo "no $link beside $where"; exit 1; }; done <links
+    done
+    size=$(($(wc -c <base.mp4) / 1000)); page --embed $size --first 1 base.jsonl >page.html; fails 1 grep "<video" page.html
+    page --embed $((size + 1)) --first 1 base.jsonl >page.html; grep "<video" page.html >found'
 
 cat >strange.py <<'END'
 import html.parser, json, sys, xml.etree.ElementTree as xml
@@ -89,7 +109,7 @@ ok 'videos from a list, for scores that know none' '
     { echo "key,variant,sa,pc"; echo "p0,base,4,4"; echo "p0,k1,1,1"; } >scores.csv
     page scores.csv >page.html; [ "$(images png)" = 0 ]; has "SA 4, PC 4, Joint"
     printf "%s\n" "{\"key\":\"other\",\"path\":\"gone.mp4\",\"sample\":{\"steps\":9}}" "{\"key\":\"p0\",\"path\":\"k1.mp4\"}" >list.jsonl
-    page --videos k1=list.jsonl scores.csv >page.html; [ "$(images png)" = 1 ]; has "sample.steps"
+    page --videos k1=list.jsonl scores.csv >page.html; [ "$(images png)" = 1 ]; row "sample.steps|-|base"; row "|9|k1"
     fails 1 page --videos k2=list.jsonl scores.csv; grep "no variant is called .k2." err; fails 1 page --videos list.jsonl scores.csv; grep "NAME=LIST" err
     fails 1 page --videos k1=gone.jsonl scores.csv; grep "gone.jsonl: No such file" err
     echo "[]" >list.jsonl; fails 1 page --videos k1=list.jsonl scores.csv; grep "list.jsonl: line 1: not a JSON object" err'
@@ -105,14 +125,8 @@ ok 'repeats are shown one after another; published results tell of themselves' '
     { cat base.jsonl; sed "s/^{\"key\":\"\(p.\)\"/{\"prompt_id\":\"\1\",\"key\":\"\1@2\"/; s/base.mp4/k1.mp4/" base.jsonl; } >twice.jsonl
     page --first 1 base=twice.jsonl >page.html; [ "$(images png)" = 2 ]
     compare --base base --results r.json base.jsonl k1.jsonl >out; page --first 1 r.json >page.html
-    tr "\n" " " <page.html | grep -F "<th>inference_settings.steps</th> <td>50</td>" >/dev/null; [ "$(images png)" = 0 ]; has "Caption 0"'
+    row "inference_settings.steps|50"; [ "$(images png)" = 0 ]; has "Caption 0"'
 
-# shot FILE: the page as a browser shows it, as shot.png
-shot() {
-    timeout 120 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$PWD/profile" --window-size="$2" \
-        --screenshot="$PWD/shot.png" "file://$PWD/$1" 2>said || { cat said; return 1; }
-    [ -s shot.png ] || { cat said; return 1; }
-}
 # pixels CONDITION: how many of every fourth row and column, $1 $2 $3 being red, green and blue
 pixels() { ffmpeg -v error -i shot.png -vf scale=iw/4:ih/4:flags=neighbor -f rawvideo -pix_fmt rgb24 - | od -An -v -tu1 -w3 | awk "$1 { n++ } END { print n + 0 }"; }
 ok 'a browser shows the tables, the charts and the videos, on a desk and on a phone' '
@@ -129,6 +143,30 @@ ok 'a browser shows the tables, the charts and the videos, on a desk and on a ph
         [ "$bars" -gt 100 ]; [ "$magenta" -gt 2000 ]; [ "$lime" -gt 2000 ]; [ $((text - bare)) -gt 300 ]
     done'
 
+# Seven runs of long names, with all that a report may tell of them.
+seven() {
+    report --base base --first 2 --ledger ledger2 --run runs/gdn_cssm_r16_k5_rope_dk4_with_a_long_name --run runs/transformer_r16_alpha_32 "$@" \
+        base.jsonl long/*.jsonl -o page.html
+}
+ok 'seven runs of long names: nothing is wider than the page, cut, or broken in a word; at two widths, with tables folded and not' '
+    ready; need chromium
+    mkdir -p long ledger2; n=0
+    for run in standard_r16 transformer_r16_alpha_32 gdn_cssm_r16_k1 gdn_cssm_r16_k5 gdn_cssm_r16_k5_rope_dk4_with_a_long_name standard_r64_all_targets; do
+        n=$((n + 1))
+        scores k1 $n "{\"model\":\"CogVideoX-5b\",\"steps\":50,\"seed\":42,\"adapters\":[{\"variant\":\"gdn_cssm\",\"rank\":16,\"targets\":[\"to_q\",\"to_k\"],\"values\":\"$(printf %016d $n)\"}]}" |
+            sed "s/\"sa\":/\"sa_expected\":3.$n,\"pc_expected\":4.$n,&/; s/\"p\([0-9]\)\"/\"p\1\"/" >long/$run.jsonl
+        printf "%s\n" "{\"event\":\"start\",\"phase\":\"precompute\",\"job\":\"$run\",\"at\":1}" "{\"event\":\"end\",\"phase\":\"precompute\",\"job\":\"$run\",\"at\":9$n,\"wall_s\":99${n}000,\"gpu_s\":5$n,\"done\":9$n,\"failed\":0}" >ledger2/$run.jsonl
+    done
+    for i in 1 2 3 4; do tensor-gen --name latents --shape 2,16,4,8 --key c$i | tensor-gen --add --name prompt_embeds --shape 32,64; done >train.mp
+    pack -o val <train.mp 2>/dev/null
+    for run in "gdn_cssm:k=5,rope=1,dk=4 gdn_cssm_r16_k5_rope_dk4_with_a_long_name" "transformer:rank=16,alpha=32 transformer_r16_alpha_32"; do
+        train-step -m random:tiny --device cpu --adapter "${run% *}" --max-steps 4 --warmup 1 --val val --eval-every 2 --state "runs/${run#* }" <train.mp >/dev/null 2>&1
+    done
+    seven; for width in 1300 800; do laid_out page.html $width; done
+    sed "s/<details>/<details open=\"open\">/" page.html >open.html; for width in 1300 800; do laid_out open.html $width; done
+    # and it would be seen
+    sed "s/<wbr.>//g; s/long_name/long_name_with_no_end_and_so_much_more_and_more_and_more_and_more/g" page.html >bad.html; fails 1 laid_out bad.html 800
+    sed "s/<.style>/th{word-break:break-all;max-width:4rem}&/" page.html >bad.html; fails 1 laid_out bad.html 800 >out; grep "a word is broken" out'
 ok 'without gnuplot: one line, no file' '
     program=$(command -v report)
     (PATH=/nonexistent; status=0; "$program" --base base -o no.html base.jsonl k1.jsonl 2>err || status=$?; [ $status = 1 ])

@@ -219,14 +219,19 @@ static json_t *clock_text(double seconds)
     return json_sprintf("%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
 }
 
+static json_t *hours_text(double hours)
+{
+    return json_sprintf(hours < 999.5 ? "%.3g" : "%.0f", hours);
+}
+
 static json_t *cells(const json_t *g, const char *phase, bool part)
 {
     json_t *row = json_pack("[s]", phase);
     if (part) json_array_append(row, json_object_get(g, "of"));
     json_array_append_new(row, clock_text(number(g, "wall_s")));
     json_array_append_new(row, json_sprintf("%.1f", number(g, "at_once")));
-    json_array_append_new(row, json_sprintf("%.3g", number(g, "work_s") / 3600));
-    json_array_append_new(row, json_sprintf("%.3g", number(g, "gpu_s") / 3600));
+    json_array_append_new(row, hours_text(number(g, "work_s") / 3600));
+    json_array_append_new(row, hours_text(number(g, "gpu_s") / 3600));
     static const char *const count[] = {"jobs", "done", "failed", "interrupted"};
     for (int i = 0; i < 4; i++) json_array_append_new(row, json_sprintf("%.0f", number(g, count[i])));
     return row;

@@ -3,6 +3,7 @@
 #ifndef REPORTING_CURVES_H
 #define REPORTING_CURVES_H
 
+#include "formats/gnuplot.h"
 #include "formats/metrics.h"
 
 struct curve {
@@ -15,9 +16,11 @@ struct curve {
  * their whole paths. */
 void name_curves(struct curve *run, int runs);
 
-/* The gnuplot script (formats/gnuplot.h) of all runs in one picture, PNG or SVG, of so many pixels. Training
- * loss and gradient norm are drawn raw and faint, and as their running mean, on a logarithmic axis unless a
- * value forbids it. gnuplot_draw() reports a script that could not be written. */
-void curves_script(FILE *script, bool svg, int64_t width, int64_t height, const struct curve *run, int runs);
+/* The gnuplot script (formats/gnuplot.h) of all runs in one picture of so many pixels. The main panel is the validation
+ * loss, or the training loss where there was no evaluation. Training loss and gradient norm are drawn as their running
+ * mean, of one or two runs also raw and faint, on a logarithmic axis unless a value forbids it. gnuplot_draw() reports
+ * a script that could not be written. */
+void curves_script(FILE *script, enum gnuplot_format format, int64_t width, int64_t height,
+                   const struct curve *run, int runs);
 
 #endif

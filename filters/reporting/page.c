@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "filters/lib/messages.h"
 #include "filters/reporting/budget.h"
 #include "filters/reporting/charts.h"
 #include "filters/reporting/comparison.h"
@@ -16,6 +18,7 @@
 #include "formats/gnuplot.h"
 #include "formats/html.h"
 #include "formats/io.h"
+#include "formats/path.h"
 #include "formats/sheet.h"
 
 /* ---- pictures ------------------------------------------------------------------------------------------ */
@@ -25,16 +28,18 @@ struct picture {
     size_t size; /* 0: none */
 };
 
+enum { CHART_WIDTH = 1000 };
+
 /* A chart as SVG; none of a comparison that has no rows for it. */
 static bool draw_chart(struct picture *p, enum chart chart, const json_t *comparison, char *err,
                        size_t errlen)
 {
-    int rows = chart_rows(chart, comparison);
-    if (!rows) return true;
+    if (!chart_rows(chart, comparison)) return true;
     FILE *script = tmpfile(), *f = open_memstream(&p->bytes, &p->size);
     bool good = (script && f) || fail(err, errlen, "a temporary file: %s", strerror(errno));
     if (good) {
-        chart_script(script, chart, true, 1000, chart_height(rows), comparison);
+        chart_script(script, chart, GNUPLOT_SVG, CHART_WIDTH,
+                     chart_height(chart, comparison, GNUPLOT_SVG, CHART_WIDTH), comparison);
         good = gnuplot_draw(script, f, err, errlen);
     }
     if (script) fclose(script);
@@ -116,7 +121,7 @@ static void put_results(FILE *f, const char *title, const json_t *comparison, co
     html_text(f, json_string_value(json_object_get(comparison, "base")));
     fputs("</b></p>\n<h2>Results</h2>\n", f);
     json_array_foreach (tables, i, table) {
-        html_table(f, "number", caption[i], table);
+        html_table(f, caption[i], table);
         if (i == 0) put_chart(f, bars, "bar chart of the runs' scores", "Scores with 95 % intervals.");
         if (i == 1)
             put_chart(
@@ -128,9 +133,21 @@ static void put_results(FILE *f, const char *title, const json_t *comparison, co
     json_decref(tables);
 }
 
-static void put_table(FILE *f, const char *class, const char *caption, json_t *rows_stolen)
+static void put_table(FILE *f, const char *caption, json_t *rows_stolen)
 {
-    html_table(f, class, caption, rows_stolen);
+    html_table(f, caption, rows_stolen);
+    json_decref(rows_stolen);
+}
+
+/* A table that one opens; nothing where it has a heading alone. */
+static void put_folded(FILE *f, const char *caption, json_t *rows_stolen)
+{
+    if (json_array_size(rows_stolen) > 1) {
+        fputs("<details>", f);
+        html_element(f, "summary", NULL, caption);
+        html_table(f, NULL, rows_stolen);
+        fputs("</details>\n", f);
+    }
     json_decref(rows_stolen);
 }
 
@@ -139,8 +156,7 @@ static void put_training(FILE *f, const json_t *rows)
 {
     if (!json_array_size(rows)) return;
     html_element(f, "h2", NULL, "Training");
-    put_table(f, "number",
-              "The adapters. Lower by: the best validation loss, than the first, with its standard error.",
+    put_table(f, "The adapters. Lower by: the best validation loss, than the first, with its standard error.",
               table_texts(rows));
     json_t *notes = table_moves(rows);
     for (size_t i = 0; i < json_array_size(notes); i++)
@@ -153,11 +169,11 @@ static void put_budget(FILE *f, const json_t *budget)
     if (!budget) return;
     html_element(f, "h2", NULL, "What it cost");
     put_table(
-        f, "number",
+        f,
         "Phases. Wall: time in which anything was at work. Done: records, of train steps. Interrupted attempts "
         "are not in the times.",
         budget_phases(budget));
-    put_table(f, "settings", "Their parts.", budget_parts(budget));
+    put_folded(f, "Their parts", budget_parts(budget));
 }
 
 static void put_misfits(FILE *f, const struct scores *s)
@@ -166,6 +182,34 @@ static void put_misfits(FILE *f, const struct scores *s)
     size_t i;
     json_array_foreach (misfits, i, text) html_element(f, "p", "missing text", json_string_value(text));
     json_decref(misfits);
+}
+
+/* Columns of runs as rows: the setting, one of its values, and the runs that have this one. So there is room for any
+ * number of runs. */
+static json_t *by_value(json_t *differing_stolen)
+{
+    json_t *rows = json_pack("[[s, s, s]]", "setting", "value", "runs"), *row, *value;
+    const json_t *runs = json_array_get(differing_stolen, 0);
+    size_t i, c, k;
+    json_array_foreach (differing_stolen, i, row) {
+        json_t *seen = json_object(); /* {value: runs}, in the order of the runs */
+        const char *text;
+        for (c = 1; i && c < json_array_size(row); c++) {
+            const char *run = json_string_value(json_array_get(runs, c));
+            const char *others =
+                json_string_value(json_object_get(seen, json_string_value(json_array_get(row, c))));
+            json_object_set_new(seen, json_string_value(json_array_get(row, c)),
+                                json_sprintf("%s%s%s", others ? others : "", others ? ", " : "", run));
+        }
+        k = 0;
+        json_object_foreach (seen, text, value)
+            json_array_append_new(
+                rows,
+                json_pack("[s, s, O]", k++ ? "" : json_string_value(json_array_get(row, 0)), text, value));
+        json_decref(seen);
+    }
+    json_decref(differing_stolen);
+    return rows;
 }
 
 static void put_settings(FILE *f, const struct scores *s)
@@ -177,29 +221,94 @@ static void put_settings(FILE *f, const struct scores *s)
     html_element(
         f, "p", "note",
         "As the inputs tell it, of every video: where a run has several values, its videos were not all made alike.");
-    if (json_array_size(differing) > 1) html_table(f, "settings", "What differs", differing);
-    if (json_array_size(shared) > 1) html_table(f, "settings", "What the runs share", shared);
-    json_decref(shared);
-    json_decref(differing);
+    put_folded(f, "What differs", by_value(differing));
+    put_folded(f, "What the runs share", shared);
 }
 
-/* One video of a run: its scores, and what it looks like. */
-static void put_video(FILE *f, const struct variant *v, const struct score *s, page_told *told)
+/* A video of a run as the page shows it. */
+struct shown {
+    const struct variant *run;
+    const struct score *score;
+    struct picture strip, film; /* film: to be played in the page */
+    char why[512];              /* it is not shown */
+};
+
+/* Reads a video of at most so many bytes that a browser may play. What cannot be read is told when its frames are. */
+static void read_film(struct picture *film, const char *path, int64_t most)
 {
-    struct picture strip = {0};
-    char why[512];
-    fputs("<figure><figcaption><b class=\"text\">", f);
-    html_text(f, v->name);
-    fprintf(f, "</b> SA %d, PC %d%s</figcaption>\n", s->sa, s->pc, s->sa >= 4 && s->pc >= 4 ? ", Joint" : "");
-    if (s->path && draw_strip(&strip, s->path, why, sizeof why)) {
-        html_picture(f, "image/png", strip.bytes, strip.size, v->name);
-        told(s->path, NULL);
-    } else if (s->path) {
-        html_element(f, "p", "missing", why);
-        told(s->path, why);
+    const char *dot = strrchr(path, '.');
+    struct stat st;
+    FILE *in = dot && !strcmp(dot, ".mp4") ? fopen(path, "re") : NULL;
+    if (in && !fstat(fileno(in), &st) && st.st_size > 0 && st.st_size <= most &&
+        (film->bytes = malloc((size_t)st.st_size)))
+        film->size =
+            fread(film->bytes, 1, (size_t)st.st_size, in) == (size_t)st.st_size ? (size_t)st.st_size : 0;
+    if (in) fclose(in);
+}
+
+static void read_shown(struct shown *v, const struct report *r, page_told *told)
+{
+    const char *path = v->score->path;
+    if (!path) return;
+    bool good = draw_strip(&v->strip, path, v->why, sizeof v->why);
+    if (good) read_film(&v->film, path, r->embed);
+    if (!good) free(v->strip.bytes), v->strip = (struct picture){0};
+    told(path, good ? NULL : v->why);
+}
+
+static void put_name(FILE *f, const struct shown *v)
+{
+    const struct score *s = v->score;
+    fputs("<figure><figcaption><b>", f);
+    html_name(f, v->run->name);
+    fprintf(f, "</b> SA %d, PC %d%s", s->sa, s->pc, s->sa >= 4 && s->pc >= 4 ? ", Joint" : "");
+}
+
+/* Films side by side. */
+static void put_films(FILE *f, const struct shown *v, size_t count)
+{
+    bool any = false;
+    for (size_t i = 0; i < count; i++) {
+        if (!v[i].film.size) continue;
+        fputs(any ? "" : "<div class=\"videos\">\n", f);
+        any = true;
+        put_name(f, &v[i]);
+        fputs("</figcaption>\n", f);
+        html_video(f, "video/mp4", v[i].film.bytes, v[i].film.size);
+        fputs("</figure>\n", f);
     }
+    fputs(any ? "</div>\n" : "", f);
+}
+
+/* One video's frames; a link to it unless it is played above. */
+static void put_frames(FILE *f, const struct shown *v, const struct report *r)
+{
+    put_name(f, v);
+    char *link = v->strip.size && !v->film.size ? path_beside(v->score->path, r->path) : NULL;
+    if (link) fputs(": ", f), html_link(f, link, link);
+    fputs("</figcaption>\n", f);
+    if (v->strip.size) html_picture(f, "image/png", v->strip.bytes, v->strip.size, v->run->name);
+    if (*v->why) html_element(f, "p", "missing", v->why);
     fputs("</figure>\n", f);
-    free(strip.bytes);
+    free(link);
+}
+
+/* The videos of a prompt, new: the base's come first. */
+static struct shown *find_shown(const struct report *r, const char *prompt, size_t *count)
+{
+    struct shown *of = NULL;
+    *count = 0;
+    for (int i = -1; i < r->scores.count; i++) {
+        const struct variant *v = &r->scores.variant[i < 0 ? r->pairing.base : i];
+        for (size_t k = 0; i != r->pairing.base && k < v->count; k++) {
+            if (strcmp(v->score[k].prompt, prompt)) continue;
+            struct shown *grown = realloc(of, (*count + 1) * sizeof *of);
+            if (!grown) die("out of memory");
+            of = grown;
+            of[(*count)++] = (struct shown){.run = v, .score = &v->score[k]};
+        }
+    }
+    return of;
 }
 
 static void put_prompt(FILE *f, const struct report *r, const char *name, page_told *told)
@@ -207,17 +316,21 @@ static void put_prompt(FILE *f, const struct report *r, const char *name, page_t
     json_t *about = json_object_get(r->scores.prompts, name);
     const char *caption = json_string_value(json_object_get(about, "caption"));
     const char *action = json_string_value(json_object_get(about, "action"));
-    int base = r->pairing.base;
+    size_t count;
     fputs("<section>\n<h3>Prompt <span class=\"text\">", f);
     html_text(f, name);
     fputs("</span></h3>\n", f);
     if (caption) html_element(f, "p", "text", caption);
     if (action) html_element(f, "p", "note text", action);
-    for (int i = -1; i < r->scores.count; i++) { /* the base comes first */
-        const struct variant *v = &r->scores.variant[i < 0 ? base : i];
-        for (size_t k = 0; i != base && k < v->count; k++)
-            if (!strcmp(v->score[k].prompt, name)) put_video(f, v, &v->score[k], told);
+    struct shown *v = find_shown(r, name, &count);
+    for (size_t i = 0; i < count; i++) read_shown(&v[i], r, told);
+    put_films(f, v, count);
+    for (size_t i = 0; i < count; i++) {
+        put_frames(f, &v[i], r);
+        free(v[i].strip.bytes);
+        free(v[i].film.bytes);
     }
+    free(v);
     fputs("</section>\n", f);
 }
 
