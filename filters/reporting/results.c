@@ -114,8 +114,8 @@ static bool write_table(const struct scores *s, const struct variant *v, const c
         json_t *caption = json_object_get(json_object_get(s->prompts, score->prompt), "caption");
         json_t *fields =
             json_pack("{s:O*, s:s}", "caption", caption, "path", score->path ? score->path : score->key);
-        bool good = graded_csv_add(&table, score->key, fields,
-                                   (int)(!strcmp(task, "sa") ? score->sa : score->pc));
+        bool good =
+            graded_csv_add(&table, score->key, fields, (int)(!strcmp(task, "sa") ? score->sa : score->pc));
         json_decref(fields);
         if (!good) return fail(err, errlen, "%s: out of memory", path);
     }
