@@ -171,21 +171,21 @@ static void add_params(struct params *list, void *net)
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
-static const char *const projection[PROJECTIONS] = {"to_q", "to_k", "to_v", "to_out.0"};
+static const struct linear_names names = {"transformer_blocks",
+                                          {{"to_q", "attn1.to_q", NULL},
+                                           {"to_k", "attn1.to_k", NULL},
+                                           {"to_v", "attn1.to_v", NULL},
+                                           {"to_out.0", "attn1.to_out.0", NULL}}};
 
 static bool offer_linears(struct denoiser *d, struct dit *net, char *err, size_t errlen)
 {
-    const int64_t w = net->c.width;
-    d->linears = (struct linears){.blocks = net->c.layers, .width = w};
-    d->linears.linear = calloc((size_t)net->c.layers * PROJECTIONS, sizeof *d->linears.linear);
-    if (!d->linears.linear) return fail(err, errlen, "out of memory");
-    for (int64_t i = 0; i < net->c.layers; i++)
-        for (int t = 0; t < PROJECTIONS; t++) {
-            struct linear *l = &d->linears.linear[d->linears.count++];
-            *l = (struct linear){.block = i, .in = w, .out = w, .weight = &net->block[i].to[t].weight};
-            snprintf(l->target, sizeof l->target, "%s", projection[t]);
-            snprintf(l->name, sizeof l->name, "transformer_blocks.%d.attn1.%s", (int)i, projection[t]);
-        }
+    if (!linears_name(&d->linears, &names, net->c.layers)) return fail(err, errlen, "out of memory");
+    d->linears.width = net->c.width;
+    for (int i = 0; i < d->linears.count; i++) {
+        struct linear *l = &d->linears.linear[i];
+        l->in = l->out = net->c.width;
+        l->weight = &net->block[l->block].to[i % PROJECTIONS].weight;
+    }
     return true;
 }
 
@@ -646,6 +646,7 @@ const struct denoiser_kind cogvideox_dit = {
                 .size = sizeof(struct dit),
                 .configure = configure,
                 .params = add_params},
+    .names = &names,
     .published = {.steps = 50, .guidance = 6, .dynamic = true},
     .geometry = geometry,
     .video_frames = video_frames,

@@ -77,6 +77,8 @@ struct published {
 struct denoiser_kind {
     struct network network;
     struct published published;
+    /* Of its linears; NULL: other tools' adapters are read under open()'s names alone. */
+    const struct linear_names *names;
     /* Of a net that is configured. */
     void (*geometry)(struct latent_geometry *g, const void *net);
     /* How many frames the family's autoencoder makes of so many latent ones; NULL: those that gave them. */

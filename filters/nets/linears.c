@@ -1,5 +1,8 @@
 #include "filters/nets/linears.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 int64_t grid_tokens(const struct token_rows *r)
 {
     return r->frames * r->rows * r->cols;
@@ -8,6 +11,25 @@ int64_t grid_tokens(const struct token_rows *r)
 int64_t token_count(const struct token_rows *r)
 {
     return r->text + grid_tokens(r);
+}
+
+bool linears_name(struct linears *l, const struct linear_names *names, int64_t blocks)
+{
+    int n = 0;
+    while (names->linear[n].target) n++;
+    *l = (struct linears){.blocks = blocks, .linear = calloc((size_t)blocks * (size_t)n, sizeof *l->linear)};
+    for (int64_t b = 0; l->linear && b < blocks; b++)
+        for (int i = 0; i < n; i++) {
+            const struct linear_name *from = &names->linear[i];
+            struct linear *to = &l->linear[l->count++];
+            to->block = b;
+            snprintf(to->target, sizeof to->target, "%s", from->target);
+            snprintf(to->name, sizeof to->name, "%s.%d.%s", names->blocks, (int)b, from->path);
+            if (from->original)
+                snprintf(to->original, sizeof to->original, "%s.%d.%s", names->blocks, (int)b,
+                         from->original);
+        }
+    return l->linear != NULL;
 }
 
 static int taking_part(const struct linear_hook *h, struct linear_call *to, const struct linear_call *c,

@@ -16,11 +16,13 @@ int64_t token_count(const struct token_rows *r);
 int64_t grid_tokens(const struct token_rows *r);
 
 struct linear {
-    char name[96];   /* below the network's part: "transformer_blocks.0.attn1.to_q" */
-    char target[32]; /* what it is called within its block: "to_q" */
-    int64_t block;   /* counted from 0 */
-    int64_t in, out; /* y [rows,out] = W [out,in] x [rows,in] + b [out] */
-    bool text_only;  /* its rows are text tokens alone, so that nothing of a grid can work there */
+    char name[96];     /* below the network's part: "transformer_blocks.0.attn1.to_q" */
+    char target[32];   /* what it is called within its block: "to_q" */
+    char original[96]; /* as its network was first published, whose names other tools took over:
+                          "blocks.0.self_attn.q"; empty: under no other name than this */
+    int64_t block;     /* counted from 0 */
+    int64_t in, out;   /* y [rows,out] = W [out,in] x [rows,in] + b [out] */
+    bool text_only;    /* its rows are text tokens alone, so that nothing of a grid can work there */
     bool aside; /* hooked onto only by its full target: neither when none is named, nor by a last word that
                               it shares with one that is not aside */
     struct tensor *weight; /* W on the device, borrowed: what a merge changes */
@@ -32,6 +34,18 @@ struct linears {
     int count;
     int64_t blocks, width; /* of the network, as adapter files state them */
 };
+
+/* What the linears of every block are called. path: below the block, in `name`; original: there, in `original`, or
+ * NULL. The list ends with a NULL target. */
+struct linear_names {
+    const char *blocks; /* what stands before the block's number: "transformer_blocks" */
+    struct linear_name {
+        const char *target, *path, *original;
+    } linear[16];
+};
+/* The linears of so many blocks by their names; in, out, width and weight are left to the caller, who frees
+ * l->linear. false: out of memory. */
+bool linears_name(struct linears *l, const struct linear_names *names, int64_t blocks);
 
 /* One linear at work. saved: room of the hook's saved_count elements of the compute dtype, written by forward,
  * read by backward. */

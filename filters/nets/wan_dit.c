@@ -31,9 +31,18 @@ struct wan_linear {
 /* A block's linear layers, in the order in which they are computed: self-attention, attention to the text,
  * feed-forward. */
 enum { Q1, K1, V1, OUT1, Q2, K2, V2, OUT2, UP, DOWN, LINEARS };
-static const char *const target[LINEARS] = {"attn1.to_q",     "attn1.to_k", "attn1.to_v", "attn1.to_out.0",
-                                            "attn2.to_q",     "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
-                                            "ffn.net.0.proj", "ffn.net.2"};
+/* The original names are those of github.com/Wan-Video/Wan2.1. */
+#define SAME(name, original)                                                                                 \
+    {                                                                                                        \
+        name, name, original                                                                                 \
+    }
+static const struct linear_names names = {
+    "blocks",
+    {SAME("attn1.to_q", "self_attn.q"), SAME("attn1.to_k", "self_attn.k"), SAME("attn1.to_v", "self_attn.v"),
+     SAME("attn1.to_out.0", "self_attn.o"), SAME("attn2.to_q", "cross_attn.q"),
+     SAME("attn2.to_k", "cross_attn.k"), SAME("attn2.to_v", "cross_attn.v"),
+     SAME("attn2.to_out.0", "cross_attn.o"), SAME("ffn.net.0.proj", "ffn.0"), SAME("ffn.net.2", "ffn.2")}};
+#undef SAME
 
 struct wan_block {
     struct wan_linear linear[LINEARS];
@@ -133,7 +142,7 @@ static void declare_block(struct params *list, struct wan *d, int block)
               block)
         ->f32 = true;
     for (int i = 0; i < LINEARS; i++) {
-        snprintf(name, sizeof name, "blocks.%d.%s", block, target[i]);
+        snprintf(name, sizeof name, "blocks.%d.%s", block, names.linear[i].path);
         declare_linear(list, &b->linear[i], i == UP ? f : w, i == DOWN ? f : w, false, name);
     }
     for (int i = 0; i < 2; i++) {
@@ -202,22 +211,17 @@ static bool open_wan(struct denoiser *d, char *err, size_t errlen)
     net->denoiser = d;
     net->patch.weight =
         tensor_as(&net->patch.weight, 2, net->c.width, tensor_count(&net->patch.weight) / net->c.width);
-    d->linears = (struct linears){.blocks = net->c.layers, .width = net->c.width};
-    d->linears.linear = calloc((size_t)net->c.layers * LINEARS, sizeof *d->linears.linear);
-    if (!d->linears.linear) return fail(err, errlen, "out of memory");
-    for (int i = 0; i < net->c.layers; i++)
-        for (int t = 0; t < LINEARS; t++) {
-            struct linear *l = &d->linears.linear[d->linears.count++];
-            struct tensor *weight = &net->block[i].linear[t].weight;
-            *l = (struct linear){.block = i,
-                                 .in = weight->shape[1],
-                                 .out = weight->shape[0],
-                                 .text_only = t == K2 || t == V2,
-                                 .aside = t >= Q2,
-                                 .weight = weight};
-            snprintf(l->target, sizeof l->target, "%s", target[t]);
-            snprintf(l->name, sizeof l->name, "blocks.%d.%s", i, target[t]);
-        }
+    if (!linears_name(&d->linears, &names, net->c.layers)) return fail(err, errlen, "out of memory");
+    d->linears.width = net->c.width;
+    for (int i = 0; i < d->linears.count; i++) {
+        struct linear *l = &d->linears.linear[i];
+        const int t = i % LINEARS;
+        l->weight = &net->block[l->block].linear[t].weight;
+        l->in = l->weight->shape[1];
+        l->out = l->weight->shape[0];
+        l->text_only = t == K2 || t == V2;
+        l->aside = t >= Q2;
+    }
     return true;
 }
 
@@ -764,6 +768,7 @@ const struct denoiser_kind wan_dit = {
                 .size = sizeof(struct wan),
                 .configure = configure,
                 .params = add_params},
+    .names = &names,
     .published = {.steps = 50, .guidance = 5, .fps = 16, .by_channel = true, .negative = negative},
     .geometry = geometry,
     .text_shape = text_shape,
