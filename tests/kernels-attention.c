@@ -231,6 +231,7 @@ static void test_heads_of(int64_t d)
     test_sequences(1, 200, 200, 3, d, true);
     test_sequences(1, 77, 512, 2, d, true);
     test_sequences(1, 1100, 70, 1, d, false); /* many queries, few keys */
+    test_sequences(1, 70, 900, 2, d, false);  /* and the other way round */
 }
 
 static void test_refused(const char *ways, const char *words)
@@ -250,9 +251,9 @@ static void test_ways(void)
     test_refused("mma,none", "\"none\" is no way");
     if (X == DT_F32) test_refused("mma", "not by mma");
     for (int64_t d = 64; d <= 128; d *= 2)
-        for (int i = 0; i < 4; i++) {
-            if (X == DT_F32 && i < 2) continue;
-            go_by((const char *[]){"mma", "mma", "f32", NULL}[i], i == 1 ? SMALL : NULL);
+        for (int i = 0; i < 5; i++) {
+            if (X == DT_F32 && i < 3) continue;
+            go_by((const char *[]){"mma", "mma", "cudnn,mma", "f32", NULL}[i], i == 1 ? SMALL : NULL);
             test_heads_of(d);
         }
     go_by("f32", SMALL);

@@ -34,7 +34,7 @@ struct attention_way {
     void (*backward)(struct kern *k, const struct attention_shape *s, const struct attention_backward *t);
 };
 
-extern const struct attention_way attention_hopper, /* wgmma and TMA, BF16, heads of 64 */
+extern const struct attention_way attention_hopper, /* wgmma and TMA, BF16, heads of 64 and 128 */
     attention_mma,                                  /* mma.sync, BF16, heads of 64 and 128 */
     attention_cudnn,                                /* cuDNN, BF16, heads of 64 to 128; forward alone */
     attention_f32,                                  /* any dtype, heads to 256, without tensor cores */

@@ -174,10 +174,14 @@ __device__ static inline void bulk_store(float *to, const float *from, int bytes
                      "r"(shared_address(from)), "r"(bytes)
                      : "memory");
 }
-/* until all that this thread has stored so is in global memory */
+/* until all that this thread has stored so is in global memory; bulk_wait_read: until it has been read */
 __device__ static inline void bulk_wait()
 {
     asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory");
+}
+__device__ static inline void bulk_wait_read()
+{
+    asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
 /* The same turns where the adding is done by bulk copies, which are of another proxy. */
@@ -190,6 +194,17 @@ __device__ static inline void turn_pass_async(int *turn)
 {
     asm volatile("fence.proxy.async;" ::: "memory");
     turn_pass(turn);
+}
+
+/* ---- turns among warpgroups: barrier `id` of 1 to 15, passed when `threads` have come by either -------- */
+
+__device__ static inline void barrier_sync(int id, int threads)
+{
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+__device__ static inline void barrier_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 /* ---- registers ---------------------------------------------------------------------------------------- */
@@ -212,11 +227,13 @@ template <int N> __device__ static inline void setmaxnreg_dec()
  * of the 128 has of every 8 columns those 2 (t % 4), + 1 of rows 16 (t / 32) + t % 32 / 4 and 8 further: d[4
  * j ..] of columns 8 j on. An operand in registers has the same order. */
 
-/* bits 0-13: address; 16-29: leading offset, for tiles wider than these; 32-45: from 8 rows to the next 8;
- * 62: 128-byte swizzle; lengths in units of 16 bytes */
-__device__ static inline uint64_t wgmma_descriptor(const void *tile)
+/* bits 0-13: address; 16-29: leading offset; 32-45: from 8 rows to the next 8; 62: 128-byte swizzle; lengths in
+ * units of 16 bytes. `leading` is how far the next tile lies whose columns are the 64 that follow: what an operand
+ * needs that is wider than a tile, with k down the rows. */
+__device__ static inline uint64_t wgmma_descriptor(const void *tile, int leading = 16)
 {
-    return (uint64_t)(shared_address(tile) >> 4) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+    return (uint64_t)(shared_address(tile) >> 4) | (uint64_t)(leading >> 4) << 16 | (uint64_t)64 << 32 |
+           (uint64_t)1 << 62;
 }
 /* The operand so many bytes further. */
 __device__ static inline uint64_t wgmma_advance(uint64_t operand, int bytes)
@@ -304,6 +321,23 @@ template <bool ADD> __device__ static inline void wgmma(float (&d)[64], uint64_t
                  ", %64, %65, p, 1, 1, 0, 0;\n}"                                                             \
                  : THIRTY_TWO(io, d, 0), THIRTY_TWO(io, d, 32)                                               \
                  : "l"(a), "l"(b))
+    if (ADD)
+        PRODUCT(ADDED, 1);
+    else
+        PRODUCT(WRITTEN, 0);
+#undef PRODUCT
+}
+
+/* d [64,128] (+)= a [64,16] b [16,128]: a from registers */
+template <bool ADD, bool TRANS_B>
+__device__ static inline void wgmma(float (&d)[64], const unsigned *a, uint64_t b)
+{
+#define PRODUCT(io, add)                                                                                     \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " #add ", 0;\n"                                           \
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " LIST64                             \
+                 ", {%64, %65, %66, %67}, %68, p, 1, 1, %69;\n}"                                             \
+                 : THIRTY_TWO(io, d, 0), THIRTY_TWO(io, d, 32)                                               \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"((int)TRANS_B))
     if (ADD)
         PRODUCT(ADDED, 1);
     else
