@@ -95,7 +95,7 @@ static void put_groups(FILE *f, const json_t *comparison)
     size_t i;
     snprintf(caption, sizeof caption, "By %s.",
              tables ? json_string_value(json_object_get(json_object_get(comparison, "by"), "field")) : "");
-    json_array_foreach (tables, i, j) html_table(f, "number", caption, j);
+    json_array_foreach (tables, i, j) html_table(f, caption, j);
     json_array_foreach (notes, i, j) html_element(f, "p", "note text", json_string_value(j));
     json_decref(notes);
     json_decref(tables);
