@@ -35,6 +35,14 @@ for file in $readmes; do
         done'
 done
 
+ok "nobody is told to validate on what is trained on" '
+    for file in $readmes; do
+        awk -v file="$file" "
+            /draw .*[|]\$|draw .*[|] train-step/ { from = \$0; sub(/ *[|].*/, \"\", from); sub(/.* /, \"\", from) }
+            / --val / { val = \$0; sub(/.* --val /, \"\", val); sub(/ .*/, \"\", val); if (val == from) { print file \": \" \$0; bad = 1 } }
+            END { exit bad }" "$top/$file" || exit 1
+    done'
+
 # What stands for a program in blocks that are only checked. It must exist, and know every option that it is given.
 mkdir stubs
 for name in cat cut grep head ls mkdir sed seq tail tee; do ln -s "$(command -v $name)" stubs/$name; done
