@@ -47,6 +47,7 @@ static const char help[] =
     "      --frames N       of --dry-run                                                       [the model's]\n"
     "      --size WxH       of --dry-run, in pixels                                            [the model's]\n"
     "COMMON\n"
+    "devices of several each has the whole network and computes a record of the step: the bytes of --accumulate on one\n"
     "stdout  a step: {\"step\",\"position\",\"key\",\"s\",\"loss\",\"grad_norm\",\"lr\"}, the first four of its last\n"
     "        record; an evaluation: {\"step\",\"val_loss\",\"val_losses\"}, the mean and each triple's\n"
     "files   RUN/best.safetensors, last.safetensors, metrics.jsonl, state.safetensors, speed.json\n"
@@ -150,13 +151,17 @@ int main(int argc, char **argv)
     struct record f = RECORD_INIT;
     int64_t next = 0; /* the position of a record that states none */
     bool good = true;
-    filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT);
+    filter_start(argc, argv, help, options,
+                 FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT | FILTER_DEVICES);
     if (!state && !dry_run) usage_error("--state is required");
     if (t.warmup >= t.max_steps)
         usage_error("--warmup %lld does not end before --max-steps %lld", (long long)t.warmup,
                     (long long)t.max_steps);
     if (!empty_prompt != !(t.caption_dropout > 0))
         usage_error("--caption-dropout and --empty-prompt need each other");
+    if (compute_devices() > TRAINER_DEVICES || t.accumulate % compute_devices())
+        usage_error("--device: %d devices do not share the %lld records of a step (--accumulate) evenly",
+                    compute_devices(), (long long)t.accumulate);
     if (!trainer_levels(&t, levels, err, sizeof err)) usage_error("%s", err);
     struct kern *k = compute_open();
     trainer_recompute(&t, recompute);
@@ -177,6 +182,9 @@ int main(int argc, char **argv)
     if (val && !(work.val = store_open(val, err, sizeof err))) die("%s", err);
     if (val && !work.val->count) die("%s: an empty store: there is nothing to evaluate on", val);
     if (!trainer_load(&t, filter.model, err, sizeof err)) die("%s", err);
+    for (int i = 1; i < compute_devices(); i++)
+        if (!trainer_add_device(&t, filter.model, compute_open_at, compute_close, err, sizeof err))
+            die("%s", err);
 
     filter_catch_term();
     bool more = filter_next(&f);

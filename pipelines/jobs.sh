@@ -65,7 +65,7 @@ worker() { # the command, as bash reads it
 }
 
 by_parallel() {
-    local hosts=() workers=${JOBS:-$(gpus | grep -c . || true)} log
+    local hosts=() workers=${JOBS:-$(($(gpus | grep -c . || true) / $(cards_of_job)))} log
     [ -z "$HOSTS" ] || hosts=(--sshlogin "$HOSTS" --retries 3)
     exec {log}>>"$WORK/log/$key.joblog"
     # shellcheck disable=SC2090 # it is quoted by parallel's -q
@@ -109,25 +109,48 @@ gpu_locks() {
     printf '%s\n' "$folder"
 }
 
-# A worker's device: the GPU of its slot. Slots are counted over all hosts, and somebody else may be here, too, so what counts is who
-# holds the GPU's lock: when that one is taken it is the next that is free. The lock goes with the worker's last process.
+# How many GPUs a job of this pipeline has: of one that sets $several, so many as the setting says.
+cards_of_job() { if [ -n "$several" ]; then printf '%s\n' "$CARDS_PER_JOB"; else echo 1; fi; }
+
+# A worker's devices: the GPUs of its slot. Slots are counted over all hosts, and somebody else may be here, too, so what
+# counts is who holds a GPU's lock: when one is taken it is the next that is free. The locks go with the worker's last process.
+# Programs get the first as "${compute[@]}", those that take several all of them, as device_list N and --device.
 choose_device() {
-    local gpu i held locks
+    local gpu i at locks held=() want
+    want=$(cards_of_job)
     mapfile -t gpu < <(gpus)
-    device=${DEVICE:-cpu}
-    if [ -z "$DEVICE" ] && [ ${#gpu[@]} -gt 0 ]; then
+    cards=()
+    if [ -n "$DEVICE" ] || [ ${#gpu[@]} = 0 ]; then
+        for ((i = 0; i < want; i++)); do cards+=("${DEVICE:-cpu}"); done
+    else
+        [ "$want" -le ${#gpu[@]} ] || die "CARDS_PER_JOB=$want: there are ${#gpu[@]} GPUs"
         [ -n "$dry" ] || locks=$(gpu_locks)
-        for ((i = 0; i <= ${#gpu[@]}; i++)); do
-            device=cuda:$(((slot - 1 + i) % ${#gpu[@]}))
-            [ -z "$dry" ] || break
-            exec {held}<>"$locks/${gpu[${device#*:}]//\//-}.lock"
-            if [ "$i" = ${#gpu[@]} ]; then flock "$held"; fi # all are taken: wait for one's own
-            flock -n "$held" && break
-            exec {held}>&-
+        for ((i = 0; i < ${#gpu[@]} && ${#cards[@]} < want; i++)); do
+            at=$((((slot - 1) * want + i) % ${#gpu[@]}))
+            [ -n "$dry" ] || take_gpu -n || continue
+            cards+=("cuda:$at")
         done
+        if [ ${#cards[@]} -lt "$want" ]; then # too many are taken: wait for one's own. All wait in this order, and hold none before
+            for i in "${held[@]}"; do exec {i}>&-; done
+            cards=() held=()
+            for i in $(for ((i = 0; i < want; i++)); do echo $((((slot - 1) * want + i) % ${#gpu[@]})); done | sort -n); do
+                at=$i
+                take_gpu
+                cards+=("cuda:$at")
+            done
+        fi
     fi
+    device=${cards[0]}
     compute=(--device "$device" --threads "$THREADS")
 }
+# take_gpu [-n], for choose_device: the lock of GPU $at.
+take_gpu() {
+    local lock
+    exec {lock}<>"$locks/${gpu[$at]//\//-}.lock"
+    if flock "$@" "$lock"; then held+=("$lock"); else exec {lock}>&-; return 1; fi
+}
+# device_list N: so many of the worker's devices at most.
+device_list() { local IFS=,; printf '%s\n' "${cards[*]:0:$1}"; }
 
 # A worker's part: one job, alone at it and on its device, with a log of its own and two lines in the ledger.
 work() {
@@ -163,10 +186,10 @@ records_of() { records $1; }
 # The ledger is append-only, a file for each job: hosts that share a folder do not share appends. A start without an end is a worker
 # that was killed.
 ledger() { # EVENT
-    local file=$WORK/ledger/$name-${job// /-}.jsonl now=$EPOCHREALTIME end='' wall gpu
+    local file=$WORK/ledger/$name-${job// /-}.jsonl now=$EPOCHREALTIME end='' wall gpu # gpu_s: of all its GPUs together
     if [ "$1" = end ]; then
         wall=$(awk -v a="$began" -v b="$now" 'BEGIN { printf "%.3f", b - a }')
-        case $device in cuda*) gpu=$wall ;; *) gpu=0 ;; esac
+        case $device in cuda*) gpu=$(awk -v a="$wall" -v n=${#cards[@]} 'BEGIN { printf "%.3f", a * n }') ;; *) gpu=0 ;; esac
         printf -v end ',"wall_s":%s,"gpu_s":%s,"done":%d,"failed":%d,"exit":%d' "$wall" "$gpu" "$made" "$missing" "$status"
     fi
     [ ! -s "$file" ] || [ -z "$(tail -c 1 -- "$file")" ] || echo >>"$file" # behind half a line

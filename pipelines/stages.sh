@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # stages.sh - what the pipelines share: settings, stages, pipelines that can be shown instead of run. locks.sh and jobs.sh belong to it.
 #
-# A pipeline sets $help, and $whole when its work is not divided by runs, and defines, when it has jobs, functions that are given a
-# job's words:
+# A pipeline sets $help, $whole when its work is not divided by runs, $several when its jobs can use several GPUs, and defines, when it
+# has jobs, functions that are given a job's words:
 #
 #   job WORDS       does what of it is missing, by calls of run
 #   left WORDS      prints what is missing, verified, one a line; nothing when all is there
@@ -18,7 +18,7 @@
 # with, has the programs check the options that they would get.
 
 name=${0##*/}
-: "${help:?}" "${whole=}"
+: "${help:?}" "${whole=}" "${several=}"
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 die() { say "$*"; exit 1; }
 wrong() { say "$* (see $name --help)"; exit 2; }
@@ -98,7 +98,7 @@ check_settings() {
     for setting in $settings; do
         [ "$setting" = RUNS ] || [[ ${!setting} != *$'\n'* ]] || wrong "$setting has a line break in it"
     done
-    for setting in SHARDS FRAMES MAX_STEPS STEPS; do
+    for setting in SHARDS FRAMES MAX_STEPS STEPS CARDS_PER_JOB ACCUMULATE; do
         [[ ${!setting} =~ ^[1-9][0-9]{0,8}$ ]] || wrong "$setting is a number, not \`${!setting}\`"
     done
     for setting in DELAY COST_CLIP COST_VIDEO COST_SCORE; do

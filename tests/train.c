@@ -41,7 +41,7 @@ static void open_trainer(struct trainer *t, const char *objective, const char *i
 static struct example get_example(const char *prefix, double s)
 {
     return (struct example){cases_tensor(&c, "%s.x0", prefix), cases_tensor(&c, "%s.eps", prefix),
-                            cases_tensor(&c, "%s.text", prefix), s};
+                            cases_tensor(&c, "%s.text", prefix), s, false};
 }
 
 static void free_example(struct example *e)

@@ -44,7 +44,7 @@ static bool start(struct trainer *t, const char *adapter, const char *targets, c
 static struct example example_of(size_t i, double s)
 {
     return (struct example){cases_tensor(&c, "%zu.x0", i), cases_tensor(&c, "%zu.eps", i),
-                            cases_tensor(&c, "%zu.text", i), s};
+                            cases_tensor(&c, "%zu.text", i), s, false};
 }
 
 static void free_example(struct example *e)

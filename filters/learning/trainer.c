@@ -106,10 +106,13 @@ bool trainer_start(struct trainer *t, const struct trainer_start *start, const s
     adapter_attach(a, k, true);
     t->m = kern_alloc(k, DT_F32, 1, a->size);
     t->v = kern_alloc(k, DT_F32, 1, a->size);
+    if (t->accumulate > 1)
+        t->sum = kern_alloc(k, DT_F32, 1, a->size); /* before scratch takes what there is */
     adapter_init(a, t->seed);
-    if (values) trainer_set(t, values, NULL, NULL);
+    bool good = trainer_start_devices(t, start, latents, err, errlen);
+    if (good && values) trainer_set(t, values, NULL, NULL);
     free(values);
-    return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
+    return good && (kern_ok(k) || fail(err, errlen, "%s", kern_error(k)));
 }
 
 /* prompt_embeds of a record, if the network reads them; NULL: reason in err. */
@@ -150,6 +153,7 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
 
 void trainer_close(struct trainer *t)
 {
+    trainer_close_devices(t);
     free(t->empty.data);
     adapter_set_close(&t->adapters);
     denoiser_close(t->denoiser);
@@ -193,7 +197,7 @@ static bool run(struct trainer *t, const struct example *e, bool backward, doubl
     mse_forward_backward(k, loss, &eps, &answer, &y,
                          share * p.weight); /* eps is done with: its place takes the gradient */
     if (backward) {
-        if (!t->pending) kern_zero(k, &t->adapter->grads);
+        kern_zero(k, &t->adapter->grads);
         denoiser_backward(d, &grid, &eps);
     }
     kern_release(k, mark);
@@ -284,7 +288,9 @@ bool trainer_example(const struct trainer *t, struct example *e, struct record *
 void trainer_example_free(struct example *e)
 {
     free(e->eps.data);
+    if (e->owned) free(e->x0.data), free(e->text.data);
     e->eps.data = NULL;
+    e->owned = false;
 }
 
 double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
@@ -323,6 +329,7 @@ void trainer_update(struct trainer *t, int64_t step, double norm)
     now.lr = trainer_rate(t, step);
     adamw_step(t->denoiser->k, &a->values, &t->m, &t->v, &a->grads, shrink < 1 ? shrink : 1, step + 1, &now);
     adapter_refresh(a);
+    trainer_share(t);
     t->pending = 0;
 }
 
@@ -338,18 +345,60 @@ bool trainer_write_gradients(struct trainer *t, const char *path, char *err, siz
     return good;
 }
 
+/* The gradients g of the step's next record. With the last one t->adapter->grads, which are its own, become the step's. */
+static void add_gradients(struct trainer *t, const struct tensor *g)
+{
+    struct kern *k = t->denoiser->k;
+    if (t->accumulate > 1 && !t->sum.rank) t->sum = kern_alloc(k, DT_F32, 1, g->shape[0]);
+    const bool first = t->added == 0, last = ++t->added == t->accumulate;
+    if (last && !first)
+        axpby(k, &t->adapter->grads, 1, &t->sum, 1);
+    else if (first && !last)
+        kern_copy(k, &t->sum, g);
+    else if (!last)
+        axpby(k, &t->sum, 1, g, 1);
+    if (last) t->added = 0;
+}
+
+/* The last record of a round, here, and what the other devices made of those before it, in the order of the records. */
+static bool finish_round(struct trainer *t, const struct example *e, char *err, size_t errlen)
+{
+    char why[600] = "";
+    double own = trainer_loss(t, e, true, err, errlen), share;
+    for (int i = 0; i <= t->more; i++) {
+        const bool here = i == t->more;
+        share = here ? own : trainer_receive(t, i, why, sizeof why);
+        if (!here && !isfinite(share)) {
+            trainer_wait(t);
+            return fail(err, errlen, "%s", why);
+        }
+        t->loss = t->pending - t->more + i > 0 ? t->loss + share : share;
+        add_gradients(t, here ? &t->adapter->grads : &t->received);
+    }
+    return isfinite(t->loss);
+}
+
 bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen)
 {
     struct example e;
-    if (!trainer_example(t, &e, f, position, err, errlen)) return false;
+    const int round = t->more + 1, at = (int)(t->pending % round);
+    if (!trainer_example(t, &e, f, position, err, errlen)) {
+        trainer_wait(t);
+        return false;
+    }
+    t->s = e.s;
+    if (at < t->more) { /* the device's now, noise included */
+        if (!trainer_give(t, at, &e, record_key(f), position)) return fail(err, errlen, "out of memory");
+        t->pending++;
+        return true;
+    }
     fail(err, errlen,
          "loss or gradient is not finite; nothing was updated"); /* unless there is more to say */
-    double share = trainer_loss(t, &e, true, err, errlen);
+    bool good = finish_round(t, &e, err, errlen);
     trainer_example_free(&e);
-    t->s = e.s;
-    t->loss = t->pending++ ? t->loss + share : share;
-    t->norm = t->pending == t->accumulate ? trainer_norm(t) : 0;
-    return isfinite(t->loss) && isfinite(t->norm);
+    t->pending++;
+    t->norm = good && t->pending == t->accumulate ? trainer_norm(t) : 0;
+    return good && isfinite(t->norm);
 }
 
 json_t *trainer_configuration(const struct trainer *t)
@@ -398,6 +447,7 @@ void trainer_set(struct trainer *t, const float *values, const float *m, const f
         if (from[i]) kern_upload(a->k, to[i], &host);
     }
     adapter_refresh(a);
+    trainer_share(t);
 }
 
 bool trainer_describe(struct trainer *t, const struct trainer_start *start, int64_t frames, int64_t width,

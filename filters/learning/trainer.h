@@ -9,6 +9,8 @@
 #include "formats/record.h"
 #include "formats/store.h"
 
+enum { TRAINER_DEVICES = 16 }; /* at most */
+
 struct trainer {
     struct denoiser *denoiser;
     struct adapter *adapter;     /* the one that is trained */
@@ -28,7 +30,12 @@ struct trainer {
     double caption_dropout; /* for what part of the records `empty` stands in for prompt_embeds */
     struct tensor empty;    /* the empty prompt's embedding, host F32 [L,D] */
     struct tensor m, v;     /* AdamW's moments [size] */
-    int64_t pending;        /* records of the step at work that are in */
+    struct tensor sum;      /* with several records in a step: their gradients so far [size] */
+    struct trainer_device *device[TRAINER_DEVICES - 1]; /* beside the first one: trainer_devices.c */
+    int more;                                           /* so many */
+    struct tensor received;                             /* the gradients of one of them [size] */
+    float *shared;                                      /* host [size]: the values that they get */
+    int64_t pending, added; /* records of the step at work that are in, and whose gradients are */
     double s, loss, norm;   /* the last one's level; of the whole step: mean loss, norm of its gradient */
 };
 
@@ -68,6 +75,7 @@ double trainer_rate(const struct trainer *t, int64_t step);
 struct example {
     struct tensor x0, eps, text; /* x0 and text lie in the record, eps is its own */
     double s;
+    bool owned; /* x0 and text, too, are its own */
 };
 /* From a record with latents and prompt_embeds. Noise and level are what it brings (tensor `noise`, meta.s),
  * else drawn, and so is whether it loses its caption: keyed by the seed, its key and the position. */
@@ -75,8 +83,8 @@ bool trainer_example(const struct trainer *t, struct example *e, struct record *
                      char *err, size_t errlen);
 void trainer_example_free(struct example *e);
 
-/* The loss. With backward an example's share of its step: of the loss, and of the adapter's gradients, which
- * the first of a step overwrites and others add to. NaN with the reason in err. */
+/* The loss. With backward an example's share of its step: of the loss, and, in the place of what was there, of the
+ * adapter's gradients. NaN with the reason in err. */
 double trainer_loss(struct trainer *t, const struct example *e, bool backward, char *err, size_t errlen);
 /* Mean loss over `clips` fixed triples of clip, noise level and noise: clips evenly chosen from the store,
  * levels evenly spread, so that it compares between evaluations and between adapters. losses [clips] gets
@@ -85,7 +93,8 @@ double trainer_evaluate(struct trainer *t, const struct store *store, int64_t cl
                         char *err, size_t errlen);
 
 /* A record of the step at work: t->pending of them are in, and with the last of t->accumulate t->loss and
- * t->norm are the step's. false with the reason in err: not fit for training, or not finite. */
+ * t->norm are the step's. The gradients of the records are added one after the other, in the order of the records,
+ * whichever devices they were computed on. false with the reason in err: not fit for training, or not finite. */
 bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen);
 /* The global norm of the gradients. */
 double trainer_norm(struct trainer *t);
@@ -99,6 +108,23 @@ json_t *trainer_configuration(const struct trainer *t);
 /* Adapter values and moments between device and host, [size] each; NULL leaves one out. */
 void trainer_get(struct trainer *t, float *values, float *m, float *v);
 void trainer_set(struct trainer *t, const float *values, const float *m, const float *v);
+
+/* ---- more devices ---- */
+
+/* One more device, on which trainer_add() has one record of a step computed; their number, the first one included, must
+ * divide t->accumulate. To be called when the first one has its weights and before trainer_start(). open and close are
+ * called by the device's own thread. false with the reason in err. */
+bool trainer_add_device(struct trainer *t, const char *model, struct kern *(*open)(int device),
+                        void (*close)(struct kern *k), char *err, size_t errlen);
+/* For the trainer itself: the adapter on each of them; the values that the first one has; a record to one of them, and
+ * its share of the loss, with its gradients in t->received; and waiting for what was begun. */
+bool trainer_start_devices(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
+                           char *err, size_t errlen);
+void trainer_share(struct trainer *t);
+bool trainer_give(struct trainer *t, int device, const struct example *e, const char *key, int64_t position);
+double trainer_receive(struct trainer *t, int device, char *err, size_t errlen);
+void trainer_wait(struct trainer *t);
+void trainer_close_devices(struct trainer *t);
 
 /* The gradients as an adapter file. */
 bool trainer_write_gradients(struct trainer *t, const char *path, char *err, size_t errlen);

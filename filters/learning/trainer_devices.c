@@ -1,0 +1,174 @@
+/* More devices for a trainer: each has the whole network and computes the gradients of one record, while the first one
+ * computes its own. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "filters/lib/worker.h"
+#include "filters/learning/trainer.h"
+#include "formats/error.h"
+
+/* Its network and adapter are opened, used and closed by its worker alone. */
+struct trainer_device {
+    struct worker *worker;
+    struct trainer t; /* the first one's settings, with a network and an adapter of its own */
+    struct kern *(*open)(int device);
+    void (*close)(struct kern *k);
+    int index;
+    const char *model;
+    const struct trainer_start *start;
+    const struct tensor *latents;
+    const float *values; /* host [size], the first one's */
+    /* The record at work, its share of the step's loss, and its gradients. */
+    struct example e;
+    char key[256];
+    int64_t position;
+    double share;
+    float *grads; /* host [size] */
+    bool good;
+    char err[600];
+};
+
+static void open_network(void *context)
+{
+    struct trainer_device *d = context;
+    struct kern *k = d->open(d->index);
+    d->good = trainer_open(&d->t, k, d->model, false, d->err, sizeof d->err);
+    if (!d->good) d->close(k);
+}
+
+static void close_network(void *context)
+{
+    struct trainer_device *d = context;
+    struct kern *k = d->t.denoiser->k;
+    d->t.empty.data = NULL; /* the first one's */
+    trainer_close(&d->t);
+    d->close(k);
+}
+
+bool trainer_add_device(struct trainer *t, const char *model, struct kern *(*open)(int device),
+                        void (*close)(struct kern *k), char *err, size_t errlen)
+{
+    struct trainer_device *d = t->more < TRAINER_DEVICES - 1 ? calloc(1, sizeof *d) : NULL;
+    if (!d || !(d->worker = worker_start())) {
+        free(d);
+        return fail(err, errlen, "no memory or no thread for another device");
+    }
+    d->t = *t;
+    d->t.more = 0;
+    d->t.denoiser = NULL;
+    d->t.pending = 0;
+    d->open = open, d->close = close, d->model = model, d->index = t->more + 1;
+    worker_do(d->worker, open_network, d);
+    if (d->good) {
+        t->device[t->more++] = d;
+        return true;
+    }
+    fail(err, errlen, "%s", d->err);
+    worker_stop(d->worker);
+    free(d);
+    return false;
+}
+
+void trainer_close_devices(struct trainer *t)
+{
+    while (t->more > 0) {
+        struct trainer_device *d = t->device[--t->more];
+        worker_do(d->worker, close_network, d);
+        worker_stop(d->worker);
+        trainer_example_free(&d->e);
+        free(d->grads);
+        free(d);
+    }
+    free(t->shared);
+    t->shared = NULL;
+}
+
+static void start_adapter(void *context)
+{
+    struct trainer_device *d = context;
+    d->good = trainer_start(&d->t, d->start, d->latents, d->err, sizeof d->err);
+}
+
+bool trainer_start_devices(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
+                           char *err, size_t errlen)
+{
+    const size_t bytes = (size_t)t->adapter->size * sizeof(float);
+    if (t->more && !(t->shared = malloc(bytes))) return fail(err, errlen, "out of memory");
+    for (int i = 0; i < t->more; i++) {
+        struct trainer_device *d = t->device[i];
+        d->start = start, d->latents = latents, d->values = t->shared;
+        if (!(d->grads = malloc(bytes))) return fail(err, errlen, "out of memory");
+        worker_do(d->worker, start_adapter, d);
+        if (!d->good) return fail(err, errlen, "%s", d->err);
+    }
+    if (t->more) t->received = kern_alloc(t->denoiser->k, DT_F32, 1, t->adapter->size);
+    return kern_ok(t->denoiser->k) || fail(err, errlen, "%s", kern_error(t->denoiser->k));
+}
+
+static void take_values(void *context)
+{
+    struct trainer_device *d = context;
+    trainer_set(&d->t, d->values, NULL, NULL);
+}
+
+void trainer_share(struct trainer *t)
+{
+    if (!t->more) return;
+    for (int i = 0; i < t->more; i++) worker_wait(t->device[i]->worker);
+    trainer_get(t, t->shared, NULL, NULL);
+    for (int i = 0; i < t->more; i++) worker_begin(t->device[i]->worker, take_values, t->device[i]);
+}
+
+static void compute(void *context)
+{
+    struct trainer_device *d = context;
+    struct adapter *a = d->t.adapter;
+    struct tensor host = tensor_of(DT_F32, d->grads, 1, a->size);
+    fail(d->err, sizeof d->err, "loss or gradient is not finite; nothing was updated");
+    d->share = trainer_loss(&d->t, &d->e, true, d->err, sizeof d->err);
+    kern_download(a->k, &host, &a->grads);
+    if (!kern_ok(a->k)) d->share = NAN;
+    trainer_example_free(&d->e);
+}
+
+static void *copy_of(const struct tensor *t)
+{
+    void *own = malloc(tensor_bytes(t) + 1);
+    if (own) memcpy(own, t->data, tensor_bytes(t));
+    return own;
+}
+
+bool trainer_give(struct trainer *t, int device, const struct example *e, const char *key, int64_t position)
+{
+    struct trainer_device *d = t->device[device];
+    worker_wait(d->worker); /* for the values of the step before */
+    d->e = *e;
+    d->e.owned = true;
+    d->e.x0.data = copy_of(&e->x0); /* the record's own memory is gone when the next one is read */
+    d->e.text.data = copy_of(&e->text);
+    d->position = position;
+    snprintf(d->key, sizeof d->key, "%s", key);
+    bool good = d->e.x0.data && d->e.text.data;
+    if (good)
+        worker_begin(d->worker, compute, d);
+    else
+        trainer_example_free(&d->e);
+    return good;
+}
+
+double trainer_receive(struct trainer *t, int device, char *err, size_t errlen)
+{
+    struct trainer_device *d = t->device[device];
+    struct tensor host = tensor_of(DT_F32, d->grads, 1, t->adapter->size);
+    worker_wait(d->worker);
+    kern_upload(t->denoiser->k, &t->received, &host);
+    if (!isfinite(d->share))
+        fail(err, errlen, "`%s` at position %lld: %s", d->key, (long long)d->position, d->err);
+    return d->share;
+}
+
+void trainer_wait(struct trainer *t)
+{
+    for (int i = 0; i < t->more; i++) worker_wait(t->device[i]->worker);
+}
