@@ -1,13 +1,24 @@
 #include "filters/lib/compute.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "filters/lib/filter.h"
 
 static void tell(const char *note)
 {
     say(NULL, "%s", note);
+}
+
+/* Whether no other program of this pipeline tells it. The first to lock the byte of its process group in what stderr is
+ * tells, and holds it until it ends; where nothing can be locked, each one tells. */
+static bool first_to_tell(void)
+{
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = getpgrp(), .l_len = 1};
+    return !fcntl(2, F_SETLK, &byte) || (errno != EACCES && errno != EAGAIN);
 }
 
 struct kern *compute_open(void)
@@ -20,7 +31,7 @@ struct kern *compute_open(void)
     kern_on_note(k, tell);
     if (filter.profile) kern_profile_start(k);
     if (!strcmp(filter.device, "auto")) {
-        say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
+        if (first_to_tell()) say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
         snprintf(chosen, sizeof chosen, "%s", kern_device(k));
         filter.device = chosen;
     }
