@@ -290,6 +290,7 @@ static void settle(const struct model *m)
 
 static void show_step(int step, int of)
 {
+    filter.part = (double)step / of;
     progress("step %d of %d", step, of);
 }
 

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
 #include "filters/learning/training_run.h"
+#include "formats/clock.h"
 #include "formats/error.h"
 #include "formats/io.h"
 
@@ -49,12 +51,14 @@ static const char help[] =
     "COMMON\n"
     "devices of several each has the whole network and computes a record of the step: the bytes of --accumulate on one\n"
     "stdout  a step: {\"step\",\"position\",\"key\",\"s\",\"loss\",\"grad_norm\",\"lr\"}, the first four of its last\n"
-    "        record; an evaluation: {\"step\",\"val_loss\",\"val_losses\"}, the mean and each triple's\n"
+    "        record; an evaluation: {\"step\",\"val_loss\",\"val_losses\"}, the mean and each triple's; to a\n"
+    "        terminal, evaluations in words\n"
     "files   RUN/best.safetensors, last.safetensors, metrics.jsonl, state.safetensors, speed.json\n"
     "exit    0 trained to the end or to the end of the stream, 1 something failed, 2 wrong usage\n"
     "e.g.    draw --from run/ train/ | train-step -m CogVideoX-5b --val val/ --state run/\n"
     "see also: pack, draw, sample, plot\n";
 
+static void show_metrics(json_t *line_stolen);
 static struct trainer t = {
     .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01}, .warmup = 200, .max_steps = 5000, .clip = 1, .accumulate = 1};
 static struct trainer_start start = {.objective = "flow", .adapter = "standard"};
@@ -65,7 +69,7 @@ static struct training_run work = {.t = &t,
                                    .eval_clips = 10,
                                    .patience = 5,
                                    .min_delta = 1e-4,
-                                   .emit = filter_emit_line};
+                                   .emit = show_metrics};
 static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto";
 static int64_t save_every = 50, frames;
 static struct size size;
@@ -100,6 +104,40 @@ static const struct option_spec options[] = {
     {.name = "size", .kind = OPT_SIZE, .dest = &size},
     {0}};
 
+static double eval_seconds; /* of all evaluations here */
+static int64_t evaluations;
+
+/* A line of the metrics: JSON, but to a terminal words. There the progress line tells of the steps. */
+static void show_metrics(json_t *line_stolen)
+{
+    char text[256];
+    const json_t *loss = json_object_get(line_stolen, "loss"),
+                 *val_loss = json_object_get(line_stolen, "val_loss");
+    if (!isatty(1)) {
+        filter_emit_line(line_stolen);
+        return;
+    }
+    int n = snprintf(text, sizeof text, "step %lld of %lld", (long long)run.step, (long long)t.max_steps);
+    if (val_loss)
+        snprintf(text + n, sizeof text - (size_t)n, ": validation loss %.4f", json_number_value(val_loss));
+    else
+        snprintf(text + n, sizeof text - (size_t)n, ": loss %.4f, gradient norm %.3g, rate %.3g",
+                 json_number_value(loss), json_number_value(json_object_get(line_stolen, "grad_norm")),
+                 json_number_value(json_object_get(line_stolen, "lr")));
+    json_decref(line_stolen);
+    if (val_loss || !isatty(2)) filter_emit_text(text);
+}
+
+/* Seconds for the steps and evaluations to come, if no patience ends the run. */
+static double time_left(void)
+{
+    const int64_t due =
+        work.val ? (t.max_steps + work.eval_every - 1) / work.eval_every - run.step / work.eval_every : 0;
+    const double step = run.timed_steps ? run.seconds / (double)run.timed_steps : 0;
+    return step * (double)(t.max_steps - run.step) +
+           (evaluations ? eval_seconds / (double)evaluations * (double)due : 0);
+}
+
 static void save(void)
 {
     if (!training_run_save(&work, err, sizeof err)) die("%s", err);
@@ -107,7 +145,11 @@ static void save(void)
 
 static void evaluate(void)
 {
+    const double began = clock_seconds();
+    progress_left(time_left(), "step %lld of %lld, evaluation", (long long)run.step, (long long)t.max_steps);
     if (!training_run_evaluate(&work, err, sizeof err)) die("%s", err);
+    eval_seconds += clock_seconds() - began;
+    evaluations++;
     if (run.finished)
         say(NULL, "no better validation loss in %lld evaluations: stopping at step %lld",
             (long long)work.patience, (long long)run.step);
@@ -119,7 +161,8 @@ static bool step(struct record *f, int64_t position)
 {
     if (!training_run_add(&work, f, position, err, sizeof err)) return false;
     if (t.pending) return true;
-    progress("step %lld of %lld, loss %.4f", (long long)run.step, (long long)t.max_steps, t.loss);
+    progress_left(time_left(), "step %lld of %lld, loss %.4f, evaluations %lld", (long long)run.step,
+                  (long long)t.max_steps, t.loss, (long long)evaluations);
     bool last = run.step == t.max_steps;
     if (work.val && (run.step % work.eval_every == 0 || last)) evaluate();
     if (last) run.finished = true;

@@ -221,4 +221,16 @@ ok "diffusers loads the adapter and answers the same" '
     draw --count 12 train | train-step -m model --device cpu --adapter standard:rank=8,alpha=20 --lr 1e-2 --warmup 1 --max-steps 12 --state forpeft >/dev/null 2>&1
     "$BUILD/tests/train" case model forpeft/last.safetensors case.safetensors
     "$py" "$tests/reference/check_lora.py" model forpeft/last.safetensors case.safetensors'
+ok 'to a terminal evaluations are words, and the progress line tells step, evaluations and time left; elsewhere all is JSON' '
+    need script
+    run="train-step -m random:tiny --device cpu --warmup 0 --max-steps 40 --val terminal --eval-every 20"
+    for i in 1 2; do tensor-gen --name latents --shape 1,16,4,4 --key t$i | tensor-gen --add --name prompt_embeds --shape 32,64; done | pack -o terminal 2>/dev/null
+    draw --count 40 terminal >forty.mp
+    script -qec "$run --state terminal-run <forty.mp" typescript </dev/null >/dev/null; tr "\r" "\n" <typescript | sed "s/^$(printf "\033")\[K//" >said
+    for step in 0 20 40; do grep "^step $step of 40: validation loss [0-9.]*\$" said; done
+    grep "^train-step: step [0-9]* of 40, loss [0-9.]*, evaluations [123], [0-9]* s, [0-9]* s left" said; fails 1 grep "[{]" said
+    [ "$(wc -l <terminal-run/metrics.jsonl)" = 43 ]
+    script -qec "$run --state quiet-run <forty.mp 2>quiet" typescript </dev/null >/dev/null
+    [ "$(grep -c "^step [0-9]* of 40: loss [0-9.]*, gradient norm [0-9.e+-]*, rate " typescript)" = 40 ]; cat quiet; [ ! -s quiet ]
+    $run --state json-run <forty.mp 2>quiet | cmp - terminal-run/metrics.jsonl'
 finish

@@ -1,5 +1,7 @@
 #include "filters/lib/compute.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +26,14 @@ static int threads_of_one(void)
     return compute_devices() == 1 || filter.threads ? (int)filter.threads : each > 1 ? (int)each : 1;
 }
 
+/* Whether no other program of this pipeline tells it. The first to lock the byte of its process group in what stderr is
+ * tells, and holds it until it ends; where nothing can be locked, each one tells. */
+static bool first_to_tell(void)
+{
+    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = getpgrp(), .l_len = 1};
+    return !fcntl(2, F_SETLK, &byte) || (errno != EACCES && errno != EAGAIN);
+}
+
 struct kern *compute_open(void)
 {
     return compute_open_at(0);
@@ -42,7 +52,7 @@ struct kern *compute_open_at(int i)
     kern_on_note(k, tell);
     if (filter.profile) kern_profile_start(k);
     if (!strcmp(filter.device, "auto")) {
-        say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
+        if (first_to_tell()) say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
         snprintf(chosen, sizeof chosen, "%s", kern_device(k));
         filter.device = chosen;
     }

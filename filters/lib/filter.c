@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "formats/io.h"
@@ -199,6 +200,9 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     if (flags & FILTER_RECORDS_OUT && isatty(1) && !only_checking)
         usage_error("records are not for a terminal: send stdout to a file or a pipe");
 
+    struct stat st;
+    filter.feeds =
+        which & FILTER_RECORDS_OUT && !(which & FILTER_COMPUTE) && !fstat(1, &st) && S_ISFIFO(st.st_mode);
     if (which & FILTER_COMPUTE && !*filter.dtype) filter.dtype = filter_dtype() == DT_F32 ? "f32" : "bf16";
     filter.settings = options_settings(tables, TABLES);
 }
@@ -243,7 +247,9 @@ bool filter_next(struct record *f)
     if (!input && !(input = record_reader_open(0, "stdin"))) die("out of memory");
     while (!io_interrupted) {
         enum record_got got = record_read(input, f);
+        filter.before = filter.bytes;
         filter.bytes = record_reader_bytes(input);
+        filter.part = 0;
         switch (got) {
         case RECORD_GOT: progress("%s", record_key(f)); return true;
         case RECORD_END: return false;
@@ -265,6 +271,7 @@ void filter_emit(struct record *f)
 {
     if (record_write(records_out(), f)) {
         filter.done++;
+        filter.part = 1;
         progress("%s", record_key(f));
     } else if (errno == EMSGSIZE) {
         filter_fail(f, "%s", record_writer_error(output));
@@ -276,7 +283,7 @@ void filter_emit(struct record *f)
 void filter_emit_text(const char *line)
 {
     if (isatty(1)) /* for eyes, not for a program */
-        put_plain(stdout, line), putc('\n', stdout);
+        progress_end(), put_plain(stdout, line), putc('\n', stdout);
     else
         puts(line);
     flush_text();

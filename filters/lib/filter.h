@@ -42,11 +42,15 @@ extern struct filter_state {
     int64_t threads;    /* 0: all */
     bool profile;       /* print where the time went */
     bool strict, keep, log_json;
+    bool
+        feeds; /* the next program of a pipeline, and is no more than a part of its work: shows no progress */
     bool no_memory; /* the program is ending for want of it */
     int argc;       /* operands */
     char **argv;
     json_t *settings; /* for the begin header; a program may add to it before the first record */
-    int64_t bytes;    /* of stdin that have been read */
+    int64_t bytes;    /* of stdin that have been read, and before the record at hand */
+    int64_t before;
+    double part; /* of the record at hand that is done, 0 to 1; for progress() */
     int64_t done, failed;
 } filter;
 

@@ -1,6 +1,7 @@
 #include "filters/lib/messages.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -72,30 +73,74 @@ void usage_error(const char *fmt, ...)
     exit(2);
 }
 
-void progress(const char *fmt, ...)
+/* "45 s", "3 min 20 s", "2 h 5 min" */
+static void time_text(char *to, size_t size, double seconds)
+{
+    long long s = (long long)(seconds + 0.5);
+    if (s < 60)
+        snprintf(to, size, "%lld s", s);
+    else if (s < 3600)
+        snprintf(to, size, "%lld min %lld s", s / 60, s % 60);
+    else
+        snprintf(to, size, "%lld h %lld min", s / 3600, s / 60 % 60);
+}
+
+/* Whether a line is to be shown now, and how long it has been since the first one was. */
+static bool progress_due(double *passed)
 {
     static double last, start;
     static int terminal = -1;
-    char text[256], line[512], left[32] = "";
     double t = clock_seconds();
-    if (terminal < 0) terminal = isatty(2), start = t;
-    double passed = t - start;
-    if (!terminal || filter.log_json || t - last < 0.1) return;
+    if (terminal < 0) terminal = isatty(2) && !filter.feeds, start = t;
+    *passed = t - start;
+    if (!terminal || filter.log_json || t - last < 0.1) return false;
     last = t;
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    struct stat st;
-    double at = (double)filter.bytes; /* when stdin is a file, its size tells how much is left */
-    if (filter.done > 0 && at > 0 && !fstat(0, &st) && (double)st.st_size > at)
-        snprintf(left, sizeof left, ", %.0f s left", passed * ((double)st.st_size / at - 1));
-    snprintf(line, sizeof line, "%s: %s, %lld done, %.3g/s, %.0f s%s", filter.name, text,
-             (long long)filter.done, passed > 0 ? (double)filter.done / passed : 0, passed, left);
+    return true;
+}
+
+/* left: seconds, below 0 where that is not known */
+static void show_progress(const char *text, double passed, double left)
+{
+    char line[512], so_far[32], to_come[32];
+    time_text(so_far, sizeof so_far, passed);
+    time_text(to_come, sizeof to_come, left > 0 ? left : 0);
+    snprintf(line, sizeof line, "%s: %s, %s%s%s%s", filter.name, text, so_far, left < 0 ? "" : ", ",
+             left < 0 ? "" : to_come, left < 0 ? "" : " left");
     fputc('\r', stderr);
     put_plain(stderr, line);
     fputs("\033[K", stderr);
     showing_progress = true;
+}
+
+void progress(const char *fmt, ...)
+{
+    char text[256];
+    double passed, left = -1;
+    struct stat st;
+    if (!progress_due(&passed)) return;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    n = n < (int)sizeof text ? n : (int)sizeof text - 1;
+    snprintf(text + n, sizeof text - (size_t)n, ", %lld done, %.3g/s", (long long)filter.done,
+             passed > 0 ? (double)filter.done / passed : 0);
+    double at = (double)filter.before + filter.part * (double)(filter.bytes - filter.before);
+    if (at > 0 && passed > 0 && !fstat(0, &st) && (double)st.st_size > at)
+        left = passed * ((double)st.st_size / at - 1);
+    show_progress(text, passed, left);
+}
+
+void progress_left(double seconds, const char *fmt, ...)
+{
+    char text[256];
+    double passed;
+    if (!progress_due(&passed)) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    show_progress(text, passed, seconds);
 }
 
 void progress_end(void)
