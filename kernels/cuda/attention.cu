@@ -10,8 +10,8 @@ enum { LONG_ENOUGH = 1 << 24 }; /* scores, from which on a slow way is felt */
 static const char names[] = "hopper, cudnn, mma, f32, products";
 
 /* The first of these that takes a call computes it. Forward on an H200, TFLOP/s: heads of 64 (17,776 rows, 48 heads)
- * hopper 593, cudnn 441, mma 370; of 128 (8192 rows) hopper 708, cudnn 679, mma 361. The tensor cores of compute capability 10
- * have instructions of their own, too, which cuDNN alone uses; those of 8 and 12 have none but mma.sync.
+ * hopper 593, cudnn 441, mma 370; of 128 (8192 rows) hopper 712, cudnn 679, mma 361. The tensor cores of compute
+ * capability 10 have instructions of their own, too, which cuDNN alone uses; those of 8 and 12 have none but mma.sync.
  * SLUICE_ATTENTION holds another such list, for tests and comparisons: what none of its ways takes is refused. */
 static const char *preference(struct kern *k)
 {

@@ -6,14 +6,13 @@
  * With heads of 64, per pair of query and key the tensor cores take as long (256 of 4,096 operations a clock) as the
  * 16 exponentials a clock, so a warpgroup starts the scores of the next keys and the weighted sum of the last ones,
  * and has its exponentials done meanwhile. With heads of 128 the tensor cores take twice as long, and there are
- * registers for two warpgroups alone. They take turns to start products, so that one has its exponentials done while
- * the products of the other run. */
+ * registers for two such warpgroups. Turns among warpgroups, so that one has its exponentials done while the products
+ * of another run, gained nothing with either. */
 enum { KEYS = 128 };
 
 template <int D> struct forward_sizes {
     enum {
         GROUPS = D == 64 ? 3 : 2,
-        TURNS = D == 128,
         STAGES = D == 64 ? 4 : 2, /* of keys and values */
         QUERIES = 64 * GROUPS,
         THREADS = WARPGROUP * (GROUPS + 1),
@@ -129,7 +128,7 @@ __device__ static void attend(forward_shared<D> &m, bf16 *o, float *lse, const f
                               int first, int b, int steps)
 {
     using sizes = forward_sizes<D>;
-    enum { STAGES = sizes::STAGES, BOTH = 2 * WARPGROUP };
+    enum { STAGES = sizes::STAGES };
     const int group = threadIdx.x / WARPGROUP - 1, t = threadIdx.x % WARPGROUP, lane = t % 32;
     const uint64_t q = wgmma_descriptor(m.q + group * 64 * ROW);
     float s[64], acc[D / 2] = {}, fall[2];
@@ -154,12 +153,10 @@ __device__ static void attend(forward_shared<D> &m, bf16 *o, float *lse, const f
     for (int i = 1; i < steps; i++) {
         const int at = i % STAGES, before = (i - 1) % STAGES;
         mbarrier_wait(&m.k_full[at], i / STAGES & 1);
-        if (sizes::TURNS) barrier_sync(1 + group, BOTH);
         wgmma_fence();
         start_scores<D>(s, q, wgmma_descriptor(m.k[at]));
         mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
         start_sums(acc, p, wgmma_descriptor(m.v[before], KEYS * ROW));
-        if (sizes::TURNS) barrier_arrive(1 + (group + 1) % sizes::GROUPS, BOTH);
         wgmma_wait<1>();
         wgmma_fence_operand(s);
         if (lane == 0) mbarrier_arrive(&m.k_empty[at]);
@@ -227,7 +224,6 @@ __global__ static void __launch_bounds__(forward_sizes<D>::THREADS, 1)
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         setmaxnreg_dec<D == 64 ? 32 : 24>();
-        if (sizes::TURNS) barrier_arrive(1, 2 * WARPGROUP); /* the first turn is that of the first group */
         if (threadIdx.x == 0) load_forward<D>(m, q, k, v, h, first, b, steps);
     } else {
         setmaxnreg_inc<D == 64 ? 160 : 240>();

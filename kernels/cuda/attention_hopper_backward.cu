@@ -356,6 +356,7 @@ __device__ static void make_gradients(backward_shared<128> &m, bf16 *dk, bf16 *d
         start_dq(dq, channels, wgmma_descriptor(m.ds[i % 2]));
         wgmma_wait<1>();
         wgmma_fence_operand(s);
+        __syncwarp();
         if (x.lane == 0) mbarrier_arrive(&m.empty[at]);
         wgmma_wait<0>();
         wgmma_fence_operand(dq);

@@ -196,15 +196,11 @@ __device__ static inline void turn_pass_async(int *turn)
     turn_pass(turn);
 }
 
-/* ---- turns among warpgroups: barrier `id` of 1 to 15, passed when `threads` have come by either -------- */
+/* ---- barriers among warpgroups: that of `id`, 1 to 15, is passed when so many threads have come ---------- */
 
 __device__ static inline void barrier_sync(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ static inline void barrier_arrive(int id, int threads)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 /* ---- registers ---------------------------------------------------------------------------------------- */

@@ -25,6 +25,8 @@ static const struct network networks[] = {
     {"dit_49x480x720", 17776, 17776, 1, 48, 64, false, false, true},
     {"dit_9x480x720", 4276, 4276, 1, 48, 64, false, false, true},
     {"heads_of_128", 8192, 8192, 1, 48, 128, false, false, true},
+    {"wan_81x480x832", 32760, 32760, 1, 12, 128, false, false, true},
+    {"wan_text", 32760, 512, 1, 12, 128, false, false, false},
     {"t5_226", 226, 226, 1, 64, 64, false, true, false},
     {"umt5_101", 101, 101, 1, 64, 64, false, true, false},
     {"vit_32", 257, 257, 32, 16, 64, false, false, false},
