@@ -305,7 +305,7 @@ static const struct cudnn_engine *best_engine(const struct cuda *cuda, const str
 #undef KNOBS
     const int64_t pixels = c->T * c->out_h * c->out_w >> 2 * c->up;
     if (!cuda_card_is(cuda, "NVIDIA H200") || c->C < 64) return NULL;
-    if (c->C % 96 == 0 && c->out % 96 == 0) {
+    if (c->C % 96 == 0 && c->out % 96 == 0 && c->depth > 1) { /* what was measured */
         if (c->out == 96) return &to_96;
         if (c->out == 192) return c->C == 96 ? &double_96 : &to_192;
         return &to_384;
