@@ -1,51 +1,13 @@
 #!/usr/bin/env python3
-"""make-clips.py - draw the clips that clips/clips.csv describes. It also shows how to write the wire.
+"""make-clips.py - draw the clips that clips/clips.csv describes. It also shows how to write a stream.
 
     cd examples && python3 make-clips.py <clips/clips.csv | encode-mp4 -o clips >/dev/null
 """
-import csv, math, struct, sys
+import csv, math, sys
 
-import msgpack
+from sluice_wire import Tensor, Writer
 
 FRAMES, HEIGHT, WIDTH = 25, 64, 96
-
-# ---- the wire: begin, records, each followed by its tensors, end ----
-
-TABLE = []
-for byte in range(256):
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-    TABLE.append(byte)
-
-
-def crc32c(data, crc=0):
-    crc ^= 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-class Writer:
-    def __init__(self, file, program):
-        self.file, self.records, self.crc = file, 0, 0
-        self.header({"kind": "begin", "sluice": 1, "program": program, "version": "1", "settings": {}})
-
-    def header(self, fields):
-        body = msgpack.packb(fields)
-        crc = struct.pack("<I", crc32c(body))
-        self.file.write(msgpack.packb(msgpack.ExtType(83, crc + body)))
-        self.crc = crc32c(crc, self.crc)
-
-    def record(self, key, meta, name, shape, data):
-        tensor = {"name": name, "dtype": "U8", "shape": shape, "nbytes": len(data), "crc32c": crc32c(data)}
-        self.header({"kind": "record", "seq": self.records, "key": key, "meta": meta, "tensors": [tensor]})
-        self.file.write(msgpack.packb(data))
-        self.records += 1
-
-    def end(self):
-        self.header({"kind": "end", "records": self.records, "failed": 0, "crc32c": self.crc})
-        self.file.flush()
-
 
 # ---- the drawings: a scene is sky and ground, the horizon's height, and shapes; t goes from 0 to 1 ----
 
@@ -134,9 +96,8 @@ def draw(scene, t):
 
 
 if __name__ == "__main__":
-    wire = Writer(sys.stdout.buffer, "make-clips")
-    for row in csv.DictReader(sys.stdin):
-        key = row["video"].removesuffix(".mp4")
-        video = b"".join(draw(globals()[key], k / (FRAMES - 1)) for k in range(FRAMES))
-        wire.record(key, {"caption": row["caption"], "fps": 8}, "video", [FRAMES, HEIGHT, WIDTH, 3], video)
-    wire.end()
+    with Writer(sys.stdout.buffer, "make-clips") as wire:
+        for row in csv.DictReader(sys.stdin):
+            key = row["video"].removesuffix(".mp4")
+            video = b"".join(draw(globals()[key], k / (FRAMES - 1)) for k in range(FRAMES))
+            wire.write(key, {"caption": row["caption"], "fps": 8}, {"video": Tensor("U8", [FRAMES, HEIGHT, WIDTH, 3], video)})

@@ -68,7 +68,7 @@ run 'sample -m $M --frames 17 --size 96x64 --steps 10 --scheduler euler -a run/l
 
 say 'Any language that has msgpack reads along.'
 if python3 -c 'import msgpack' 2>/dev/null; then
-    run 'python3 "$examples/read-wire.py" <prompts.mp | head -n 2 | cut -c 1-110'
+    run 'python3 "$examples/sluice_wire.py" <prompts.mp | head -n 2 | cut -c 1-110'
 else
     echo "(python3 has no msgpack module here)"
 fi

@@ -16,7 +16,7 @@ fan_out() {
     say "${#todo[@]} of ${#jobs[@]} jobs to do"
     [ ${#todo[@]} -gt 0 ] || return 0
     if [ -n "$dry" ]; then
-        echo "# ${#todo[@]} jobs, ${JOBS:-one for each GPU} at a time:"
+        tell_jobs ${#todo[@]}
         for line in "${todo[@]}"; do
             choose_device
             job_of "$line"
@@ -31,6 +31,17 @@ fan_out() {
         say "$line: not done: $(awk 'NR <= 10 { printf "%s ", $0 } END { if (NR > 10) print "and " NR - 10 " more" }' <<<"$rest")"
         failed=1
     done
+}
+tell_jobs() { # N: what a rehearsal says of them, as a comment
+    if [ -n "$SLURM" ]; then
+        local command
+        sbatch_command "$1"
+        printf '# %s jobs, by:' "$1"
+        printf ' %q' "${command[@]}"
+        printf ' <SCRIPT\n'
+    else
+        echo "# $1 jobs${HOSTS:+ on $HOSTS}, ${JOBS:-one for each GPU} at a time, their starts $DELAY s apart:"
+    fi
 }
 # shellcheck disable=SC2086 # a job is words
 left_of() { left $1 || echo '(which, cannot be told)'; }
@@ -73,16 +84,21 @@ by_parallel() {
         bash -c "$obey" "$name" "$(spelled "$(worker)")" '{}' '{%}' {claimed}>&-
 }
 
-by_slurm() { # N: how many. A folder that Slurm is given would be a pattern; so the worker goes to its folder and opens its log itself.
-    local options log
+sbatch_command() { # N: into $command
+    local options
     read -r -d '' -a options <<<"$SLURM" || true
+    command=(sbatch --wait --quiet --array="1-$1${JOBS:+%$JOBS}" --job-name="$name" --chdir=/ --output=/dev/null "${options[@]}")
+}
+
+by_slurm() { # N: how many. A folder that Slurm is given would be a pattern; so the worker goes to its folder and opens its log itself.
+    local command log
+    sbatch_command "$1"
     printf -v log 'exec >>%q."$SLURM_ARRAY_JOB_ID.$SLURM_ARRAY_TASK_ID".slurm 2>&1 && ' "$(cd -- "$WORK/log" && pwd)/$name"
     {
         printf '#!/bin/sh\njob=$(sed -n "${SLURM_ARRAY_TASK_ID}p" <<"END"\n'
         cat
         printf 'END\n)\nexec bash -c '"'%s' %s %s"' "$job" 1\n' "$obey" "$name" "$(spelled "$log$(worker)")"
-    } | sbatch --wait --quiet --array="1-$1${JOBS:+%$JOBS}" --job-name="$name" --chdir=/ --output=/dev/null \
-        "${options[@]}" {claimed}>&-
+    } | "${command[@]}" {claimed}>&-
 }
 
 # ---- a worker ------------------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ common_help='  --config NAME|FILE  settings; paper, paper-wan, tiny or a file wi
   --sshlogin HOSTS    work there, as GNU parallel has it (HOSTS)                     [here]
   --slurm OPTIONS     jobs as an array of Slurm, with these options for sbatch       [GNU parallel]
   --wait              wait for one that is at work with the same runs in WORK        [say so, and end with 1]
-  --dry-run           print the pipelines that would be run
+  --dry-run           print the pipelines that would be run; how jobs would be started, as comments
   -h, --help
   --version'
 

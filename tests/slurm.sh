@@ -57,6 +57,14 @@ stop_slurm() {
 start_slurm >start.log 2>&1
 trap 'cd "$work"; stop_slurm; sleep 0.3; rm -rf "$work"' EXIT
 
+ok '--dry-run shows what sbatch would get, and no Slurm is asked' '
+    need_parallel; mkdir dry; cp prompts.csv little.conf dry; cd dry
+    printf "#!/bin/sh\ntouch %s/asked\n" "$work" >sbatch; chmod +x sbatch; PATH=$PWD:$PATH
+    little train --dry-run --slurm "--partition=gpu --comment=\$(hit)" -j 3 >told 2>err
+    grep -xF "# 2 jobs, by: sbatch --wait --quiet --array=1-2%3 --job-name=train --chdir=/ --output=/dev/null --partition=gpu --comment=\\\$\\(hit\\) <SCRIPT" told
+    little train --dry-run --slurm --ntasks=1 JOBS= >told 2>err; grep -F -e "--array=1-2 --job" told
+    little train --dry-run -j 2 DELAY=7 --sshlogin "a,b" >told 2>err; grep -x "# 2 jobs on a,b, 2 at a time, their starts 7 s apart:" told
+    [ ! -e ../asked ] && [ ! -e work ]'
 ok 'adapters and videos by arrays: the same bytes as without' '
     need_slurm
     mkdir here there; cp prompts.csv little.conf here; cp prompts.csv little.conf there

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-records = __import__("read-wire").records
+from sluice_wire import records
 
 
 def render(count, key, *options, share=250):

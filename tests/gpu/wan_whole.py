@@ -17,7 +17,7 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../examples"))
-records = __import__("read-wire").records
+from sluice_wire import records
 
 FOLDER, STEPS, GUIDANCE, FRAMES, HEIGHT, WIDTH, TOKENS = sys.argv[1], 4, 5.0, 17, 480, 832, 77
 SHAPE = ((FRAMES - 1) // 4 + 1, 16, HEIGHT // 8, WIDTH // 8)

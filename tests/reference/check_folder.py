@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 try:
-    import msgpack  # noqa: F401 (read-wire.py needs it)
+    import msgpack  # noqa: F401 (sluice_wire.py needs it)
     import numpy
     import torch
     from diffusers import CogVideoXDPMScheduler, CogVideoXPipeline
@@ -25,7 +25,7 @@ STEPS, SEED = 20, 5
 TYPES = {"F32": "float32", "U8": "uint8"}
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples"))
-records = __import__("read-wire").records
+from sluice_wire import records
 
 
 def ours(name, program, stream):

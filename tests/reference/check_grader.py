@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 try:
-    import msgpack  # noqa: F401 (read-wire.py needs it)
+    import msgpack  # noqa: F401 (sluice_wire.py needs it)
     import numpy
     import sentencepiece
     import torch
@@ -29,7 +29,7 @@ tolerance = float(sys.argv[4]) if len(sys.argv) > 4 else 1e-4
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 sys.path[:0] = [os.path.join(HERE, "..", "..", "examples"), os.path.join(HERE, "..", "..", "examples", "toy")]
-records = __import__("read-wire").records
+from sluice_wire import records
 import videophy
 
 owl, options = videophy.upstream(clone)
