@@ -45,7 +45,7 @@ ok 'the CUDA object is a package of its own, which names no package of NVIDIA' '
     [ -e "${BIN:-$top/bin}/sluice-cuda.so" ] || { ls deb | fails 1 grep sluice-cuda; echo "built without the CUDA backend"; exit 77; }
     dpkg-deb -c deb/sluice-cuda_*.deb | grep "/usr/lib/sluice/sluice-cuda.so\$"
     dpkg-deb -c deb/sluice_*.deb | fails 1 grep sluice-cuda.so
-    [ "$(dpkg-deb -f deb/sluice-cuda_*.deb Depends)" = "sluice (= $(dpkg-deb -f deb/sluice_*.deb Version))" ]'
+    [ "$(dpkg-deb -f deb/sluice-cuda_*.deb Depends)" = "sluice (= $(dpkg-deb -f deb/sluice_*.deb Version)), libc6, libstdc++6" ]'
 ok 'nothing in them tells where they were made' '
     need_made
     fails 1 grep -rl -e "$top/" -e "$work/" root/usr/share root/usr/bin/reproduce'
