@@ -27,8 +27,10 @@ ok 'the version is that of the programs, and the commit is in it' '
     need_made
     version=$(dpkg-deb -f deb/sluice_*.deb Version)
     own=$(root/usr/bin/show --version | sed "s/.* //")
-    case $version in "$own" | "$own"+git*.$(git -C "$top" rev-parse --short HEAD || echo none)*) ;; *) echo "$version for $own"; exit 1 ;; esac
-    dpkg --compare-versions "$version" ge "$own"'
+    dpkg --compare-versions "$version" ge "$own"
+    git -C "$top" rev-parse || { [ "$version" = "$own" ]; exit; }
+    commit=${version%.changed}
+    [ "${commit%.*}" = "$own+git$(TZ=UTC git -C "$top" log -1 --date=format-local:%Y%m%d.%H%M --format=%cd "${commit##*.}")" ]'
 ok 'the package wants the libraries and programs that it uses, and stands against those that have its names' '
     need_made
     dpkg-deb -f deb/sluice_*.deb Depends | tr "," "\n" | sed "s/^ *//; s/ .*//" >depends
