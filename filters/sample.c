@@ -11,6 +11,7 @@
 #include "filters/nets/families.h"
 #include "filters/nets/prompt.h"
 #include "filters/learning/sampler.h"
+#include "formats/clock.h"
 #include "formats/error.h"
 
 static const char help[] =
@@ -155,6 +156,15 @@ static bool add_trajectory(struct record *f, const struct tensor *latents)
     return true;
 }
 
+/* Of --profile, which makes it slower than it is. */
+static void tell_pace(struct record *f, double seconds, double joules)
+{
+    char energy[96] = "";
+    if (!isnan(joules))
+        snprintf(energy, sizeof energy, "; %.1f J, %.2f a step", joules, joules / (double)steps);
+    say(record_key(f), "profile: %.3f s, %.1f ms a step%s", seconds, 1e3 * seconds / (double)steps, energy);
+}
+
 static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
@@ -175,8 +185,11 @@ static bool generate(struct record *f, const struct model *m)
     struct noise_source source =
         noise_source_make(generator, filter_dtype(), s.denoiser->kind->published.by_channel,
                           (uint64_t)filter.seed, record_key(f));
-    if (room && sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise, &source,
-                            f->error, sizeof f->error))
+    const double since = clock_seconds(), joules = filter.profile ? compute_joules() : NAN;
+    bool sampled = room && sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise,
+                                       &source, f->error, sizeof f->error);
+    if (sampled && filter.profile) tell_pace(f, clock_seconds() - since, compute_joules() - joules);
+    if (sampled)
         out = record_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1],
                          latents.shape[2], latents.shape[3]);
     if (out) tensor_convert(out, &latents);

@@ -2,12 +2,14 @@
  * is sound. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "filters/lib/describe.h"
+#include "filters/lib/energy.h"
 #include "filters/lib/filter.h"
 #include "filters/nets/families.h"
 #include "formats/plain.h"
@@ -21,6 +23,8 @@ static const char help[] =
     "  -m, --model DIR      model folder\n"
     "      --jsonl          one JSON line a record (of a model or a file: a tensor)  [text]\n"
     "      --stats          each tensor's least, largest and mean value              [off]\n"
+    "      --joules CARD    what a card has used since the driver was loaded, by NVML; CARD: its number there, its\n"
+    "                       UUID or its PCI address                                     [none]\n"
     "      --geometry       of a model: what its latents and texts look like, a name and a number a line  [off]\n"
     "      --check          read and verify everything, print only what is wrong     [off]\n"
     "COMMON\n"
@@ -29,11 +33,13 @@ static const char help[] =
     "see also: tensor-eq, pack\n";
 
 static bool jsonl, stats, check, geometry;
+static const char *card;
 static const char *model;
 static const struct option_spec options[] = {
     {.name = "model", .letter = 'm', .kind = OPT_TEXT, .dest = &model},
     {.name = "jsonl", .kind = OPT_FLAG, .dest = &jsonl},
     {.name = "stats", .kind = OPT_FLAG, .dest = &stats},
+    {.name = "joules", .kind = OPT_TEXT, .dest = &card},
     {.name = "geometry", .kind = OPT_FLAG, .dest = &geometry},
     {.name = "check", .kind = OPT_FLAG, .dest = &check},
     {0}};
@@ -223,14 +229,24 @@ static void show_model(void)
     model_close(m);
 }
 
+static void show_joules(void)
+{
+    const double joules = energy_joules(card);
+    if (isnan(joules)) die("%s: no NVML here, no such card, or one that does not count its energy", card);
+    printf("%.3f\n", joules);
+}
+
 int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_ARGUMENTS | FILTER_TEXT_OUT);
     if (model && filter.argc) usage_error("either -m or files");
     if (geometry && !model) usage_error("--geometry is a model's: it needs -m");
     if (model && stats) usage_error("--stats is of values, and a model's are not loaded");
+    if (card && (model || filter.argc)) usage_error("--joules goes alone");
     filter_checked();
-    if (model)
+    if (card)
+        show_joules();
+    else if (model)
         show_model();
     else if (!filter.argc)
         show_stream(0, "stdin");

@@ -77,6 +77,7 @@ struct kern {
     size_t saved_used, saved_peak; /* the real ones, while planning counts on a stack of its own */
     struct kern_block *blocks;     /* long-lived allocations */
     size_t limit, taken;           /* of memory, in bytes: by $SLUICE_MEMORY (0: none), and in use */
+    char card[32];                 /* see kern_card(); set by open */
 };
 
 /* For backends: the operation at work is computed in this one of several ways, a constant ("mma"). */

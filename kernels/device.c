@@ -99,6 +99,12 @@ const char *kern_device(const struct kern *k)
     return k->device;
 }
 
+const char *kern_card(const struct kern *k)
+{
+    const char *other = getenv("SLUICE_BUS");
+    return other && *other ? other : k->card;
+}
+
 enum dtype kern_compute(const struct kern *k)
 {
     return k->compute;

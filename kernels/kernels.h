@@ -28,6 +28,7 @@ struct kern;
 struct kern *kern_open(const char *device, int threads, char *err, size_t errlen);
 void kern_close(struct kern *k);               /* frees everything made with it; NULL is fine */
 const char *kern_device(const struct kern *k); /* "cpu", "cuda:0" */
+const char *kern_card(const struct kern *k);   /* its PCI address, "" of the CPU; for tests, $SLUICE_BUS */
 /* The dtype of activations and weights. Asking for one that the device does not compute in
  * changes nothing. */
 enum dtype kern_compute(const struct kern *k);

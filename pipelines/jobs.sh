@@ -170,7 +170,7 @@ device_list() { local IFS=,; printf '%s\n' "${cards[*]:0:$1}"; }
 
 # A worker's part: one job, alone at it and on its device, with a log of its own and two lines in the ledger.
 work() {
-    local job=$1 log=$WORK/log/$name/${1// /-} alone together rest began before lines=0 status made missing
+    local job=$1 log=$WORK/log/$name/${1// /-} alone together rest began used before lines=0 status made missing
     mkdir -p -- "$WORK/log/$name" "$WORK/ledger"
     exec {alone}<>"$log.lock"
     flock -n "$alone" || { say "$job: another worker is at it: waiting"; flock "$alone"; }
@@ -179,6 +179,7 @@ work() {
     choose_device
     rest=$(left_of "$job" 2>/dev/null) began=$EPOCHREALTIME
     before=$(records_of "$job")
+    used=$(joules)
     ledger start
     [ ! -e "$log" ] || lines=$(wc -l <"$log")
     set +e
@@ -194,6 +195,15 @@ work() {
     exit "$status"
 }
 
+# What the worker's GPUs have used so far, in joules; nothing where one of them does not count.
+joules() {
+    local i gpu
+    [[ $device == cuda* ]] || return 0
+    mapfile -t gpu < <(gpus)
+    for i in "${cards[@]}"; do show --joules "${gpu[${i#*:}]-none}" 2>/dev/null || echo none; done |
+        awk '!/^[0-9.]+$/ { none = 1 } { sum += $1 } END { if (!none) printf "%.3f", sum }'
+}
+
 # What rises by one with each record that is made; only differences count.
 records() { echo "-$(grep -c . <<<"$rest" || true)"; }
 # shellcheck disable=SC2086
@@ -202,11 +212,13 @@ records_of() { records $1; }
 # The ledger is append-only, a file for each job: hosts that share a folder do not share appends. A start without an end is a worker
 # that was killed.
 ledger() { # EVENT
-    local file=$WORK/ledger/$name-${job// /-}.jsonl now=$EPOCHREALTIME end='' wall gpu # gpu_s: of all its GPUs together
+    local file=$WORK/ledger/$name-${job// /-}.jsonl now=$EPOCHREALTIME end='' wall gpu energy='' # gpu_s: of all its GPUs together
     if [ "$1" = end ]; then
         wall=$(awk -v a="$began" -v b="$now" 'BEGIN { printf "%.3f", b - a }')
         case $device in cuda*) gpu=$(awk -v a="$wall" -v n=${#cards[@]} 'BEGIN { printf "%.3f", a * n }') ;; *) gpu=0 ;; esac
-        printf -v end ',"wall_s":%s,"gpu_s":%s,"done":%d,"failed":%d,"exit":%d' "$wall" "$gpu" "$made" "$missing" "$status"
+        [ -z "$used" ] || energy=$(joules)
+        [ -z "$energy" ] || energy=$(awk -v a="$used" -v b="$energy" 'BEGIN { printf ",\"joules\":%.3f", b - a }')
+        printf -v end ',"wall_s":%s,"gpu_s":%s%s,"done":%d,"failed":%d,"exit":%d' "$wall" "$gpu" "$energy" "$made" "$missing" "$status"
     fi
     [ ! -s "$file" ] || [ -z "$(tail -c 1 -- "$file")" ] || echo >>"$file" # behind half a line
     printf '{"event":"%s","phase":"%s","job":"%s","at":%s,"host":"%s","device":"%s"%s}\n' \

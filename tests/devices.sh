@@ -143,5 +143,7 @@ ok "lists of devices that are none, and programs that take one" '
     fails 1 on cpu,cuda:99 >out
     fails 2 trained cpu,cpu,cpu three <many.mp; grep -q "3 devices do not share the 4 records" err
     fails 2 trained cpu,cpu one --accumulate 1 <many.mp; [ ! -e three ]
-    sample -m "$M" --check-options --device cuda:0,cuda:1'
+    sample -m "$M" --check-options --device cuda:0,cuda:1
+    train-step -m "$M" --check-options --device cuda:0,cuda:1 --accumulate 2 --state none
+    fails 2 train-step -m "$M" --check-options --device cuda:0,cuda:1 --accumulate 3 --state none'
 finish

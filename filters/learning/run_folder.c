@@ -157,7 +157,10 @@ static bool write_speed(struct run_folder *r, char *err, size_t errlen)
     char path[4096];
     struct atomic_file a;
     if (!atomic_open(&a, in_folder(r, "speed.json", path), err, errlen)) return false;
-    fprintf(a.f, "{\"steps\":%lld,\"seconds\":%.6f}\n", (long long)r->timed_steps, r->seconds);
+    fprintf(a.f, "{\"steps\":%lld,\"seconds\":%.6f", (long long)r->timed_steps, r->seconds);
+    if (r->metered_steps > 0)
+        fprintf(a.f, ",\"metered_steps\":%lld,\"joules\":%.3f", (long long)r->metered_steps, r->joules);
+    fprintf(a.f, "}\n");
     return atomic_commit(&a, err, errlen);
 }
 
@@ -168,6 +171,8 @@ static void read_speed(struct run_folder *r)
     json_t *speed = json_load_file(in_folder(r, "speed.json", path), 0, NULL);
     r->timed_steps = json_integer_value(json_object_get(speed, "steps"));
     r->seconds = json_number_value(json_object_get(speed, "seconds"));
+    r->metered_steps = json_integer_value(json_object_get(speed, "metered_steps"));
+    r->joules = json_number_value(json_object_get(speed, "joules"));
     json_decref(speed);
 }
 

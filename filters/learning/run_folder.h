@@ -5,8 +5,9 @@
  *   state.previous.safetensors   the one before
  *   best.safetensors, last.safetensors   adapters
  *   metrics.jsonl                one line a step, one an evaluation; cut back to the state's when resuming
- *   speed.json                   {"steps","seconds"}: how long steps took, over all resumes; the only file that
- *                                the same command does not make again byte for byte
+ *   speed.json                   {"steps","seconds"}: how long steps took, over all resumes, and where cards count
+ *                                their energy {"metered_steps","joules"}; the only file that the same command does
+ *                                not make again byte for byte
  *
  * A save syncs the metrics first and replaces the state last, so a kill at any moment leaves a state whose
  * metrics are there. What is done again after a resume gives the same bytes. */
@@ -33,7 +34,9 @@ struct run_folder {
     bool finished;    /* by --max-steps or by early stopping */
     bool resumed;     /* there was a state */
     int64_t timed_steps;
-    double seconds;        /* that timed_steps took, without evaluations and waiting for input */
+    double seconds; /* that timed_steps took, without evaluations and waiting for input */
+    int64_t metered_steps;
+    double joules;         /* that these took */
     float *values, *m, *v; /* host copies [size], filled when resumed */
     int64_t size;
 };

@@ -125,6 +125,8 @@ bool trainer_give(struct trainer *t, int device, const struct example *e, const 
 double trainer_receive(struct trainer *t, int device, char *err, size_t errlen);
 void trainer_wait(struct trainer *t);
 void trainer_close_devices(struct trainer *t);
+/* What the cards of all its devices have used (energy.h), each counted once; NaN: one of them does not count. */
+double trainer_joules(const struct trainer *t);
 
 /* The gradients as an adapter file. */
 bool trainer_write_gradients(struct trainer *t, const char *path, char *err, size_t errlen);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "filters/lib/energy.h"
 #include "filters/lib/worker.h"
 #include "filters/learning/trainer.h"
 #include "formats/error.h"
@@ -171,4 +172,19 @@ double trainer_receive(struct trainer *t, int device, char *err, size_t errlen)
 void trainer_wait(struct trainer *t)
 {
     for (int i = 0; i < t->more; i++) worker_wait(t->device[i]->worker);
+}
+
+static const char *card_of(const struct trainer *t, int i)
+{
+    return kern_card(i ? t->device[i - 1]->t.denoiser->k : t->denoiser->k);
+}
+
+double trainer_joules(const struct trainer *t)
+{
+    double sum = 0;
+    for (int i = 0, j; i <= t->more; i++) {
+        for (j = 0; j < i && strcmp(card_of(t, i), card_of(t, j)); j++) {}
+        if (j == i) sum += energy_joules(card_of(t, i));
+    }
+    return sum;
 }

@@ -49,12 +49,14 @@ bool training_run_add(struct training_run *w, struct record *f, int64_t position
     struct trainer *t = w->t;
     struct run_folder *r = w->run;
     char why[600];
-    double started = clock_seconds();
+    double started = clock_seconds(), joules = trainer_joules(t);
+    if (!t->pending) w->joules = 0;
     if (!trainer_add(t, f, position, why, sizeof why))
         return fail(err, errlen, "step %lld, position %lld: %s: %s", (long long)r->step + 1,
                     (long long)position, record_key(f), why);
     if (t->pending < t->accumulate) {
         r->seconds += clock_seconds() - started;
+        w->joules += trainer_joules(t) - joules;
         return true;
     }
     if (w->dump && !trainer_write_gradients(t, w->dump, err, errlen)) return false;
@@ -63,6 +65,8 @@ bool training_run_add(struct training_run *w, struct record *f, int64_t position
     trainer_update(t, r->step, t->norm);
     r->seconds += clock_seconds() - started;
     r->timed_steps++;
+    w->joules += trainer_joules(t) - joules;
+    if (!isnan(w->joules)) r->joules += w->joules, r->metered_steps++;
     r->step++;
     r->position = position + 1;
     metric(w, json_pack("{s:I, s:I, s:s, s:f, s:f, s:f, s:f}", "step", (json_int_t)r->step, "position",

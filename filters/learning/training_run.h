@@ -15,6 +15,7 @@ struct training_run {
     double min_delta;
     const char *dump;                  /* where the first step's gradients go as an adapter file, or NULL */
     void (*emit)(json_t *line_stolen); /* gets each line of the metrics, too */
+    double joules;                     /* of the step at work; NaN: not counted */
 };
 
 /* Makes the adapter for latents [T,C,h,w] of this size, fresh or as the state in the folder has it, and opens

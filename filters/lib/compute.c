@@ -2,15 +2,60 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "filters/lib/energy.h"
 #include "filters/lib/filter.h"
+#include "formats/clock.h"
 
 static void tell(const char *note)
 {
     say(NULL, "%s", note);
+}
+
+enum { METERS = 16 };
+
+/* What --profile started with, of each device. */
+static struct meter {
+    const struct kern *k;
+    double joules, seconds;
+} meter[METERS];
+
+static void start_meter(struct kern *k)
+{
+    kern_profile_start(k);
+    for (int i = 0; i < METERS; i++)
+        if (!meter[i].k) {
+            meter[i] = (struct meter){k, energy_joules(kern_card(k)), clock_seconds()};
+            return;
+        }
+}
+
+double compute_joules(void)
+{
+    double sum = 0;
+    for (int i = 0, j; i < METERS; i++) {
+        for (j = 0; meter[i].k && j < i; j++)
+            if (meter[j].k && !strcmp(kern_card(meter[i].k), kern_card(meter[j].k))) break;
+        if (meter[i].k && j == i) sum += energy_joules(kern_card(meter[i].k));
+    }
+    return sum;
+}
+
+static void tell_energy(struct kern *k)
+{
+    for (int i = 0; i < METERS; i++) {
+        if (meter[i].k != k) continue;
+        kern_wait(k);
+        const double j = energy_joules(kern_card(k)) - meter[i].joules,
+                     s = clock_seconds() - meter[i].seconds;
+        meter[i].k = NULL;
+        if (!isnan(j))
+            say("profile", "%.1f J in %.3f s on %s, %.0f W", j, s, kern_device(k), s > 0 ? j / s : 0);
+    }
 }
 
 int compute_devices(void)
@@ -50,7 +95,7 @@ struct kern *compute_open_at(int i)
     if (!k) die("%s", err);
     kern_compute_in(k, filter_dtype());
     kern_on_note(k, tell);
-    if (filter.profile) kern_profile_start(k);
+    if (filter.profile) start_meter(k);
     if (!strcmp(filter.device, "auto")) {
         if (first_to_tell()) say(NULL, "computing on %s%s%s", kern_device(k), *err ? ": " : "", err);
         snprintf(chosen, sizeof chosen, "%s", kern_device(k));
@@ -69,5 +114,6 @@ void compute_close(struct kern *k)
         say("profile", "%5.1f %%  %10.3f s  %9lld calls  %s%s%s", all > 0 ? 100 * line[i].seconds / all : 0,
             line[i].seconds, (long long)line[i].calls, line[i].operation, line[i].way ? ", " : "",
             line[i].way ? line[i].way : "");
+    if (line) tell_energy(k);
     kern_close(k);
 }

@@ -13,7 +13,9 @@ struct kern *compute_open(void);
  * shared out among them, where --threads leaves that open. */
 int compute_devices(void);
 struct kern *compute_open_at(int i);
-/* Prints where the time went if --profile was given, and frees the device. */
+/* With --profile: what the cards of the open devices have used so far, each counted once; NaN: one does not count. */
+double compute_joules(void);
+/* Prints where the time went, and the energy where the card counts it, if --profile was given, and frees the device. */
 void compute_close(struct kern *k);
 
 #endif

@@ -169,6 +169,15 @@ static void check_devices(void)
     }
 }
 
+/* As many devices, but the CPU: a GPU takes seconds to start. */
+static void check_on_cpu(void)
+{
+    static char list[256] = "cpu";
+    for (const char *c = strchr(filter.device, ','); c; c = strchr(c + 1, ','))
+        if (strlen(list) < sizeof list - 5) strcat(list, ",cpu");
+    filter.device = list;
+}
+
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
 {
     const struct option_spec *tables[] = {options, which & FILTER_COMPUTE ? compute_options : NULL,
@@ -195,8 +204,7 @@ void filter_start(int argc, char **argv, const char *help, const struct option_s
     if (filter.argc && !(flags & FILTER_ARGUMENTS)) usage_error("unexpected operand `%s`", filter.argv[0]);
     if (flags & FILTER_COMPUTE) check_devices();
     if (flags & FILTER_NEEDS_MODEL && !filter.model) usage_error("--model is required");
-    if (only_checking && flags & FILTER_COMPUTE && !strchr(filter.device, ','))
-        filter.device = "cpu"; /* a GPU takes seconds to start */
+    if (only_checking && flags & FILTER_COMPUTE) check_on_cpu();
     if (flags & FILTER_RECORDS_OUT && isatty(1) && !only_checking)
         usage_error("records are not for a terminal: send stdout to a file or a pipe");
 

@@ -15,7 +15,7 @@ struct interval {
 };
 struct group { /* of a phase, of one of its parts, or of all */
     char *phase, *of;
-    double work_s, gpu_s;
+    double work_s, gpu_s, metered_s, joules; /* metered_s: of gpu_s, where energy was counted */
     int64_t jobs, done, failed, interrupted;
     struct interval *at;
     size_t count;
@@ -51,7 +51,7 @@ static double number(const json_t *line, const char *field)
 struct job {
     char phase[64], of[256];
     bool open; /* started, and not ended yet */
-    double work_s, gpu_s;
+    double work_s, gpu_s, metered_s, joules;
     int64_t done, failed, interrupted;
     struct interval *at;
     size_t count;
@@ -76,6 +76,8 @@ static bool take_line(struct budget *b, struct job *j, const json_t *line)
     j->open = false;
     j->work_s += wall;
     j->gpu_s += number(line, "gpu_s");
+    if (json_object_get(line, "joules"))
+        j->metered_s += number(line, "gpu_s"), j->joules += number(line, "joules");
     j->done += json_integer_value(json_object_get(line, "done"));
     j->failed = json_integer_value(json_object_get(line, "failed"));
     struct interval *grown = realloc(j->at, (j->count + 1) * sizeof *grown);
@@ -97,6 +99,7 @@ static void add_job(struct budget *b, const struct job *j, const char *phase, co
     for (size_t i = 0; i < j->count; i++) g->at[g->count + i] = j->at[i];
     g->count += j->count;
     g->work_s += j->work_s, g->gpu_s += j->gpu_s;
+    g->metered_s += j->metered_s, g->joules += j->joules;
     g->jobs++, g->done += j->done, g->failed += j->failed;
     g->interrupted += j->interrupted + j->open;
 }
@@ -171,11 +174,16 @@ static int by_phase(const void *a, const void *b)
 static json_t *describe(struct group *g)
 {
     double wall = covered(g);
-    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "phase", g->phase, "of",
-                     *g->of ? json_string(g->of) : json_null(), "wall_s", wall, "at_once",
-                     wall > 0 ? g->work_s / wall : 0.0, "work_s", g->work_s, "gpu_s", g->gpu_s, "jobs",
-                     (json_int_t)g->jobs, "done", (json_int_t)g->done, "failed", (json_int_t)g->failed,
-                     "interrupted", (json_int_t)g->interrupted);
+    json_t *o = json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "phase", g->phase, "of",
+                          *g->of ? json_string(g->of) : json_null(), "wall_s", wall, "at_once",
+                          wall > 0 ? g->work_s / wall : 0.0, "work_s", g->work_s, "gpu_s", g->gpu_s, "jobs",
+                          (json_int_t)g->jobs, "done", (json_int_t)g->done, "failed", (json_int_t)g->failed,
+                          "interrupted", (json_int_t)g->interrupted);
+    if (g->metered_s > 0) {
+        json_object_set_new(o, "kwh", json_real(g->joules / 3.6e6));
+        json_object_set_new(o, "metered_s", json_real(g->metered_s));
+    }
+    return o;
 }
 
 json_t *budget_read(const char *folder, char *err, size_t errlen)
@@ -224,7 +232,15 @@ static json_t *hours_text(double hours)
     return json_sprintf(hours < 999.5 ? "%.3g" : "%.0f", hours);
 }
 
-static json_t *cells(const json_t *g, const char *phase, bool part)
+/* "2.3", or from "1.1" on where not all of its GPUs' time was metered. */
+static json_t *kwh_cell(const json_t *g)
+{
+    if (!json_object_get(g, "kwh")) return json_string("-");
+    const bool all = number(g, "metered_s") >= number(g, "gpu_s") * (1 - 1e-9);
+    return json_sprintf("%s%.3g", all ? "" : ">", number(g, "kwh"));
+}
+
+static json_t *cells(const json_t *g, const char *phase, bool part, bool metered)
 {
     json_t *row = json_pack("[s]", phase);
     if (part) json_array_append(row, json_object_get(g, "of"));
@@ -232,31 +248,40 @@ static json_t *cells(const json_t *g, const char *phase, bool part)
     json_array_append_new(row, json_sprintf("%.1f", number(g, "at_once")));
     json_array_append_new(row, hours_text(number(g, "work_s") / 3600));
     json_array_append_new(row, hours_text(number(g, "gpu_s") / 3600));
+    if (metered) json_array_append_new(row, kwh_cell(g));
     static const char *const count[] = {"jobs", "done", "failed", "interrupted"};
     for (int i = 0; i < 4; i++) json_array_append_new(row, json_sprintf("%.0f", number(g, count[i])));
     return row;
 }
 
-static json_t *table(const json_t *groups, bool part)
+/* metered: energy was counted anywhere. */
+static json_t *table(const json_t *groups, bool part, bool metered)
 {
-    static const char *const heading[] = {"wall", "at once", "worker-hours", "GPU-hours",
+    static const char *const heading[] = {"wall", "at once", "worker-hours", "GPU-hours",  "kWh",
                                           "jobs", "done",    "failed",       "interrupted"};
     json_t *rows = part ? json_pack("[[s, s]]", "phase", "of") : json_pack("[[s]]", "phase"), *g;
     size_t i;
-    for (i = 0; i < 8; i++) json_array_append_new(json_array_get(rows, 0), json_string(heading[i]));
+    for (i = 0; i < sizeof heading / sizeof *heading; i++)
+        if (metered || strcmp(heading[i], "kWh"))
+            json_array_append_new(json_array_get(rows, 0), json_string(heading[i]));
     json_array_foreach (groups, i, g)
-        json_array_append_new(rows, cells(g, json_string_value(json_object_get(g, "phase")), part));
+        json_array_append_new(rows, cells(g, json_string_value(json_object_get(g, "phase")), part, metered));
     return rows;
+}
+
+static bool is_metered(const json_t *budget)
+{
+    return json_object_get(json_object_get(budget, "total"), "kwh") != NULL;
 }
 
 json_t *budget_phases(const json_t *budget)
 {
-    json_t *rows = table(json_object_get(budget, "phases"), false);
-    json_array_append_new(rows, cells(json_object_get(budget, "total"), "total", false));
+    json_t *rows = table(json_object_get(budget, "phases"), false, is_metered(budget));
+    json_array_append_new(rows, cells(json_object_get(budget, "total"), "total", false, is_metered(budget)));
     return rows;
 }
 
 json_t *budget_parts(const json_t *budget)
 {
-    return table(json_object_get(budget, "parts"), true);
+    return table(json_object_get(budget, "parts"), true, is_metered(budget));
 }

@@ -15,6 +15,7 @@
  *   {"phases": [{"phase", "of": null,
  *                "wall_s": time in which any of its jobs ran, "at_once": mean number of jobs in that time,
  *                "work_s": summed over all workers, "gpu_s": the same on GPUs, "jobs",
+ *                "kwh" that these used, where their jobs say "joules", in "metered_s" of gpu_s; else both are absent,
  *                "done": records (train: steps), "failed": records that failed in their job's last attempt,
  *                "interrupted": attempts that were killed}, ..],
  *    "parts": [the same for each first word of the jobs of a phase, in "of": a run, a list of clips],

@@ -92,7 +92,7 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
     return n_text == 0;
 }
 
-/* Seconds a step, over all of the run's resumes. */
+/* Seconds a step, over all of the run's resumes, and joules where cards counted them. */
 static bool add_speed(json_t *row, const char *folder, char *err, size_t errlen)
 {
     char path[4096];
@@ -105,6 +105,10 @@ static bool add_speed(json_t *row, const char *folder, char *err, size_t errlen)
     if (steps > 0)
         json_object_set_new(row, "step_s",
                             json_real(json_number_value(json_object_get(speed, "seconds")) / steps));
+    double metered = json_number_value(json_object_get(speed, "metered_steps"));
+    if (metered > 0)
+        json_object_set_new(row, "step_j",
+                            json_real(json_number_value(json_object_get(speed, "joules")) / metered));
     json_decref(speed);
     return true;
 }

@@ -128,6 +128,7 @@ static bool cuda_open(struct kern *k, int index)
         return false;
     }
     c->index = index;
+    if (cudaDeviceGetPCIBusId(k->card, sizeof k->card, index) != cudaSuccess) k->card[0] = 0;
     c->candidate = -1;
     c->processors = p.multiProcessorCount;
     c->capability = p.major * 10 + p.minor;
