@@ -109,10 +109,12 @@ static const char *cell(const json_t *rows, size_t row, size_t column)
     return text ? text : "";
 }
 
-/* "-0.17 [-2.03, 1.69]", "<0.001", "1:20:00" or, for none, "-" */
+/* "-0.17 [-2.03, 1.69]", "<0.001", "1:20:00", "12 so far" or, for none, "-" */
 static bool is_number(const char *text)
 {
-    return isdigit(text[strspn(text, "+-<[")]) || !strcmp(text, "-");
+    const size_t n = strspn(text, "0123456789+-.,:[]<e ±");
+    return n && (isdigit((unsigned char)text[strspn(text, "+-<[")]) || !strcmp(text, "-")) &&
+           (!text[n] || !strcmp(text + n, "so far"));
 }
 
 static bool has_numbers(const json_t *rows, size_t column)

@@ -4,7 +4,7 @@
 # fan_out <jobs: one a line, done at the same time. Whether a job is to be done, and was done, is seen from what is there: logs may
 # tell of outputs that are gone, and know nothing of a worker that was killed behind its last line.
 fan_out() {
-    local jobs line rest todo=()
+    local jobs line rest amount watch todo=()
     mapfile -t jobs
     if [ -n "$checking" ]; then
         # Jobs of a run have the same options.
@@ -12,7 +12,13 @@ fan_out() {
         for line in "${jobs[@]}"; do [ -n "${seen[${line%% *}]-}" ] || { choose_device && job_of "$line"; }; seen[${line%% *}]=yes; done
         return
     fi
-    for line in "${jobs[@]}"; do [ -z "$(left_of "$line")" ] || todo+=("$line"); done
+    amount=0
+    for line in "${jobs[@]}"; do
+        rest=$(left_of "$line")
+        [ -n "$rest" ] || continue
+        todo+=("$line")
+        amount=$((amount + $(amount_of "$line")))
+    done
     say "${#todo[@]} of ${#jobs[@]} jobs to do"
     [ ${#todo[@]} -gt 0 ] || return 0
     if [ -n "$dry" ]; then
@@ -24,7 +30,10 @@ fan_out() {
         done
         return
     fi
-    printf '%s\n' "${todo[@]}" | if [ -n "$SLURM" ]; then by_slurm ${#todo[@]}; else by_parallel; fi || true
+    watch </dev/null >/dev/null {claimed}>&- &
+    watch=$!
+    printf '%s\n' "${todo[@]}" | if [ -n "$SLURM" ]; then by_slurm ${#todo[@]}; else on_terminal by_parallel; fi || true
+    if kill "$watch" 2>/dev/null; then wait "$watch" || true; fi
     for line in "${todo[@]}"; do
         rest=$(left_of "$line")
         [ -n "$rest" ] || continue
@@ -43,6 +52,46 @@ tell_jobs() { # N: what a rehearsal says of them, as a comment
         echo "# $1 jobs${HOSTS:+ on $HOSTS}, ${JOBS:-one for each GPU} at a time, their starts $DELAY s apart:"
     fi
 }
+
+# ---- how far they are ----------------------------------------------------------------------------------------------------------------
+
+# What a job has to do, in records: as many as left prints, unless a pipeline has a function `amount`.
+amount() { grep -c . <<<"$rest" || true; }
+# shellcheck disable=SC2086
+amount_of() { amount $1; }
+# shellcheck disable=SC2046,SC2086 # jobs are words
+growing() { for line in "${todo[@]}"; do lines_of $line; done; }
+
+# watch: jobs done and time left, on a terminal in place, elsewhere a line a minute; until it is killed, or the pipeline has ended. It looks
+# at what is there: ledgers, and the files that get a line with each record, on whatever host that is done.
+watch() {
+    local files ledgers=() line done_at_first made_at_first made=0 before ended at=$EPOCHSECONDS told=$EPOCHSECONDS passed last=0 left text
+    local every=5 clear='' pause=''
+    [ ! -t 2 ] || every=1 clear=$'\r\033[K'
+    trap 'kill "$pause" 2>/dev/null; printf %s "$clear" >&2; exit' TERM
+    mapfile -t files < <(growing)
+    for line in "${todo[@]}"; do ledgers+=("$WORK/ledger/$name-${line// /-}.jsonl"); done
+    made_at_first=$(count '"key":' "${files[@]}") done_at_first=$(count '"event":"end"' "${ledgers[@]}")
+    while kill -0 $$ 2>/dev/null; do
+        sleep "$every" 2>/dev/null &
+        pause=$!
+        wait "$pause"
+        [ -n "$clear" ] || [ $((EPOCHSECONDS - told)) -ge 60 ] || continue
+        before=$made passed=$((EPOCHSECONDS - at)) told=$EPOCHSECONDS
+        ended=$(($(count '"event":"end"' "${ledgers[@]}") - done_at_first)) made=$(($(count '"key":' "${files[@]}") - made_at_first))
+        [ "$made" = "$before" ] || last=$passed # they may come many at a time
+        text="${at_stage:+stage $at_stage, }$((ended < ${#todo[@]} ? ended : ${#todo[@]})) of ${#todo[@]} jobs done, $made of $amount $counted, $(duration "$passed")"
+        left=$((made > 0 ? last * (amount - made) / made - (passed - last) : 0))
+        [ "$left" -le 0 ] || text+=", $(duration "$left") left"
+        if [ -n "$clear" ]; then printf '%s%s: %s' "$clear" "$name" "$text" >&2; else say "$text"; fi
+    done
+}
+count() { cat -- "${@:2}" 2>/dev/null | grep -c -e "$1" || true; } # lines with this text
+duration() { if [ "$1" -lt 60 ]; then echo "$1 s"; elif [ "$1" -lt 3600 ]; then echo "$(($1 / 60)) min $(($1 % 60)) s"; else echo "$(($1 / 3600)) h $(($1 / 60 % 60)) min"; fi; }
+
+# on_terminal COMMAND: what it says, there, begins where the line of watch does.
+on_terminal() { if [ -t 2 ]; then "$@" 2> >(sed -u $'s/^/\r\033[K/' >&2 {claimed}>&-); else "$@"; fi; }
+
 # shellcheck disable=SC2086 # a job is words
 left_of() { left $1 || echo '(which, cannot be told)'; }
 # shellcheck disable=SC2086
@@ -149,7 +198,7 @@ choose_device() {
         if [ ${#cards[@]} -lt "$want" ]; then # too many are taken: wait for one's own. All wait in this order, and hold none before
             for i in "${held[@]}"; do exec {i}>&-; done
             cards=() held=()
-            for i in $(for ((i = 0; i < want; i++)); do echo $((((slot - 1) * want + i) % ${#gpu[@]})); done | sort -n); do
+            for i in $(for ((n = 0; n < want; n++)); do echo $((((slot - 1) * want + n) % ${#gpu[@]})); done | sort -n); do
                 at=$i
                 take_gpu
                 cards+=("cuda:$at")

@@ -7,6 +7,8 @@
 #   job WORDS       does what of it is missing, by calls of run
 #   left WORDS      prints what is missing, verified, one a line; nothing when all is there
 #   records WORDS   how many records there are, where that is not told by what left prints
+#   amount WORDS    how many records are to be made, where it is not as many as left prints; $counted is what they are called
+#   lines_of WORDS  prints the file that gets a line with a key for each record that is made
 #
 # then calls  start "$@"  which reads options and settings, or, for a worker, does one job and ends, and goes on with its stages:
 #
@@ -19,6 +21,8 @@
 
 name=${0##*/}
 : "${help:?}" "${whole=}" "${several=}"
+counted=records
+stages=$(sed -n 's/^stages .* \([0-9]\) .*/\1/p' <<<"$help") # how many
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 die() { say "$*"; exit 1; }
 wrong() { say "$* (see $name --help)"; exit 2; }
@@ -256,7 +260,8 @@ make_inputs() { # whole, or not there
 
 stage() { # N WHAT
     [ "$1" -ge "$first" ] || return 1
-    [ -n "$checking" ] || printf '\n%s: stage %s: %s\n' "$name" "$1" "$2" >&2
+    at_stage=$1${stages:+ of $stages}
+    [ -n "$checking" ] || printf '\n%s: stage %s: %s\n' "$name" "$at_stage" "$2" >&2
 }
 
 # pipeline NAME ARGUMENTS: another one, with the settings of this one.

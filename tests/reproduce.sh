@@ -15,6 +15,7 @@ ok 'the whole experiment, by four workers' '
     mkdir four; cp prompts.csv little.conf four; cd four
     little reproduce -j 4 >table 2>err || { cat err; exit 1; }
     grep "^2 prompts, " table
+    grep "^reproduce: stage 4 of 8: generate" err; grep "^train: stage 1 of 2: adapters" err
     [ "$(videos work/videos)" = 6 ]
     for file in runs.txt curves.png comparison.txt comparison.json results.json bars.png forest.png report.html; do [ -s work/$file ]; done
     for run in base standard_r16 gdn_cssm_r16_k5; do
@@ -43,6 +44,14 @@ ok 'by one, killed at work in each stage, and run again: the same videos, scores
     "$@" >table
     same_results work ../four/work
     cmp table ../four/table'
+ok 'on a terminal a line tells the stage, the jobs that are done, and the time left; nothing of that goes on after the end' '
+    need_all; need script
+    mkdir typed; cp prompts.csv little.conf typed; cp -r four/work typed; cd typed; rm -r work/videos
+    script -qec "generate --config little.conf -j 1 DELAY=0.7" typescript </dev/null >/dev/null
+    tr "\r" "\n" <typescript | sed "s/^$(printf "\033")\[K//" >said
+    grep -E "^generate: stage 2 of 3, [1-5] of 6 jobs done, [1-5] of 6 videos, [0-9]+ s, [0-9]+ s left\$" said
+    grep "^generate: base 42 0: 1 done, 0 left" said; tail -n 2 said; for job in $(find work/log -name "*.lock"); do flock -n "$job" true; done
+    diff -r work/videos ../four/work/videos -x "*.[0-9].jsonl"'
 ok 'run once more, nothing is made' '
     need_all
     cd one; touch before
