@@ -1,5 +1,6 @@
 #!/bin/sh
-# model-convert: what torch.save() wrote comes out as safetensors, value for value; what is no plain tensor does not.
+# model-convert: what torch.save() wrote comes out as safetensors, value for value; what is no plain tensor does not. Adapters come out in
+# other tools' forms.
 # shellcheck disable=SC2016,SC2154 # ok evaluates its text; lib.sh sets $tests
 . "${0%/*}/lib.sh"
 data=$tests/data/torch
@@ -85,6 +86,92 @@ ok 'a grader of pickles says what to do, and after that is none' '
     model-init owl-tiny grader; mkdir pickled; cp grader/config.json grader/tokenizer.model pickled; cp "$data/views.bin" pickled/pytorch_model.bin
     fails 1 show -m pickled; grep -q "pytorch_model.bin), which are never executed here: model-convert makes safetensors of them" err
     model-convert pickled converted; fails 1 show -m converted >said; fails 1 grep pickle err'
-ok 'wrong usage is 2' 'fails 2 model-convert; fails 2 model-convert a; fails 2 model-convert a b c; fails 2 model-convert --fast a b'
+
+# A LoRA whose alpha is not its rank, trained for two steps at a rate that nobody can overlook.
+M=random:wan-tiny
+tensor-gen --name latents --shape 2,16,4,8 --count 3 --key clip | tensor-gen --add --name prompt_embeds --shape 9,64 >clips.mp
+tensor-gen --name prompt_embeds --shape 9,64 | tensor-gen --add --name negative_embeds --shape 3,64 >embeds.mp
+trained() { train-step -m "$M" --device cpu --lr 0.05 --warmup 0 --max-steps 3 "$@" <clips.mp >/dev/null 2>&1; }
+trained --adapter standard:rank=4,alpha=12 --state run
+lora=$PWD/run/last.safetensors
+made_with() { sample -m "$M" --device cpu --dtype f32 --frames 5 --size 64x32 --steps 3 -a "$1" <embeds.mp; }
+ok 'an adapter in each form makes the same video, and comes back as the same file' '
+    made_with "$lora" >want.mp
+    for form in peft comfyui kohya; do
+        model-convert --to $form "$lora" $form.safetensors 2>said; grep -q "^model-convert: $form.safetensors: 16 modules of rank 4, alpha" said
+        made_with $form.safetensors >got.mp
+        [ $form = comfyui ] || tensor-eq want.mp got.mp
+        tensor-eq --rel 1e-5 --quiet want.mp got.mp
+        show --check $form.safetensors
+        model-convert --to peft -m $M $form.safetensors back-$form.safetensors
+        model-convert --to peft $form.safetensors by-names.safetensors; cmp by-names.safetensors back-$form.safetensors
+    done
+    cmp "$lora" back-peft.safetensors; cmp "$lora" back-kohya.safetensors
+    [ "$(show comfyui.safetensors | grep -c "^diffusion_model.blocks.[0-3].self_attn.[qkvo].lora_[AB].weight")" = 32 ]
+    show --jsonl kohya.safetensors | grep -c "\"lora_unet_blocks_[0-3]_self_attn_[qkvo].alpha\"" | grep -x 16
+    show kohya.safetensors | grep -x "ss_network_alpha = 12"'
+ok 'training goes on from each of them to the same adapter' '
+    for form in peft comfyui kohya; do
+        model-convert --to $form "$lora" $form.safetensors
+        trained --init $form.safetensors --state from-$form
+        [ $form = comfyui ] || values from-$form/last.safetensors >$form
+    done
+    diff peft kohya; show from-comfyui/last.safetensors | grep "^sluice = {\"alpha\":4,"'
+ok '--for diffusers adds what the adapter leaves out, which changes nothing and needs the model' '
+    fails 1 model-convert --to kohya --for diffusers "$lora" whole.safetensors; grep "blocks.0.attn2.to_q, which the adapter leaves out, is the model" err
+    [ ! -e whole.safetensors ]
+    model-convert --to kohya --for diffusers -m $M "$lora" whole.safetensors 2>said; grep "40 modules of rank 4, alpha 12, 24 of them zeros for diffusers" said
+    made_with "$lora" >want.mp; made_with whole.safetensors | tensor-eq - want.mp'
+ok 'dtype, and what a header says beside rank and alpha, stay' '
+    need python3
+    cat >two.py <<"E2"
+import json, struct, sys
+names = ["lora_unet_blocks_%d_self_attn_%s.%s" % (b, o, p) for b in range(4) for o in "qkvo" for p in ("lora_down.weight", "lora_up.weight", "alpha")]
+header, at, data = {"__metadata__": {"ss_tag": "a tag", "sshs_model_hash": "00", "ss_network_dim": "2"}}, 0, b""
+for n in names:
+    shape = [] if n.endswith("alpha") else [2, 128] if "down" in n else [128, 2]
+    bytes = b"\x80\x3f" * (1 if not shape else 256)
+    header[n] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + len(bytes)]}
+    at, data = at + len(bytes), data + bytes
+text = json.dumps(header).encode()
+open("theirs.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
+E2
+    python3 two.py
+    model-convert --to comfyui -m $M theirs.safetensors ours.safetensors 2>said
+    grep "its alpha was 1, so the second matrices are 0.5 times what they were" said
+    show ours.safetensors | grep -x "ss_tag = a tag"; fails 1 grep -q "hash\|network_dim" ours.safetensors
+    show --jsonl --stats ours.safetensors | grep -c "lora_B.*BF16.*0\.5" | grep -x 16
+    model-convert --to peft theirs.safetensors ours.safetensors; show ours.safetensors | grep "^lora_adapter_metadata = .*lora_alpha\":1,.*r\":2,"'
+ok 'another kind than plain LoRA, another model, what is no adapter: refused by name, and nothing is written' '
+    trained --adapter transformer:rank=4 --state other
+    fails 1 model-convert --to kohya other/last.safetensors none; grep "adapter transformer is no plain LoRA" err
+    fails 1 model-convert --to kohya -m random:tiny "$lora" none; grep "tensor transformer.blocks.0.attn1.to_q.lora_A.weight names no linear layer" err
+    fails 1 model-convert --to kohya -m random:wan-1.3b "$lora" none; grep "made for 4 layers of width 128, the model has 30 of 1536" err
+    fails 1 model-convert --to comfyui "$data/sharded.safetensors" none; grep "names no linear layer" err
+    fails 1 model-convert --to peft nowhere none; grep "nowhere: No such file" err
+    fails 1 sample -m $M -a "$data/sharded.safetensors" --steps 1 <embeds.mp >said; grep "names no linear layer" err
+    [ ! -e none ]; [ -z "$(find . -name ".tmp*")" ]'
+ok 'an adapter of CogVideoX: PEFT and VideoX-Fun, not ComfyUI' '
+    tensor-gen --name latents --shape 2,16,4,8 | tensor-gen --add --name prompt_embeds --shape 32,64 |
+        train-step -m random:tiny --device cpu --objective v --lr 0.05 --warmup 0 --max-steps 1 --state cog >/dev/null 2>&1
+    model-convert --to kohya cog/last.safetensors fun.safetensors; show fun.safetensors | grep "^lora_unet__transformer_blocks_0_attn1_to_q.lora_down.weight"
+    model-convert --to peft fun.safetensors back.safetensors; cmp back.safetensors cog/last.safetensors
+    fails 1 model-convert --to comfyui cog/last.safetensors none; grep "comfyui has no form for adapters of this network" err
+    fails 1 model-convert --to kohya --for diffusers -m random:tiny cog/last.safetensors none; grep "diffusers reads no kohya form" err
+    [ ! -e none ]'
+ok 'diffusers loads each form and answers the same' '
+    py=${REFERENCE_PYTHON:-python3}
+    need "$py"
+    "$py" -c "import torch, diffusers, peft" 2>/dev/null || { echo "no Python packages for the reference"; exit 77; }
+    model-init wan-tiny wan 2>/dev/null
+    for form in "peft" "comfyui" "kohya --for diffusers -m wan"; do
+        # shellcheck disable=SC2086
+        model-convert --to $form "$lora" form.safetensors
+        "$BUILD/tests/train" case wan form.safetensors case.safetensors
+        "$py" "$tests/reference/check_lora.py" wan form.safetensors case.safetensors 1e-5
+    done'
+ok 'wrong usage is 2' 'fails 2 model-convert; fails 2 model-convert a; fails 2 model-convert a b c; fails 2 model-convert --fast a b
+    fails 2 model-convert --to gguf a b; fails 2 model-convert -m random:tiny a b; grep "model is for --to" err
+    fails 2 model-convert --to peft --for diffusers a b; grep "for is for --to kohya" err; fails 2 model-convert --for diffusers a b'
 ok 'help and version' 'model-convert --help | grep -q "usage: model-convert"; model-convert --version | grep -q "^model-convert (sluice)"'
 finish

@@ -131,10 +131,13 @@ void adapter_init(struct adapter *a, uint64_t seed);
 
 /* Files. Parameter NAME at the linear L is called transformer.L.NAME, which for `standard` is the layout of PEFT
  * and diffusers. The header holds a complete description twice: `sluice` (ours, JSON) and for `standard`
- * `lora_adapter_metadata` (PEFT's LoraConfig). A file whose header and tensors disagree, or that lacks a module,
- * or has a value that is not finite, is refused. A file without a description is taken as diffusers takes it: a
- * plain LoRA with alpha = rank. values: host F32 [size]; adapter_read fills in a new adapter that is not yet
- * attached. */
+ * `lora_adapter_metadata` (PEFT's LoraConfig). Plain LoRAs are read in the forms of adapter_form.h, too, from a file
+ * or from the folder that PEFT or diffusers save one in.
+ *
+ * Refused, with what it is about named: a file whose header and tensors disagree, that lacks a module, that holds a
+ * tensor which would not be used, or a value that is not finite; ranks or alphas that differ between modules. What
+ * nothing states is as others take it: a plain LoRA with alpha = rank. values: host F32 [size]; adapter_read fills
+ * in a new adapter that is not yet attached. */
 bool adapter_write(const struct adapter *a, const char *path, const float *values, char *err, size_t errlen);
 struct adapter *adapter_read(const char *path, struct adapter_base base, float **values, char *err,
                              size_t errlen);
@@ -142,6 +145,25 @@ struct adapter *adapter_read(const char *path, struct adapter_base base, float *
 /* adapter_read + adapter_attach + upload. path_and_weight may end in :WEIGHT. */
 struct adapter *adapter_open(struct kern *k, const char *path_and_weight, struct adapter_base base, char *err,
                              size_t errlen);
+
+/* The file of a plain LoRA, or its folder, as a file of the form that `tool` writes ("peft", "comfyui", "kohya").
+ * Tensors keep their dtype and bytes, but for comfyui, which has no place for an alpha: one that is not the rank is
+ * folded into B, rounded once to B's dtype. Statements of the header are written as the form has them; its other
+ * fields stay. Memory: one tensor.
+ * complete: modules of zeros at the linears that the adapter leaves out, which diffusers takes for granted when it
+ * reads kohya's form; only for that form, and only where base says all sizes. false: reason in err, nothing written. */
+struct adapter_converted {
+    int modules, zeros; /* of zeros */
+    int64_t rank;
+    double alpha, folded; /* in the new file; B was multiplied by */
+};
+bool adapter_convert(const char *from, const char *to, const char *tool, bool complete,
+                     struct adapter_base base, struct adapter_converted *did, char *err, size_t errlen);
+/* What a file says of the model's linears, when there is no model at hand: as many blocks as its tensors name, and
+ * the sizes of those that it has (others: 0). The caller frees l->linear. false: none of its tensors is called by
+ * these names, or it cannot be read (reason in err). */
+bool adapter_linears(struct linears *l, const char *path, const struct linear_names *names, char *err,
+                     size_t errlen);
 
 /* The name in files of parameter p of a module. */
 void adapter_param_name(const struct adapter *a, int module, int p, char *name, size_t size);

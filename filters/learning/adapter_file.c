@@ -85,7 +85,8 @@ struct adapter *adapter_read(const char *path, struct adapter_base base, float *
     if (!adapter_source_open(&h, path, base, err, errlen)) return NULL;
     struct adapter *a = h.adapter;
     char why[400] = "";
-    bool good = (*values = malloc((size_t)a->size * sizeof **values)) || fail(why, sizeof why, "out of memory");
+    bool good =
+        (*values = malloc((size_t)a->size * sizeof **values)) || fail(why, sizeof why, "out of memory");
     for (int i = 0; good && i < a->modules * a->params; i++) {
         struct tensor flat = tensor_of(DT_F32, *values, 1, a->size),
                       to = adapter_view(a, &flat, i / a->params, i % a->params);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/names.h"
 
 const char *const adapter_tool_name[TOOLS] = {"peft", "comfyui", "kohya"};
 
@@ -75,7 +76,7 @@ void adapter_form_name(const struct adapter_form *f, const struct linear *l, con
 
 /* ---- finding it ---------------------------------------------------------------------------------------- */
 
-/* What tensors are whose names have this in them. */
+/* What tensors are whose names have this in them; what begins with a dot ends the name. */
 static const char *const sign[][2] = {
     {"dora_scale", "DoRA, which is not a plain LoRA"},
     {"lora_magnitude_vector", "DoRA, which is not a plain LoRA"},
@@ -94,7 +95,8 @@ static const char *const sign[][2] = {
 static const char *meaning(const char *name)
 {
     for (size_t i = 0; i < sizeof sign / sizeof sign[0]; i++)
-        if (strstr(name, sign[i][0])) return sign[i][1];
+        if (*sign[i][0] == '.' ? ends_with(name, sign[i][0]) : strstr(name, sign[i][0]) != NULL)
+            return sign[i][1];
     return NULL;
 }
 
@@ -104,8 +106,8 @@ bool adapter_form_stranger(const char *name, const char *otherwise, char *err, s
     return fail(err, errlen, "tensor %s %s%s", name, is ? "is " : "", is ? is : otherwise);
 }
 
-bool adapter_form_find(struct adapter_form *f, const struct safetensors *s, const struct linears *l, char *err,
-                       size_t errlen)
+bool adapter_form_find(struct adapter_form *f, const struct safetensors *s, const struct linears *l,
+                       char *err, size_t errlen)
 {
     const char *part, *strange = NULL;
     for (int i = 0; i < s->count; i++)
@@ -120,5 +122,6 @@ bool adapter_form_find(struct adapter_form *f, const struct safetensors *s, cons
         if (meaning(s->entry[i].name)) strange = s->entry[i].name;
     if (!s->count) return fail(err, errlen, "no tensors in it: not an adapter?");
     return adapter_form_stranger(strange ? strange : s->entry[0].name,
-                                 "names no linear layer of this model: not an adapter of it", err, errlen);
+                                 "names no linear layer that is known here: an adapter of another network?",
+                                 err, errlen);
 }

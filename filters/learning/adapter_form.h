@@ -21,9 +21,9 @@ enum { PART_A, PART_B, PART_ALPHA, FORM_PARTS };
 
 struct adapter_form {
     enum adapter_tool tool;
-    const char *prefix;     /* before a linear's name */
-    bool original, flat;    /* which name; its dots are underscores */
-    bool config;            /* alpha stands in an adapter_config.json beside the file */
+    const char *prefix;      /* before a linear's name */
+    bool original, flat;     /* which name; its dots are underscores */
+    bool config;             /* alpha stands in an adapter_config.json beside the file */
     const char *const *part; /* FORM_PARTS names behind it: "lora_A.weight", "lora_B.weight", "alpha" */
 };
 
@@ -31,13 +31,14 @@ struct adapter_form {
 bool adapter_form_of(struct adapter_form *f, enum adapter_tool tool, const struct linears *l);
 /* The form of a file, by the first matrix that is one of these linears'. false: none is, and a tensor that is not,
  * with what it is where that is known, in err. */
-bool adapter_form_find(struct adapter_form *f, const struct safetensors *s, const struct linears *l, char *err,
-                       size_t errlen);
+bool adapter_form_find(struct adapter_form *f, const struct safetensors *s, const struct linears *l,
+                       char *err, size_t errlen);
 /* The linear that a tensor's name begins with, and the rest of the name behind its dot; -1: none. */
 int adapter_form_linear(const struct adapter_form *f, const struct linears *l, const char *name,
                         const char **part);
 /* What a linear's tensor is called: 160 bytes. */
-void adapter_form_name(const struct adapter_form *f, const struct linear *l, const char *part, char name[160]);
+void adapter_form_name(const struct adapter_form *f, const struct linear *l, const char *part,
+                       char name[160]);
 /* false, with the name of a tensor that belongs to no matrix of a plain LoRA, and why, in err. */
 bool adapter_form_stranger(const char *name, const char *otherwise, char *err, size_t errlen);
 

@@ -30,10 +30,12 @@ static bool state(struct adapter_source *h, const char *where, int64_t rank, dou
                   size_t errlen)
 {
     struct adapter_spec *spec = &h->spec;
-    if ((rank && spec->rank && rank != spec->rank) || (alpha > 0 && spec->alpha > 0 && alpha != spec->alpha))
-        return fail(err, errlen, "its descriptions disagree: rank %lld and %lld, alpha %g and %g (%s)",
-                    (long long)spec->rank, (long long)(rank ? rank : spec->rank), spec->alpha,
-                    alpha > 0 ? alpha : spec->alpha, where);
+    if (rank && spec->rank && rank != spec->rank)
+        return fail(err, errlen, "its descriptions disagree: rank %lld and %lld (%s)", (long long)spec->rank,
+                    (long long)rank, where);
+    if (alpha > 0 && spec->alpha > 0 && alpha != spec->alpha)
+        return fail(err, errlen, "its descriptions disagree: alpha %g and %g (%s)", spec->alpha, alpha,
+                    where);
     if (rank) spec->rank = rank;
     if (alpha > 0) spec->alpha = alpha;
     return true;
@@ -64,7 +66,7 @@ static bool read_ours(struct adapter_source *h, char *err, size_t errlen)
     if (!h->spec.kind) return fail(err, errlen, "its header names no variant");
     if (!read_targets(json_object_get(h->ours, "targets"), linears, &h->spec.targets, err, errlen))
         return false;
-    return (layers == linears->blocks && width == linears->width) ||
+    return (layers == linears->blocks && (!linears->width || width == linears->width)) ||
            fail(err, errlen, "it was made for %lld layers of width %lld, the model has %lld of %lld",
                 (long long)layers, (long long)width, (long long)linears->blocks, (long long)linears->width);
 }
@@ -140,17 +142,27 @@ static bool read_peft(struct adapter_source *h, json_t *peft, const char *where,
     return state(h, where, rank, alpha, err, errlen);
 }
 
-/* A header's field that is a number by itself: kohya's ss_network_dim, and what others call rank and alpha. One that
- * speaks of alpha in a way that is not known is refused. */
+/* A header's field that is a number by itself: kohya's ss_network_dim, and what others call rank and alpha. */
+static bool is_field(const char *key, const char *const *names)
+{
+    const char *name = !strncmp(key, "transformer.", 12) ? key + 12 : key;
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(name, names[i])) return true;
+    return false;
+}
+static const char *const ranks[] = {"r", "rank", "lora_rank", "network_dim", "ss_network_dim", NULL},
+                         *const alphas[] = {"alpha", "lora_alpha", "network_alpha", "ss_network_alpha", NULL},
+                         *const others[] = {"sluice", "lora_adapter_metadata", "lora_config", NULL};
+
+bool adapter_header_states(const char *key)
+{
+    return is_field(key, ranks) || is_field(key, alphas) || is_field(key, others);
+}
+
+/* One that speaks of alpha in a way that is not known is refused. */
 static bool read_field(struct adapter_source *h, const char *key, const char *text, char *err, size_t errlen)
 {
-    static const char *const ranks[] = {"r", "rank", "lora_rank", "network_dim", "ss_network_dim", NULL},
-                             *const alphas[] = {"alpha", "lora_alpha", "network_alpha", "ss_network_alpha",
-                                                NULL};
-    const char *name = !strncmp(key, "transformer.", 12) ? key + 12 : key;
-    bool rank = false, alpha = false;
-    for (int i = 0; ranks[i]; i++) rank = rank || !strcmp(name, ranks[i]);
-    for (int i = 0; alphas[i]; i++) alpha = alpha || !strcmp(name, alphas[i]);
+    const bool rank = is_field(key, ranks), alpha = is_field(key, alphas);
     if (!rank && !alpha)
         return !strstr(key, "alpha") || fail(err, errlen, "its header's `%s` is not known here", key);
     char *end;
@@ -160,6 +172,7 @@ static bool read_field(struct adapter_source *h, const char *key, const char *te
     return state(h, key, rank ? (int64_t)value : 0, rank ? 0 : value, err, errlen);
 }
 
+/* The linear whose tensor is called so, and the rest of the name behind it; NULL: none. */
 static const struct linear *linear_of(const struct adapter_source *h, const char *name, const char **part)
 {
     int i = adapter_form_linear(&h->form, h->base.linears, name, part);
@@ -242,7 +255,9 @@ static bool read_statements(struct adapter_source *h, json_t *peft, char *err, s
     if (!read_grid(h, err, errlen)) return false;
     for (int i = 0; i < 2; i++) {
         json_t *config = parse_metadata(h->file, configs[i][0]);
-        bool good = config ? read_peft(h, config, configs[i][0], configs[i][1], err, errlen)
+        /* diffusers leaves the prefix out where a transformer's adapter is saved without its pipeline */
+        const char *prefix = json_object_get(config, "r") ? "" : configs[i][1];
+        bool good = config ? read_peft(h, config, configs[i][0], prefix, err, errlen)
                            : !json_object_get(h->file->metadata, configs[i][0]) ||
                                  fail(err, errlen, "its `%s` is not JSON", configs[i][0]);
         json_decref(config);
@@ -332,7 +347,9 @@ static bool no_stranger(const struct adapter_source *h, char *err, size_t errlen
         for (int p = 0; module >= 0 && !mine && p < a->params; p++)
             mine = !strcmp(part, a->kind->peft ? h->form.part[p]
                                                : a->layout[a->module[module].layout].param[p].name);
-        if (!mine) return adapter_form_stranger(name, "does not belong to its description", err, errlen);
+        if (!mine)
+            return adapter_form_stranger(name, "belongs to no matrix of the adapter: it would have no effect",
+                                         err, errlen);
     }
     return true;
 }
@@ -355,6 +372,19 @@ static json_t *find_file(char file[4096], const char *path, char *err, size_t er
     return access(config, F_OK) ? NULL : json_file_read(config, 1 << 20, err, errlen);
 }
 
+struct safetensors *adapter_file_open(char file[4096], const char *path, json_t **config, char *err,
+                                      size_t errlen)
+{
+    *err = 0;
+    json_t *peft = find_file(file, path, err, errlen);
+    struct safetensors *s = *err ? NULL : safetensors_open(file, err, errlen);
+    if (config)
+        *config = peft;
+    else
+        json_decref(peft);
+    return s;
+}
+
 static bool open_source(struct adapter_source *h, json_t *peft, char *err, size_t errlen)
 {
     /* a kind of ours that is no plain LoRA has no form but ours */
@@ -374,10 +404,9 @@ bool adapter_source_open(struct adapter_source *h, const char *path, struct adap
                          size_t errlen)
 {
     char why[400] = "";
-    *err = 0;
     *h = (struct adapter_source){.spec = {.kind = "standard"}, .base = base};
-    json_t *peft = find_file(h->path, path, err, errlen);
-    h->file = *err ? NULL : safetensors_open(h->path, err, errlen);
+    json_t *peft = NULL;
+    h->file = adapter_file_open(h->path, path, &peft, err, errlen);
     if (h->file) h->ours = parse_metadata(h->file, "sluice");
     bool good = h->file && open_source(h, peft, why, sizeof why);
     if (h->file && !good) fail(err, errlen, "%s: %s", h->path, why);

@@ -18,8 +18,13 @@ struct adapter_source {
     struct adapter *adapter; /* what it describes, without values */
 };
 
-/* The file, or the folder as PEFT or diffusers save one, of an adapter of base. All names, shapes and dtypes are
- * checked, and no value is read. false: reason in err, and there is nothing to close. */
+/* The file, or the one in a folder as PEFT or diffusers save one: which it is, and with config PEFT's
+ * adapter_config.json beside it (the caller's to free), or NULL. NULL: reason in err. */
+struct safetensors *adapter_file_open(char file[4096], const char *path, json_t **config, char *err,
+                                      size_t errlen);
+
+/* The same, opened as an adapter of base. All names, shapes and dtypes are checked, and no value is read. false: reason
+ * in err, and there is nothing to close. */
 bool adapter_source_open(struct adapter_source *h, const char *path, struct adapter_base base, char *err,
                          size_t errlen);
 void adapter_source_close(struct adapter_source *h);
@@ -34,5 +39,7 @@ bool adapter_source_read(const struct adapter_source *h, const struct safetensor
  * JSON in a text. */
 void adapter_header_ours(json_t *metadata, json_t *description_stolen);
 void adapter_header_peft(json_t *metadata, const struct adapter *a);
+/* Whether a field of a header says anything of an adapter's kind, rank, alpha or targets. */
+bool adapter_header_states(const char *key);
 
 #endif
