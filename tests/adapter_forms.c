@@ -96,8 +96,7 @@ static void loaded(size_t i, json_t *line)
     char path[4096];
     const char *file = text_of(line, "file");
     struct adapter_set set = {.count = 0};
-    struct adapter *a =
-        adapter_open(k, data_file(path, "wan/forms", file), base_of(wan), err, sizeof err);
+    struct adapter *a = adapter_open(k, data_file(path, "wan/forms", file), base_of(wan), err, sizeof err);
     if (!ok(a != NULL, "%s is read", file)) {
         printf("# %s\n", err);
         return;
@@ -131,17 +130,18 @@ static void converted(json_t *line)
     if (kohya || folded) {
         bool good = adapter_convert(original, "made.safetensors", kohya ? "kohya" : "comfyui", kohya,
                                     base_of(wan), &did, err, sizeof err);
-        ok(good && same_tensors("made.safetensors", reference, true), "%s: written to the same bytes %s", file,
-           good ? "" : err);
-        ok(did.folded == (folded ? number_of(line, "alpha") / 4 : 1) && did.modules - did.zeros == (kohya ? 8 : did.modules),
+        ok(good && same_tensors("made.safetensors", reference, true), "%s: written to the same bytes %s",
+           file, good ? "" : err);
+        ok(did.folded == (folded ? number_of(line, "alpha") / 4 : 1) &&
+               did.modules - did.zeros == (kohya ? 8 : did.modules),
            "and what was done is told: %d modules, %d zeros, folded %g", did.modules, did.zeros, did.folded);
     }
     bool good = convert_alone(reference, "back.safetensors", "peft");
     if (folded && number_of(line, "alpha") != 4)
         ok(good, "%s: and back %s", file, good ? "" : err);
     else
-        ok(good && same_tensors(original, "back.safetensors", !kohya), "%s: and back to the same bytes %s", file,
-           good ? "" : err);
+        ok(good && same_tensors(original, "back.safetensors", !kohya), "%s: and back to the same bytes %s",
+           file, good ? "" : err);
 }
 
 /* Between any two forms and back: the same file, header and all, of a file by this program. */
@@ -169,8 +169,9 @@ static void there_and_back(const char *model, const char *tool, const char *firs
     safetensors_write("two.safetensors", item, a->modules * a->params, NULL, err, sizeof err);
     for (int i = 0; i < 2; i++) {
         const char *from = i ? "two.safetensors" : "f32.safetensors";
-        bool good = adapter_convert(from, "there.safetensors", tool, false, base_of(d), &did, err, sizeof err) &&
-                    convert_alone("there.safetensors", "back.safetensors", "peft");
+        bool good =
+            adapter_convert(from, "there.safetensors", tool, false, base_of(d), &did, err, sizeof err) &&
+            convert_alone("there.safetensors", "back.safetensors", "peft");
         struct safetensors *s = open_file("there.safetensors");
         ok(good && safetensors_find(s, first) && same_tensors(from, "back.safetensors", true),
            "%s as %s: %s, and back to the same bytes %s", model, tool, first, good ? "" : err);
@@ -205,12 +206,14 @@ static void write_made(const char *path, const struct made *m)
     for (int i = 0; i < 2 * 4 * 3; i++) {
         const int block = i / 12, p = i % 3;
         snprintf(name[n], sizeof name[n],
-                 m->kohya ? "lora_unet_blocks_%d_self_attn_%c.%s" : "diffusion_model.blocks.%d.self_attn.%c.%s",
+                 m->kohya ? "lora_unet_blocks_%d_self_attn_%c.%s"
+                          : "diffusion_model.blocks.%d.self_attn.%c.%s",
                  block, "qkvo"[i / 3 % 4], part[p]);
         if (m->leave && !strcmp(name[n], m->leave)) continue;
         const bool other = m->other && !strcmp(name[n], m->other);
         struct tensor shape[] = {tensor_of(DT_F32, zeros, 2, other ? 2 : 4, 24),
-                                 tensor_of(DT_F32, zeros, 2, 24, other ? 2 : 4), tensor_of(m->alpha, NULL, 0)};
+                                 tensor_of(DT_F32, zeros, 2, 24, other ? 2 : 4),
+                                 tensor_of(m->alpha, NULL, 0)};
         struct tensor number = tensor_of(DT_F64, other ? &changed : &value, 0);
         static char room[2 * 4 * 3][8];
         shape[2].data = room[i];
@@ -234,8 +237,8 @@ static void refused(struct made m, const char *tensor, const char *why)
     adapter_close(a);
     free(values);
     *err = 0;
-    ok(!convert_alone("made.safetensors", "none.safetensors", "peft") && strstr(err, tensor) && strstr(err, why) &&
-           access("none.safetensors", F_OK),
+    ok(!convert_alone("made.safetensors", "none.safetensors", "peft") && strstr(err, tensor) &&
+           strstr(err, why) && access("none.safetensors", F_OK),
        "nor is it converted: %s", err);
 }
 
@@ -245,7 +248,8 @@ static void alphas(void)
     static const enum dtype dtype[] = {DT_F16, DT_BF16, DT_F32, DT_F64, DT_I64};
     float *values;
     for (int i = 0; i < 5; i++) {
-        write_made("made.safetensors", &(struct made){.kohya = "", .alpha = dtype[i], .header = i ? "8" : NULL});
+        write_made("made.safetensors",
+                   &(struct made){.kohya = "", .alpha = dtype[i], .header = i ? "8" : NULL});
         struct adapter *a = adapter_read("made.safetensors", base_of(wan), &values, err, sizeof err);
         ok(a && a->alpha == 8 && a->rank == 4, "alpha of %s: %g %s", dtype_name(dtype[i]), a ? a->alpha : 0,
            a ? "" : err);
@@ -279,20 +283,25 @@ static void refusals(void)
     refused((struct made){.kohya = "", .extra = K "q.dora_scale"}, K "q.dora_scale", "DoRA");
     refused((struct made){.extra = C "q.dora_scale"}, C "q.dora_scale", "DoRA");
     refused((struct made){.extra = C "q.diff_b"}, C "q.diff_b", "change of a bias");
-    refused((struct made){.extra = "diffusion_model.blocks.0.norm3.diff"}, "blocks.0.norm3.diff", "whole weight");
+    refused((struct made){.extra = "diffusion_model.blocks.0.norm3.diff"}, "blocks.0.norm3.diff",
+            "whole weight");
     refused((struct made){.extra = C "q.reshape_weight"}, C "q.reshape_weight", "shape");
     refused((struct made){.kohya = "", .extra = K "q.lora_mid.weight"}, K "q.lora_mid.weight", "convolution");
-    refused((struct made){.kohya = "", .extra = "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
-            "lora_te1_text_model", "text encoder");
+    refused(
+        (struct made){.kohya = "", .extra = "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"},
+        "lora_te1_text_model", "text encoder");
     refused((struct made){.extra = "diffusion_model.head.head.lora_down.weight"}, "head.head", no);
-    refused((struct made){.extra = "diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight"}, "k_img", no);
+    refused((struct made){.extra = "diffusion_model.blocks.0.cross_attn.k_img.lora_down.weight"}, "k_img",
+            no);
     refused((struct made){.extra = C "q.lora_A.weight"}, C "q.lora_A.weight", no);
-    refused((struct made){.kohya = "", .extra = "lora_unet_blocks_0_ffn_0.alpha"}, "ffn_0.alpha", "no single number");
+    refused((struct made){.kohya = "", .extra = "lora_unet_blocks_0_ffn_0.alpha"}, "ffn_0.alpha",
+            "no single number");
     refused((struct made){.kohya = "", .leave = K "q.alpha"}, K "q.lora_up", "no alpha beside");
     refused((struct made){.kohya = "", .leave = K "q.lora_up.weight"}, K "q.lora_up.weight", "lacks");
     refused((struct made){.kohya = "", .leave = K "q.lora_down.weight"}, K "q.lora_down.weight", "lacks");
     refused((struct made){.kohya = "", .other = K "k.alpha"}, K "k.alpha", "disagree");
-    refused((struct made){.kohya = "", .other = K "k.lora_up.weight"}, K "k.lora_up.weight", "an adapter has one");
+    refused((struct made){.kohya = "", .other = K "k.lora_up.weight"}, K "k.lora_up.weight",
+            "an adapter has one");
     refused((struct made){.kohya = "", .other = K "k.lora_down.weight"}, K "k.lora_down.weight", "rank 4");
     refused((struct made){.kohya = "", .header = "4"}, "alpha", "disagree");
     refused((struct made){.kohya = "", .header = "8.01"}, "alpha", "disagree");
@@ -300,12 +309,12 @@ static void refusals(void)
     struct denoiser *cog = open_model("random:tiny", true);
     const char *none = "names no linear layer";
     static const char *const others[] = {
-        "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight",                          /* Flux, diffusers */
-        "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",                                  /* Flux, kohya */
-        "diffusion_model.double_blocks.0.img_attn_qkv.lora_A.weight",                               /* HunyuanVideo */
-        "transformer.transformer_blocks.0.attn2.to_q.lora_A.weight",                                /* LTX */
-        "diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_down.weight",                         /* SD 3 */
-        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight",    /* SD, kohya */
+        "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight",  /* Flux, diffusers */
+        "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",          /* Flux, kohya */
+        "diffusion_model.double_blocks.0.img_attn_qkv.lora_A.weight",       /* HunyuanVideo */
+        "transformer.transformer_blocks.0.attn2.to_q.lora_A.weight",        /* LTX */
+        "diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_down.weight", /* SD 3 */
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", /* SD, kohya */
         "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight", /* SD, diffusers */
         "model.layers.0.self_attn.q_proj.lora_A.weight", /* a language model */
         "transformer.blocks.00.attn1.to_q.lora_A.weight",
@@ -320,10 +329,12 @@ static void refusals(void)
     alien(wan, C "q.lokr_w1", "LoKr");
     alien(wan, K "q.oft_blocks", "OFT");
     struct adapter_converted did;
-    ok(!adapter_convert("made.safetensors", "x.safetensors", "comfyui", false, base_of(cog), &did, err, sizeof err) &&
+    ok(!adapter_convert("made.safetensors", "x.safetensors", "comfyui", false, base_of(cog), &did, err,
+                        sizeof err) &&
            strstr(err, "comfyui has no form"),
        "refused: %s", err);
-    ok(!adapter_convert("made.safetensors", "x.safetensors", "kohya", true, base_of(cog), &did, err, sizeof err) &&
+    ok(!adapter_convert("made.safetensors", "x.safetensors", "kohya", true, base_of(cog), &did, err,
+                        sizeof err) &&
            strstr(err, "diffusers reads no kohya form"),
        "refused: %s", err);
     denoiser_close(cog);
@@ -340,17 +351,21 @@ static void overflow(void)
     for (int i = 0; i < 24 * 4; i++) large[i] = f16_from_f32(60000);
     for (int i = 0; i < 24; i++) {
         snprintf(name[i], sizeof name[i], "lora_unet_blocks_%d_self_attn_%c.%s", i / 12, "qkvo"[i / 3 % 4],
-                 i % 3 == 2 ? "alpha" : i % 3 ? "lora_up.weight" : "lora_down.weight");
+                 i % 3 == 2 ? "alpha"
+                 : i % 3    ? "lora_up.weight"
+                            : "lora_down.weight");
         item[i] = (struct safetensors_item){name[i], i % 3 == 2 ? tensor_of(DT_F32, &alpha, 0)
                                                      : i % 3    ? tensor_of(DT_F16, large, 2, 24, 4)
                                                                 : tensor_of(DT_F16, a, 2, 4, 24)};
     }
     safetensors_write("large.safetensors", item, 24, NULL, err, sizeof err);
-    ok(!adapter_convert("large.safetensors", "x.safetensors", "comfyui", false, base_of(wan), &did, err, sizeof err) &&
+    ok(!adapter_convert("large.safetensors", "x.safetensors", "comfyui", false, base_of(wan), &did, err,
+                        sizeof err) &&
            strstr(err, "lora_up.weight has a value that is not finite, now that alpha is folded") &&
            access("x.safetensors", F_OK),
        "refused: %s", err);
-    ok(adapter_convert("large.safetensors", "x.safetensors", "peft", false, base_of(wan), &did, err, sizeof err),
+    ok(adapter_convert("large.safetensors", "x.safetensors", "peft", false, base_of(wan), &did, err,
+                       sizeof err),
        "as it is it can be written");
 }
 
@@ -367,10 +382,12 @@ int main(void)
     for (size_t i = 0; i < json_array_size(c.list); i++) converted(json_array_get(c.list, i));
     for (int i = 0; i < 2; i++) {
         const enum dtype dtype = i ? DT_F16 : DT_BF16;
-        there_and_back("random:wan-tiny", "comfyui", "diffusion_model.blocks.3.self_attn.o.lora_B.weight", dtype);
+        there_and_back("random:wan-tiny", "comfyui", "diffusion_model.blocks.3.self_attn.o.lora_B.weight",
+                       dtype);
         there_and_back("random:wan-tiny", "kohya", "lora_unet_blocks_3_self_attn_o.lora_up.weight", dtype);
         there_and_back("random:wan-tiny", "peft", "transformer.blocks.3.attn1.to_out.0.lora_B.weight", dtype);
-        there_and_back("random:tiny", "kohya", "lora_unet__transformer_blocks_0_attn1_to_out_0.lora_up.weight", dtype);
+        there_and_back("random:tiny", "kohya",
+                       "lora_unet__transformer_blocks_0_attn1_to_out_0.lora_up.weight", dtype);
     }
     alphas();
     refusals();

@@ -74,8 +74,8 @@ static bool fold(const struct conversion *c, const struct safetensors_entry *e, 
     const int64_t n = tensor_count(to);
     float *values = malloc((size_t)n * sizeof *values + 1);
     struct tensor from = tensor_of(DT_F32, values, 1, n);
-    bool good = values ? adapter_source_read(&c->from, e, values, err, errlen)
-                       : fail(err, errlen, "out of memory");
+    bool good =
+        values ? adapter_source_read(&c->from, e, values, err, errlen) : fail(err, errlen, "out of memory");
     for (int64_t i = 0; good && i < n; i++) values[i] = (float)(values[i] * c->folded);
     if (good) tensor_convert(to, &from);
     free(values);
@@ -106,8 +106,7 @@ static bool load(void *context, int i, void *data, char *err, size_t errlen)
     const struct item *item = &c->item[i];
     const int module = c->from.adapter->module_of[item->linear];
     const float alpha = (float)c->alpha;
-    if (item->part != PART_ALPHA && module >= 0)
-        return load_matrix(c, module, item->part, data, err, errlen);
+    if (item->part != PART_ALPHA && module >= 0) return load_matrix(c, module, item->part, data, err, errlen);
     if (item->part == PART_ALPHA)
         memcpy(data, &alpha, sizeof alpha);
     else
@@ -129,7 +128,8 @@ static bool add_linear(struct conversion *c, int i, char *err, size_t errlen)
     const struct adapter *a = c->from.adapter;
     const struct linear *l = &c->from.base.linears->linear[i];
     const enum dtype dtype = adapter_source_find(&c->from, 0, PART_A, err, errlen)->shape.dtype;
-    struct tensor shape[] = {tensor_of(dtype, NULL, 2, a->rank, l->in), tensor_of(dtype, NULL, 2, l->out, a->rank)};
+    struct tensor shape[] = {tensor_of(dtype, NULL, 2, a->rank, l->in),
+                             tensor_of(dtype, NULL, 2, l->out, a->rank)};
     if (!l->in || !l->out)
         return fail(err, errlen, "the size of %s, which the adapter leaves out, is the model's alone to say",
                     l->name);
@@ -171,8 +171,8 @@ static json_t *new_header(const struct conversion *c, bool complete)
     return header;
 }
 
-static bool convert(struct conversion *c, const char *to, bool complete, struct adapter_converted *did, char *err,
-                    size_t errlen)
+static bool convert(struct conversion *c, const char *to, bool complete, struct adapter_converted *did,
+                    char *err, size_t errlen)
 {
     const struct linears *l = c->from.base.linears;
     const struct adapter *a = c->from.adapter;
@@ -207,7 +207,8 @@ bool adapter_convert(const char *from, const char *to, const char *tool, bool co
     if (!adapter_tool_parse(&t, tool)) return fail(err, errlen, "no form is called %s", tool);
     if (!adapter_form_of(&c.to, t, base.linears))
         return fail(err, errlen, "%s has no form for adapters of this network", tool);
-    if (complete && !c.to.original) return fail(err, errlen, "diffusers reads no %s form of this network", tool);
+    if (complete && !c.to.original)
+        return fail(err, errlen, "diffusers reads no %s form of this network", tool);
     if (!adapter_source_open(&c.from, from, base, err, errlen)) return false;
     bool good = c.from.adapter->kind->peft
                     ? convert(&c, to, complete, did, why, sizeof why)
