@@ -216,11 +216,11 @@ static void convert_folder(const char *dir, const char *out)
 
 /* ---- an adapter ---------------------------------------------------------------------------------------- */
 
-/* The model's linears. */
+/* The model's linears; the same ones in both transformers of a model of two. */
 static struct denoiser *open_model(const char *name)
 {
     struct model *m = model_open(name, err, sizeof err);
-    struct denoiser *d = m ? denoiser_open(NULL, m, true, err, sizeof err) : NULL;
+    struct denoiser *d = m ? denoiser_open_expert(NULL, m, false, true, err, sizeof err) : NULL;
     if (!d) die("%s", err);
     model_close(m);
     return d;

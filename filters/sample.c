@@ -21,6 +21,10 @@ static const char help[] =
     "                       text_encoder/, tokenizer/), or random:PRESET           required\n"
     "  -a, --adapter FILE   add a trained adapter: a file of any form that model-convert --to knows, or a folder\n"
     "                       that PEFT or diffusers saved; FILE:WEIGHT scales it; may be repeated\n"
+    "      --expert E       of a model of two transformers (Wan 2.2 A14B), which: high, for the noisy steps; low, for\n"
+    "                       those below the folder's boundary_ratio, from what a sample --expert high wrote; or both\n"
+    "      --guidance-low X  guidance of the low one                               [--guidance]\n"
+    "      --adapter-low FILE  as -a, which is for the high one; may be repeated\n"
     "      --merge          fold them into the weights: faster, rounded otherwise; standard only [off]\n"
     "      --frames N       as the family has them, 4n+1. Of CogVideoX's, with n odd, more frames decode from the\n"
     "                       latents than asked for, 4n+4, which is said [the model's: CogVideoX-5B 49, Wan 81]\n"
@@ -51,23 +55,36 @@ static const char help[] =
     "see also: t5-encode, vae-decode, train-step\n";
 
 static const char *scheduler, *negative = "", *generator = "keyed", *compute_steps, *guidance_steps;
-static struct text_list adapters;
+/* The networks of a model of two; one of one is the high one. first..last: those that this process runs. */
+enum { HIGH, LOW, EXPERTS };
+static struct sampler s[EXPERTS] = {{.guidance = NAN}, {.guidance = NAN}};
+static struct text_list adapters[EXPERTS];
+static const char *expert;
+static int first = HIGH, last = HIGH;
+static double boundary; /* between them, a level; 0: there is one */
 static bool merge, trajectory;
 static int64_t frames, steps;
 static double shift;
 static struct size size;
-static struct sampler s = {.guidance = NAN};
 
 static const struct option_spec options[] = {
-    {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &adapters},
+    {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &adapters[HIGH]},
     {.name = "merge", .kind = OPT_FLAG, .dest = &merge, .setting = true},
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 1, .high = 1e6, .setting = true},
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
     {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
-    {.name = "guidance", .kind = OPT_REAL, .dest = &s.guidance, .low = -1e6, .high = 1e6, .setting = true},
+    {.name = "guidance",
+     .kind = OPT_REAL,
+     .dest = &s[HIGH].guidance,
+     .low = -1e6,
+     .high = 1e6,
+     .setting = true},
     {.name = "guidance-steps", .kind = OPT_TEXT, .dest = &guidance_steps},
     {.name = "compute-steps", .kind = OPT_TEXT, .dest = &compute_steps},
-    {.name = "dynamic", .kind = OPT_FLAG, .dest = &s.dynamic, .setting = true},
+    {.name = "guidance-low", .kind = OPT_REAL, .dest = &s[LOW].guidance, .low = -1e6, .high = 1e6},
+    {.name = "expert", .kind = OPT_CHOICE, .dest = &expert, .choices = "high|low|both"},
+    {.name = "adapter-low", .kind = OPT_LIST, .dest = &adapters[LOW]},
+    {.name = "dynamic", .kind = OPT_FLAG, .dest = &s[HIGH].dynamic, .setting = true},
     {.name = "scheduler",
      .kind = OPT_CHOICE,
      .dest = &scheduler,
@@ -88,10 +105,15 @@ static struct tensor negative_embeds; /* host F32 [L,D], once the first record w
 static json_t *provenance;            /* how the latents were made, for every record */
 static char err[1024];
 
+static struct denoiser *network(void)
+{
+    return s[first].denoiser;
+}
+
 /* As the record's noise is, or the options say, or the model; false: noise and options differ. */
 static bool latent_shape(const struct tensor *noise, struct tensor *latents)
 {
-    *latents = geometry_latents(&s.denoiser->geometry, frames, size.width, size.height);
+    *latents = geometry_latents(&network()->geometry, frames, size.width, size.height);
     if (!noise) return true;
     const int64_t *from = noise->shape, *to = latents->shape;
     bool good = from[1] == to[1] && (!frames || from[0] == to[0]) &&
@@ -100,16 +122,27 @@ static bool latent_shape(const struct tensor *noise, struct tensor *latents)
     return good;
 }
 
+/* The settings; of the low expert alone those of the other half, and its own network. A new object. */
+static json_t *how_made(const json_t *before)
+{
+    static const char *const own[] = {"model_low", "adapters_low", "guidance_low"};
+    if (first != LOW) return json_copy(provenance);
+    json_t *both = json_copy((json_t *)before);
+    json_object_set_new(both, "expert", json_string("both"));
+    for (int i = 0; i < 3; i++) json_object_set(both, own[i], json_object_get(provenance, own[i]));
+    return both;
+}
+
 /* Says how the latents were made; and how many frames decode from them, when that is another number than asked. */
 static void tell_how(struct record *f, const struct tensor *latents)
 {
-    const struct latent_geometry *g = &s.denoiser->geometry;
+    const struct latent_geometry *g = &network()->geometry;
     int64_t asked = (latents->shape[0] - 1) * g->temporal + 1,
-            decoded = denoiser_video_frames(s.denoiser, asked);
-    json_object_set(record_meta(f), "sample", provenance);
-    family_sign(record_meta(f), PART_AUTOENCODER, &s.denoiser->kind->network);
+            decoded = denoiser_video_frames(network(), asked);
+    json_object_set_new(record_meta(f), "sample", how_made(json_object_get(record_meta(f), "sample")));
+    family_sign(record_meta(f), PART_AUTOENCODER, &network()->kind->network);
     if (decoded == asked) return;
-    json_t *here = json_copy(provenance);
+    json_t *here = json_copy(json_object_get(record_meta(f), "sample"));
     json_object_set_new(here, "decoded_frames", json_integer(decoded));
     json_object_set_new(record_meta(f), "sample", here);
     if (!said_frames)
@@ -125,9 +158,9 @@ static struct tensor *embeds(struct record *f, const char *name)
     struct tensor *t = record_want(f, name, DT_COUNT, 2);
     snprintf(is, sizeof is, "%s is", name);
     bool good = t &&
-                family_reads(record_meta(f), PART_TEXT_ENCODER, &s.denoiser->kind->network, is, f->error,
+                family_reads(record_meta(f), PART_TEXT_ENCODER, &network()->kind->network, is, f->error,
                              sizeof f->error) &&
-                geometry_reads(&s.denoiser->geometry, t, is, f->error, sizeof f->error);
+                geometry_reads(&network()->geometry, t, is, f->error, sizeof f->error);
     return good ? t : NULL;
 }
 
@@ -140,13 +173,13 @@ static void encode_negative(const struct model *m)
     compute_close(k);
 }
 
-/* The latents after each step, from s.trajectory. */
+/* The latents after each step, from s[HIGH].trajectory. */
 static bool add_trajectory(struct record *f, const struct tensor *latents)
 {
     char name[32];
     for (int64_t i = 0; i < steps; i++) {
         struct tensor from = *latents;
-        from.data = s.trajectory + i * tensor_count(latents);
+        from.data = s[HIGH].trajectory + i * tensor_count(latents);
         snprintf(name, sizeof name, "step.%lld", (long long)i);
         struct tensor *to = record_add(f, name, filter_dtype(), 4, from.shape[0], from.shape[1],
                                        from.shape[2], from.shape[3]);
@@ -165,49 +198,124 @@ static void tell_pace(struct record *f, double seconds, double joules)
     say(record_key(f), "profile: %.3f s, %.1f ms a step%s", seconds, 1e3 * seconds / (double)steps, energy);
 }
 
-static bool generate(struct record *f, const struct model *m)
-{
-    static const char *const consumed[] = {"prompt_embeds", "negative_embeds", "noise"};
-    struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL;
-    struct tensor latents, *out = NULL;
-    size_t bytes;
-    if (!text) return false;
-    if (record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
-    if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
-    if (!latent_shape(noise, &latents))
-        return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
-    if (s.guidance > 1 && !brought && !negative_embeds.data) encode_negative(m);
+/* ---- from one expert to the other ---------------------------------------------------------------------- */
 
-    bool room = tensor_bytes_checked(DT_F32, 4, latents.shape, &bytes) &&
-                (latents.data = malloc(bytes + 1)) &&
-                (!trajectory || (s.trajectory = calloc((size_t)steps, bytes + 1)));
-    if (!room) fail(f->error, sizeof f->error, "no memory for its latents");
-    struct noise_source source =
-        noise_source_make(generator, filter_dtype(), s.denoiser->kind->published.by_channel,
-                          (uint64_t)filter.seed, record_key(f));
-    const double since = clock_seconds(), joules = filter.profile ? compute_joules() : NAN;
-    bool sampled = room && sampler_run(&s, &latents, text, brought ? brought : &negative_embeds, noise,
-                                       &source, f->error, sizeof f->error);
-    if (sampled && filter.profile) tell_pace(f, clock_seconds() - since, compute_joules() - joules);
-    if (sampled)
-        out = record_add(f, "latents", filter_dtype(), 4, latents.shape[0], latents.shape[1],
-                         latents.shape[2], latents.shape[3]);
-    if (out) tensor_convert(out, &latents);
-    if (out && trajectory && !add_trajectory(f, &latents)) out = NULL;
-    free(latents.data);
-    free(s.trajectory);
-    s.trajectory = NULL;
-    for (int i = 0; out && !filter.keep && i < 3; i++) record_drop(f, consumed[i]);
-    if (out) tell_how(f, &latents);
-    return out != NULL;
+/* What a record has between them: the latents, and what the scheduler carries over. F32 [T,C,h,w] each. */
+static const char *const handed[] = {"high_latents", "high_last", "high_x0", "high_x00"};
+enum { HANDED = 1 + SAMPLER_CARRIED };
+
+/* The latents and the carried of both samplers, as one piece of memory that begins at latents->data; and the trajectory. */
+static bool make_room(struct tensor *latents)
+{
+    size_t bytes, all;
+    if (!tensor_bytes_checked(DT_F32, 4, latents->shape, &bytes) ||
+        __builtin_mul_overflow(bytes, HANDED, &all) ||
+        !(latents->data = calloc(boundary > 0 ? all : bytes + 1, 1)))
+        return false;
+    if (trajectory && !(s[HIGH].trajectory = calloc((size_t)steps, bytes + 1))) return false;
+    for (int i = 0; i < SAMPLER_CARRIED && boundary > 0; i++) {
+        s[HIGH].carried[i] = *latents;
+        s[HIGH].carried[i].data = (char *)latents->data + bytes * (size_t)(i + 1);
+        s[LOW].carried[i] = s[HIGH].carried[i];
+    }
+    return true;
 }
 
-/* The adapters of the command, opened on a network and hooked onto it. */
-static void open_adapters(struct denoiser *d, struct adapter_set *set)
+static bool hand_over(struct record *f, const struct tensor *latents)
+{
+    const int64_t *shape = latents->shape;
+    for (int i = 0; i < HANDED; i++) {
+        struct tensor *to = record_add(f, handed[i], DT_F32, 4, shape[0], shape[1], shape[2], shape[3]);
+        if (!to) return false;
+        memcpy(to->data, i ? s[HIGH].carried[i - 1].data : latents->data, tensor_bytes(to));
+    }
+    return true;
+}
+
+/* The settings of both halves have to be the same, where they matter to both. */
+static bool agrees(struct record *f, const json_t *high)
+{
+    static const char *const fields[] = {"steps", "scheduler", "shift", "guidance", "negative", "boundary"};
+    const char *made = json_string_value(json_object_get(high, "expert"));
+    if (!made || strcmp(made, "high"))
+        return fail(f->error, sizeof f->error, "no sample --expert high has made it");
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        if (!json_equal(json_object_get(high, fields[i]), json_object_get(provenance, fields[i])))
+            return fail(f->error, sizeof f->error, "%s: the high expert had another", fields[i]);
+    return true;
+}
+
+/* The latents' shape, and room for them with what was handed over. */
+static bool take_over(struct record *f, struct tensor *latents)
+{
+    if (!agrees(f, json_object_get(record_meta(f), "sample"))) return false;
+    for (int i = 0; i < HANDED; i++) {
+        struct tensor *t = record_want(f, handed[i], DT_F32, 4);
+        if (!t) return false;
+        if (i == 0 && !latent_shape(t, latents))
+            return fail(f->error, sizeof f->error, "%s is of another size than asked for", handed[0]);
+        if (i == 0 && !make_room(latents))
+            return fail(f->error, sizeof f->error, "no memory for its latents");
+        if (!tensor_same_shape(t, latents))
+            return fail(f->error, sizeof f->error, "%s is of another shape than %s", handed[i], handed[0]);
+        memcpy(i ? s[LOW].carried[i - 1].data : latents->data, t->data, tensor_bytes(t));
+    }
+    return true;
+}
+
+/* ---- a record ------------------------------------------------------------------------------------------ */
+
+static bool run(struct record *f, struct tensor *latents, const struct tensor *text,
+                const struct tensor *negative, const struct tensor *noise)
+{
+    struct noise_source source =
+        noise_source_make(generator, filter_dtype(), network()->kind->published.by_channel,
+                          (uint64_t)filter.seed, record_key(f));
+    const double since = clock_seconds(), joules = filter.profile ? compute_joules() : NAN;
+    for (int e = first; e <= last; e++)
+        if (!sampler_run(&s[e], latents, text, negative, noise, &source, f->error, sizeof f->error))
+            return false;
+    if (filter.profile) tell_pace(f, clock_seconds() - since, compute_joules() - joules);
+    if (last == HIGH && boundary > 0) return hand_over(f, latents);
+    struct tensor *out = record_add(f, "latents", filter_dtype(), 4, latents->shape[0], latents->shape[1],
+                                    latents->shape[2], latents->shape[3]);
+    if (out) tensor_convert(out, latents);
+    return out && (!trajectory || add_trajectory(f, latents));
+}
+
+static bool generate(struct record *f, const struct model *m)
+{
+    static const char *const consumed[] = {"noise", "prompt_embeds", "negative_embeds"};
+    const bool half = last == HIGH && boundary > 0, late = first == LOW;
+    struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL, latents = {0};
+    if (!text) return false;
+    if (!late && record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
+    if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
+    if (!late && !latent_shape(noise, &latents))
+        return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
+    if ((s[first].guidance > 1 || s[last].guidance > 1) && !brought && !negative_embeds.data)
+        encode_negative(m);
+
+    bool good = late ? take_over(f, &latents)
+                     : make_room(&latents) || fail(f->error, sizeof f->error, "no memory for its latents");
+    good = good && run(f, &latents, text, brought ? brought : &negative_embeds, noise);
+    free(latents.data);
+    free(s[HIGH].trajectory);
+    s[HIGH].trajectory = NULL;
+    for (int i = 0; good && !filter.keep && i < (half ? 1 : 3); i++) record_drop(f, consumed[i]);
+    for (int i = 0; good && late && i < HANDED; i++) record_drop(f, handed[i]);
+    if (good) tell_how(f, &latents);
+    return good;
+}
+
+/* ---- the options --------------------------------------------------------------------------------------- */
+
+/* The adapters of an expert, opened on a network and hooked onto it. */
+static void open_adapters(struct denoiser *d, int e, struct adapter_set *set)
 {
     const struct adapter_base base = {.linears = &d->linears};
-    for (int i = 0; i < adapters.count; i++) {
-        struct adapter *a = adapter_open(d->k, adapters.item[i], base, err, sizeof err);
+    for (int i = 0; i < adapters[e].count; i++) {
+        struct adapter *a = adapter_open(d->k, adapters[e].item[i], base, err, sizeof err);
         if (!a) die("%s", err);
         adapter_set_add(set, a);
         d->hook = &set->hook;
@@ -215,58 +323,74 @@ static void open_adapters(struct denoiser *d, struct adapter_set *set)
     if (merge && !adapter_set_merge(set, d->k, err, sizeof err)) die("--merge: %s", err);
 }
 
-static void tell_misfits(void)
+static void tell_misfits(int e)
 {
-    for (int i = 0; i < s.adapters.count; i++) {
-        const char *objective = json_string_value(json_object_get(s.adapters.item[i]->extra, "objective"));
-        if (objective && !strcmp(objective, "flow") != s.scheduler.kind->flow)
-            say(adapters.item[i], "was trained with objective %s; %s%s", objective,
-                s.scheduler.kind->flow ? "dpm or ddim fit it, not "
-                                       : "its answers are no v-predictions: --scheduler euler fits it",
-                s.scheduler.kind->flow ? s.scheduler.kind->name : "");
+    const struct scheduler_kind *kind = s[e].scheduler.kind;
+    for (int i = 0; i < s[e].adapters.count; i++) {
+        const char *objective = json_string_value(json_object_get(s[e].adapters.item[i]->extra, "objective"));
+        if (objective && !strcmp(objective, "flow") != kind->flow)
+            say(adapters[e].item[i], "was trained with objective %s; %s%s", objective,
+                kind->flow ? "dpm or ddim fit it, not "
+                           : "its answers are no v-predictions: --scheduler euler fits it",
+                kind->flow ? kind->name : "");
     }
 }
 
 /* By its worker, while the main thread waits. */
 static void open_second(void *model)
 {
-    if (!(s.second.denoiser = denoiser_open(compute_open_at(1), model, false, err, sizeof err)))
+    struct second *second = &s[HIGH].second;
+    if (!(second->denoiser = denoiser_open(compute_open_at(1), model, false, err, sizeof err)))
         die("%s", err);
-    open_adapters(s.second.denoiser, &s.second.adapters);
-    if (merge) adapter_set_close(&s.second.adapters);
+    open_adapters(second->denoiser, HIGH, &second->adapters);
+    if (merge) adapter_set_close(&second->adapters);
 }
 
 static void close_second(void *unused)
 {
     (void)unused;
-    struct kern *k = s.second.denoiser->k;
-    adapter_set_close(&s.second.adapters);
-    denoiser_close(s.second.denoiser);
+    struct second *second = &s[HIGH].second;
+    struct kern *k = second->denoiser->k;
+    adapter_set_close(&second->adapters);
+    denoiser_close(second->denoiser);
     compute_close(k);
 }
 
-/* What the options left open goes into the settings; every record carries them, too. */
-static void describe(void)
+/* A network and its adapters, as the settings have them. */
+static void describe_expert(int e, const char *model, const char *list_name)
 {
-    const struct latent_geometry *g = &s.denoiser->geometry;
-    const double fps = s.denoiser->kind->published.fps;
-    json_t *list = json_array(), *settings = filter.settings;
-    for (int i = 0; i < s.adapters.count; i++) {
-        const struct adapter *a = s.adapters.item[i];
+    json_t *list = json_array();
+    for (int i = 0; i < s[e].adapters.count; i++) {
+        const struct adapter *a = s[e].adapters.item[i];
         json_t *entry = adapter_description(a);
         json_object_set_new(entry, "weight", json_real(a->weight));
         json_object_set_new(entry, "values", json_sprintf("%016llx", (unsigned long long)a->hash));
         json_array_append_new(list, entry);
     }
-    json_object_set_new(settings, "model", json_string(s.denoiser->id));
-    json_object_set_new(settings, "adapters", list);
+    json_object_set_new(filter.settings, model, json_string(s[e].denoiser->id));
+    json_object_set_new(filter.settings, list_name, list);
+}
+
+/* What the options left open goes into the settings; every record carries them, too. */
+static void describe(void)
+{
+    const struct latent_geometry *g = &network()->geometry;
+    const double fps = network()->kind->published.fps;
+    json_t *settings = filter.settings;
+    if (first == HIGH) describe_expert(HIGH, "model", "adapters");
+    if (last == LOW) describe_expert(LOW, "model_low", "adapters_low");
+    if (boundary > 0) {
+        json_object_set_new(settings, "expert", json_string(expert));
+        json_object_set_new(settings, "boundary", json_real(boundary));
+        if (last == LOW) json_object_set_new(settings, "guidance_low", json_real(s[LOW].guidance));
+    }
     json_object_set_new(settings, "steps", json_integer(steps));
-    json_object_set_new(settings, "guidance", json_real(s.guidance));
-    json_object_set_new(settings, "scheduler", json_string(s.scheduler.kind->name));
+    json_object_set_new(settings, "guidance", json_real(s[HIGH].guidance));
+    json_object_set_new(settings, "scheduler", json_string(s[HIGH].scheduler.kind->name));
     json_object_set_new(settings, "negative", json_string(negative));
-    if (shift != 0 || s.scheduler.noise.flow)
-        json_object_set_new(settings, "shift", json_real(s.scheduler.shift));
-    step_choice_describe(&s.choice, settings);
+    if (shift != 0 || s[HIGH].scheduler.noise.flow)
+        json_object_set_new(settings, "shift", json_real(s[HIGH].scheduler.shift));
+    step_choice_describe(&s[HIGH].choice, settings);
     if (fps > 0) json_object_set_new(settings, "fps", json_real(fps));
     if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)
@@ -287,18 +411,56 @@ static void settle(const struct model *m)
     if (!config || !denoiser_geometry(m, false, &g, err, sizeof err)) die("%s", err);
     if (!geometry_fits(&g, frames, size.width, size.height, err, sizeof err)) usage_error("%s", err);
     if (!steps) steps = p->steps;
-    if (isnan(s.guidance)) s.guidance = p->guidance;
+    if (isnan(s[HIGH].guidance)) s[HIGH].guidance = p->guidance;
+    /* the high one's guidance decides whether there is a negative pass at all, as in WanPipeline */
+    if (isnan(s[LOW].guidance)) s[LOW].guidance = s[HIGH].guidance;
+    if (!(s[HIGH].guidance > 1)) s[LOW].guidance = 1;
     if (!strcmp(negative, "published") && !(negative = p->negative))
         usage_error("--negative: this model's family has published none");
-    if (s.dynamic && !p->dynamic) usage_error("--dynamic: this model's family has none");
-    if (compute_devices() > 1 && !(s.guidance > 1))
+    if (s[HIGH].dynamic && !p->dynamic) usage_error("--dynamic: this model's family has none");
+    if (compute_devices() > 1 && !(s[HIGH].guidance > 1))
         usage_error("--device: a second one is for guidance, and there is none");
-    if (guidance_steps && !(s.guidance > 1)) usage_error("--guidance-steps: there is no guidance");
-    bool good = scheduler_init(&s.scheduler, scheduler, steps, shift, config, err, sizeof err) &&
-                step_choice_make(&s.choice, steps, compute_steps, guidance_steps, err, sizeof err);
+    if (guidance_steps && !(s[HIGH].guidance > 1)) usage_error("--guidance-steps: there is no guidance");
+    bool good = scheduler_init(&s[HIGH].scheduler, scheduler, steps, shift, config, err, sizeof err) &&
+                step_choice_make(&s[HIGH].choice, steps, compute_steps, guidance_steps, err, sizeof err) &&
+                (!(boundary > 0) || step_choice_make(&s[LOW].choice, steps, NULL, NULL, err, sizeof err));
     if (!good && !strncmp(err, "--", 2)) usage_error("%s", err);
     if (!good) die("%s", err);
     json_decref(config);
+}
+
+/* Which of the model's networks this process runs, and at which steps. */
+static void choose_expert(const struct model *m)
+{
+    const bool low_options = !isnan(s[LOW].guidance) || adapters[LOW].count;
+    if (!denoiser_boundary(m, &boundary, err, sizeof err)) die("%s", err);
+    if (!(boundary > 0) && (expert || low_options))
+        usage_error("%s: this model has one transformer",
+                    expert ? "--expert" : "--guidance-low, --adapter-low");
+    if (!(boundary > 0)) return;
+    if (compute_steps || guidance_steps || trajectory || compute_devices() > 1)
+        usage_error("%s: not with a model of two transformers", compute_steps    ? "--compute-steps"
+                                                                : guidance_steps ? "--guidance-steps"
+                                                                : trajectory     ? "--trajectory"
+                                                                                 : "--device of two devices");
+    if (!expert) expert = "both";
+    if (!strcmp(expert, "low")) first = LOW;
+    if (strcmp(expert, "high")) last = LOW;
+    if (first == LOW && adapters[HIGH].count) usage_error("--adapter is for the high expert: --adapter-low");
+    if (last == HIGH && low_options) usage_error("--guidance-low and --adapter-low are for the low expert");
+}
+
+static void divide_steps(void)
+{
+    if (!(boundary > 0)) return;
+    int count = 0;
+    if (!s[HIGH].scheduler.kind->flow)
+        usage_error("--scheduler: of two transformers, one that follows the flow");
+    while (count < s[HIGH].scheduler.steps &&
+           scheduler_timestep(&s[HIGH].scheduler, count) >= 1000 * boundary)
+        count++;
+    s[LOW].scheduler = s[HIGH].scheduler;
+    s[HIGH].to = s[LOW].from = count;
 }
 
 static void show_step(int step, int of)
@@ -307,29 +469,38 @@ static void show_step(int step, int of)
     progress("step %d of %d", step, of);
 }
 
+static void open_expert(struct kern *k, const struct model *m, int e)
+{
+    s[e].denoiser = denoiser_open_expert(k, m, e == LOW, false, err, sizeof err);
+    if (!s[e].denoiser) die("%s", err);
+    s[e].progress = show_step;
+    open_adapters(s[e].denoiser, e, &s[e].adapters);
+    tell_misfits(e);
+}
+
 int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP | FILTER_DEVICES);
-    if (adapters.count > ADAPTERS_MAX) usage_error("more than %d adapters", ADAPTERS_MAX);
+    if (adapters[HIGH].count > ADAPTERS_MAX || adapters[LOW].count > ADAPTERS_MAX)
+        usage_error("more than %d adapters", ADAPTERS_MAX);
     if (compute_devices() > 2) usage_error("--device: two at most, one for each half of guidance");
-    if (merge && !adapters.count) usage_error("--merge needs an adapter");
+    if (merge && !adapters[HIGH].count && !adapters[LOW].count) usage_error("--merge needs an adapter");
     if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
+    choose_expert(m);
     settle(m);
+    divide_steps();
     filter_checked();
     struct kern *k = compute_open();
-    if (!(s.denoiser = denoiser_open(k, m, false, err, sizeof err))) die("%s", err);
-    s.progress = show_step;
-    open_adapters(s.denoiser, &s.adapters);
-    tell_misfits();
+    for (int e = first; e <= last; e++) open_expert(k, m, e);
     describe();
-    if (merge) adapter_set_close(&s.adapters);
+    for (int e = first; merge && e <= last; e++) adapter_set_close(&s[e].adapters);
     if (compute_devices() > 1) {
-        if (!(s.second.worker = worker_start())) die("no thread for the second device");
-        worker_do(s.second.worker, open_second, m);
+        if (!(s[HIGH].second.worker = worker_start())) die("no thread for the second device");
+        worker_do(s[HIGH].second.worker, open_second, m);
     }
 
     while (filter_next(&f)) {
@@ -341,9 +512,9 @@ int main(int argc, char **argv)
     record_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
-    if (s.second.worker) worker_do(s.second.worker, close_second, NULL);
-    worker_stop(s.second.worker);
-    sampler_close(&s);
+    if (s[HIGH].second.worker) worker_do(s[HIGH].second.worker, close_second, NULL);
+    worker_stop(s[HIGH].second.worker);
+    for (int e = first; e <= last; e++) sampler_close(&s[e]);
     model_close(m);
     compute_close(k);
     return filter_finish();

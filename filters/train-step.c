@@ -4,6 +4,7 @@
  *   stdin   latents [T,16,h,w], prompt_embeds [L,D]     from draw; meta.position; may bring noise and meta.s
  *   stdout  JSON lines, as in RUN/metrics.jsonl */
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +30,10 @@ static const char help[] =
     "      --objective O    flow | flow-snr | v; of a model that answers with the flow (Wan) flow alone  [flow]\n"
     "      --levels L       noise levels s: uniform | logit-normal, the sigmoid of a normal; and then perhaps\n"
     "                       ,shift=X: s becomes X s / (1 + (X - 1) s)                          [uniform]\n"
+    "      --levels-from A  only levels from A on, and below --levels-to B: L is cut there, and keeps its form [0]\n"
+    "      --levels-to B    so evaluation's levels are cut, too                                [1]\n"
+    "      --expert E       of a model of two transformers (Wan 2.2 A14B) the one that is trained: high, for\n"
+    "                       levels from the folder's boundary_ratio on, or low, for those below; these levels it gets\n"
     "      --lr X           peak rate: linear warm-up, then cosine to 0 at --max-steps         [1e-4]\n"
     "      --warmup N       steps                                                              [200]\n"
     "      --max-steps N    steps                                                              [5000]\n"
@@ -70,6 +75,8 @@ static struct training_run work = {.t = &t,
                                    .patience = 5,
                                    .min_delta = 1e-4,
                                    .emit = show_metrics};
+static const char *expert = "";
+static double levels_from = NAN, levels_to = NAN;
 static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto";
 static int64_t save_every = 50, frames;
 static struct size size;
@@ -83,6 +90,9 @@ static const struct option_spec options[] = {
     {.name = "init", .kind = OPT_TEXT, .dest = &start.init},
     {.name = "objective", .kind = OPT_CHOICE, .dest = &start.objective, .choices = OBJECTIVES},
     {.name = "levels", .kind = OPT_TEXT, .dest = &levels},
+    {.name = "levels-from", .kind = OPT_REAL, .dest = &levels_from, .high = 1},
+    {.name = "levels-to", .kind = OPT_REAL, .dest = &levels_to, .high = 1},
+    {.name = "expert", .kind = OPT_CHOICE, .dest = &expert, .choices = "high|low"},
     {.name = "lr", .kind = OPT_REAL, .dest = &t.adamw.lr, .high = 1e3},
     {.name = "warmup", .kind = OPT_INT, .dest = &t.warmup, .high = 1e12},
     {.name = "max-steps", .kind = OPT_INT, .dest = &t.max_steps, .low = 1, .high = 1e12},
@@ -136,6 +146,16 @@ static double time_left(void)
     const double step = run.timed_steps ? run.seconds / (double)run.timed_steps : 0;
     return step * (double)(t.max_steps - run.step) +
            (evaluations ? eval_seconds / (double)evaluations * (double)due : 0);
+}
+
+static void choose_levels(void)
+{
+    t.expert = !*expert ? EXPERT_NONE : strcmp(expert, "low") ? EXPERT_HIGH : EXPERT_LOW;
+    if (isnan(levels_from) && isnan(levels_to)) return;
+    t.level_from = isnan(levels_from) ? 0 : levels_from;
+    t.level_to = isnan(levels_to) ? 1 : levels_to;
+    if (!(t.level_from < t.level_to))
+        usage_error("--levels-from %g is not below --levels-to %g", t.level_from, t.level_to);
 }
 
 static void save(void)
@@ -206,6 +226,7 @@ int main(int argc, char **argv)
         usage_error("--device: %d devices do not share the %lld records of a step (--accumulate) evenly",
                     compute_devices(), (long long)t.accumulate);
     if (!trainer_levels(&t, levels, err, sizeof err)) usage_error("%s", err);
+    choose_levels();
     struct kern *k = compute_open();
     trainer_recompute(&t, recompute);
     t.seed = (uint64_t)filter.seed;

@@ -134,6 +134,14 @@ json_t *model_config(const struct model *m, const char *part, char *err, size_t 
     return json_file_read(path, 1 << 20, err, errlen);
 }
 
+json_t *model_index(const struct model *m, char *err, size_t errlen)
+{
+    char path[PATH_MAX];
+    if (!make_path(path, sizeof path, err, errlen, "%s/model_index.json", m->folder)) return NULL;
+    if (path_kind(path, err, errlen) == PATH_ABSENT) return json_object();
+    return json_file_read(path, 1 << 20, err, errlen);
+}
+
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)

@@ -33,6 +33,9 @@ void model_close(struct model *m);
 /* PART/config.json (scheduler: scheduler_config.json) as an object; NULL with the reason in err. Caller
  * decrefs. */
 json_t *model_config(const struct model *m, const char *part, char *err, size_t errlen);
+/* model_index.json, what the pipeline itself is set to: an object, empty when there is no such file. NULL: reason in
+ * err. Caller decrefs. */
+json_t *model_index(const struct model *m, char *err, size_t errlen);
 /* Whether the folder has a folder for that part. */
 bool model_has_part(const struct model *m, const char *part);
 /* The path of a file of the folder, e.g. "tokenizer/spiece.model"; false when it is not there. A random:

@@ -48,6 +48,13 @@ static const char *model_folder(const char *scheduler, const char *transformer, 
     data_file(from, transformer, "transformer");
     snprintf(command, sizeof command, "cp -r '%s' '%s'", from, path);
     if (system(command)) return path;
+    if (json_object_get(line, "boundary")) { /* of two transformers */
+        data_file(from, scheduler, "transformer_2");
+        snprintf(command, sizeof command,
+                 "cp -r '%s' '%s' && echo '{\"boundary_ratio\":%g}' >'%s/model_index.json'", from, path,
+                 json_number_value(json_object_get(line, "boundary")), path);
+        if (system(command)) return path;
+    }
     json_t *all = json_load_file(config, 0, NULL);
     for (int i = 0; i < 2; i++)
         if (json_object_get(line, settings[i]))
@@ -57,10 +64,12 @@ static const char *model_folder(const char *scheduler, const char *transformer, 
     return path;
 }
 
-static void compare(const struct cases *c, size_t n, const char *parts, const char *transformer)
+/* piped: the two transformers of the model each have a process of their own. */
+static void compare(const struct cases *c, size_t n, const char *parts, const char *transformer, bool piped)
 {
     json_t *line = json_array_get(c->list, n);
-    char in[64], out[64], command[9000], path[64], seed[64] = "", shift[64] = "", choice[128] = "";
+    char in[64], out[64], command[9000], path[64], seed[64] = "", shift[64] = "", low[64] = "", shape[96],
+                                                   choice[128] = "", options[560];
     const char *scheduler = json_string_value(json_object_get(line, "scheduler"));
     snprintf(in, sizeof in, "%s/in", work);
     snprintf(out, sizeof out, "%s/out", work);
@@ -77,14 +86,25 @@ static void compare(const struct cases *c, size_t n, const char *parts, const ch
                      json_string_value(json_object_get(line, chosen[i][0])));
     int steps = (int)json_integer_value(json_object_get(line, "steps"));
     double guidance = json_number_value(json_object_get(line, "guidance"));
-    snprintf(
-        command, sizeof command,
-        "'%s/sample' -m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g --frames %d --size %dx%d %s %s %s %s <%s >%s",
-        getenv("BIN") ? getenv("BIN") : "bin", model_folder(parts, transformer, line, path), scheduler, steps,
-        guidance, (int)json_integer_value(json_object_get(line, "frames")),
-        (int)json_integer_value(json_object_get(line, "width")),
-        (int)json_integer_value(json_object_get(line, "height")),
-        json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, shift, choice, in, out);
+    if (json_object_get(line, "guidance_low"))
+        snprintf(low, sizeof low, "--guidance-low %g",
+                 json_number_value(json_object_get(line, "guidance_low")));
+    const char *bin = getenv("BIN") ? getenv("BIN") : "bin",
+               *model = model_folder(parts, transformer, line, path);
+    snprintf(options, sizeof options,
+             "-m '%s' --dtype f32 --scheduler %s --steps %d --guidance %g %s %s %s %s", model, scheduler,
+             steps, guidance, json_is_true(json_object_get(line, "dynamic")) ? "--dynamic" : "", seed, shift,
+             choice);
+    snprintf(shape, sizeof shape, "--frames %d --size %dx%d",
+             (int)json_integer_value(json_object_get(line, "frames")),
+             (int)json_integer_value(json_object_get(line, "width")),
+             (int)json_integer_value(json_object_get(line, "height")));
+    if (piped)
+        snprintf(command, sizeof command,
+                 "'%s/sample' %s %s --expert high <%s | '%s/sample' %s %s --expert low >%s", bin, options,
+                 shape, in, bin, options, low, out);
+    else
+        snprintf(command, sizeof command, "'%s/sample' %s %s %s <%s >%s", bin, options, shape, low, in, out);
     bool good = write_input(c, n, in) && system(command) == 0;
     struct record f = RECORD_INIT;
     int fd = open(out, O_RDONLY);
@@ -95,8 +115,10 @@ static void compare(const struct cases *c, size_t n, const char *parts, const ch
     double rel = got && tensor_same_shape(got, &want)
                      ? relative_l2(got->data, want.data, (size_t)tensor_count(&want))
                      : INFINITY;
-    if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s%s: relative L2 %.2g", scheduler, steps, guidance,
-            *seed ? ", " : "", seed, choice, rel))
+    if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s%s%s%s: relative L2 %.2g", scheduler, steps,
+            guidance, *seed ? ", " : "", seed, choice,
+            json_object_get(line, "boundary") ? ", two transformers" : "", piped ? " in two processes" : "",
+            rel))
         printf("# %s\n", command);
     free(want.data);
     record_free(&f);
@@ -109,12 +131,14 @@ int main(void)
     static const char *const of[][3] = {{"sample", "sample", "sample"},
                                         {"wan/sample", "wan/sample", "wan/h20"},
                                         {"residual", "sample", "sample"},
-                                        {"wan/residual", "wan/sample", "wan/h20"}};
+                                        {"wan/residual", "wan/sample", "wan/h20"},
+                                        {"wan/experts", "wan/experts", "wan/h20"},
+                                        {"wan/experts", "wan/experts", "wan/h20"}};
     char command[128];
     if (!mkdtemp(work)) return 1;
     for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
         struct cases c = cases_open(of[i][0]);
-        for (size_t n = 0; n < json_array_size(c.list); n++) compare(&c, n, of[i][1], of[i][2]);
+        for (size_t n = 0; n < json_array_size(c.list); n++) compare(&c, n, of[i][1], of[i][2], i == 5);
         cases_close(&c);
     }
     snprintf(command, sizeof command, "rm -rf '%s'", work);

@@ -217,6 +217,39 @@ static void refused(struct denoiser *d, const char *adapter, const char *targets
     adapter_close(a);
 }
 
+/* A range cuts a distribution and keeps its form: its quantiles are those of all levels that lie within. */
+static void ranges(const char *how)
+{
+    enum { LEVELS = 20000 };
+    static double within[LEVELS];
+    struct trainer t = {.seed = 1};
+    int n = 0;
+    double worst = 0;
+    ok(trainer_levels(&t, how, err, sizeof err), "levels %s", how);
+    for (int i = 0; i < LEVELS; i++) {
+        double s = trainer_level(&t, (i + 0.5) / LEVELS);
+        if (s >= 0.3 && s < 0.875) within[n++] = s;
+    }
+    t.level_from = 0.3;
+    t.level_to = 0.875;
+    for (int i = 0; i < n; i++) worst = fmax(worst, fabs(trainer_level(&t, (i + 0.5) / n) - within[i]));
+    ok(n > LEVELS / 10 && worst < 2e-4, "cut to 0.3..0.875: %d levels of %d, off by %.1g at most", n, LEVELS,
+       worst);
+    ok(fabs(trainer_level(&t, 0) - 0.3) < 1e-12 && fabs(trainer_level(&t, 1) - 0.875) < 1e-12,
+       "from end to end");
+}
+
+/* Φ(1) = 0.841344746068543, and the sigmoid of 1, shifted by 3 */
+static void normal_level(void)
+{
+    struct trainer t = {.logit_normal = true, .level_shift = 1};
+    const double s = 1 / (1 + exp(-1));
+    ok(fabs(trainer_level(&t, 0.841344746068543) - s) < 1e-12 && trainer_level(&t, 0.5) == 0.5,
+       "a normal's quantiles");
+    t.level_shift = 3;
+    ok(fabs(trainer_level(&t, 0.841344746068543) - 3 * s / (1 + 2 * s)) < 1e-12, "and shifted");
+}
+
 #define ATTN2 "attn2.to_q,attn2.to_k,attn2.to_v,attn2.to_out.0"
 #define FFN   "ffn.net.0.proj,ffn.net.2"
 
@@ -249,6 +282,11 @@ int main(void)
     counted("random:wan-1.3b", "attn1.to_q,attn1.to_k,attn1.to_v,attn1.to_out.0," ATTN2, 11796480);
     counted("random:wan-1.3b", "to_q,to_k,to_v,to_out.0," ATTN2 "," FFN, 21872640);
     counted("random:wan-14b", "to_q,to_k,to_v,to_out.0," ATTN2 "," FFN, 76677120);
+    ranges("uniform");
+    ranges("uniform,shift=3");
+    ranges("logit-normal");
+    ranges("logit-normal,shift=5");
+    normal_level();
     cases_close(&c);
     kern_close(k);
     return done();

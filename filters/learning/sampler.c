@@ -83,13 +83,18 @@ static void correct(struct kern *k, struct state *t, const struct scheduler_step
     kern_copy(k, x, &t->last_x);
 }
 
+static int end_of(const struct sampler *s)
+{
+    return s->to ? s->to : s->scheduler.steps;
+}
+
 static bool denoise(struct sampler *s, struct state *t, struct noise_source *source, bool guided, char *err,
                     size_t errlen)
 {
     struct kern *k = s->denoiser->k;
     struct tensor *x = &t->half[0].x, *v = &t->half[0].v;
     int64_t drawn = 1;
-    for (int i = 0; i < s->scheduler.steps; i++) {
+    for (int i = s->from; i < end_of(s); i++) {
         struct scheduler_step c = scheduler_step(&s->scheduler, i);
         if (s->progress && !kern_planning(k)) s->progress(i, s->scheduler.steps);
         predict(s, t, i, guided);
@@ -119,6 +124,20 @@ static bool denoise(struct sampler *s, struct state *t, struct noise_source *sou
     return true;
 }
 
+/* What begins late takes up what was carried; what ends early leaves it, zeros where no step has been before. */
+static void carry(struct sampler *s, struct state *t, bool begin)
+{
+    struct kern *k = s->denoiser->k;
+    struct tensor *own[SAMPLER_CARRIED] = {&t->last_x, &t->last_x0[0], &t->last_x0[1]};
+    for (int i = 0; i < SAMPLER_CARRIED; i++)
+        if (begin && s->from)
+            kern_upload(k, own[i], &s->carried[i]);
+        else if (begin)
+            kern_zero(k, own[i]);
+        else
+            kern_download(k, &s->carried[i], own[i]);
+}
+
 bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor *text,
                  const struct tensor *negative, const struct tensor *noise, struct noise_source *source,
                  char *err, size_t errlen)
@@ -138,13 +157,16 @@ bool sampler_run(struct sampler *s, struct tensor *latents, const struct tensor 
     size_t mark = kern_mark(k);
     good = good && prepare(s, &t, latents, text, negative, err, errlen);
     struct tensor *x = &t.half[0].x;
-    if (good && noise)
-        kern_upload(k, x, noise);
+    const bool early = end_of(s) < s->scheduler.steps;
+    if (good && (s->from || early)) carry(s, &t, true);
+    if (good && (noise || s->from))
+        kern_upload(k, x, s->from ? latents : noise);
     else if (good)
         good = draw(s, source, 0, x, err, errlen);
     good = good && denoise(s, &t, source, guided, err, errlen);
     if (good) expect_finite(k, "the latents", x);
     if (good) kern_download(k, latents, x);
+    if (good && early) carry(s, &t, false);
     kern_release(k, mark);
     if (good && !kern_ok(k)) good = fail(err, errlen, "%s", kern_error(k));
     kern_clear(k);

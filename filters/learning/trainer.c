@@ -11,6 +11,27 @@
 #include "filters/nets/families.h"
 #include "formats/error.h"
 
+static struct denoiser *open_denoiser(const struct trainer *t, struct kern *k, const struct model *m,
+                                      bool shapes_only, char *err, size_t errlen)
+{
+    return t->expert ? denoiser_open_expert(k, m, t->expert == EXPERT_LOW, shapes_only, err, errlen)
+                     : denoiser_open(k, m, shapes_only, err, errlen);
+}
+
+/* The levels of an expert, unless others are set. */
+static bool settle_levels(struct trainer *t, const struct model *m, char *err, size_t errlen)
+{
+    double boundary;
+    if (!t->expert) return true;
+    if (!denoiser_boundary(m, &boundary, err, errlen)) return false;
+    if (!(boundary > 0)) return fail(err, errlen, "--expert: this model has one transformer");
+    if (t->level_from == 0 && t->level_to == 0) {
+        t->level_from = t->expert == EXPERT_HIGH ? boundary : 0;
+        t->level_to = t->expert == EXPERT_HIGH ? 1 : boundary;
+    }
+    return true;
+}
+
 bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
                   size_t errlen)
 {
@@ -18,7 +39,8 @@ bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool sha
     json_t *scheduler = m ? model_config(m, "scheduler", err, errlen) : NULL;
     t->shapes_only = shapes_only;
     bool good = scheduler && noise_schedule_read(&t->noise, scheduler, err, errlen) &&
-                (t->denoiser = denoiser_open(k, m, shapes_only, err, errlen));
+                settle_levels(t, m, err, errlen) &&
+                (t->denoiser = open_denoiser(t, k, m, shapes_only, err, errlen));
     json_decref(scheduler);
     model_close(m);
     return good;
@@ -29,7 +51,7 @@ bool trainer_load(struct trainer *t, const char *model, char *err, size_t errlen
     struct denoiser *shapes = t->denoiser;
     struct model *m = model_open(model, err, errlen);
     t->shapes_only = false;
-    t->denoiser = m ? denoiser_open(shapes->k, m, false, err, errlen) : NULL;
+    t->denoiser = m ? open_denoiser(t, shapes->k, m, false, err, errlen) : NULL;
     denoiser_close(shapes);
     model_close(m);
     return t->denoiser != NULL;
@@ -266,12 +288,45 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
     return true;
 }
 
+static bool has_range(const struct trainer *t)
+{
+    return t->level_to > 0;
+}
+
+/* How much of the levels lie below s: flow_shift() undone, and the distribution function of the sigmoid of a normal. */
+static double levels_below(const struct trainer *t, double s)
+{
+    if (t->level_shift > 0) s = flow_shift(s, 1 / t->level_shift);
+    if (!t->logit_normal || s <= 0 || s >= 1) return s;
+    return erfc(-log(s / (1 - s)) / sqrt(2)) / 2;
+}
+
+/* The other way round. A normal has no closed form for it: halving [-40,40], of which 80 leave nothing. */
+double trainer_level(const struct trainer *t, double u)
+{
+    if (has_range(t)) {
+        const double from = levels_below(t, t->level_from), to = levels_below(t, t->level_to);
+        u = from + u * (to - from);
+    }
+    double low = -40, high = 40;
+    for (int i = 0; t->logit_normal && i < 80; i++) {
+        const double middle = (low + high) / 2;
+        if (erfc(-middle / sqrt(2)) / 2 < u)
+            low = middle;
+        else
+            high = middle;
+    }
+    const double s = t->logit_normal ? 1 / (1 + exp(-(low + high) / 2)) : u;
+    return t->level_shift > 0 ? flow_shift(s, t->level_shift) : s;
+}
+
 static double draw_level(const struct trainer *t, const char *key, int64_t position)
 {
     struct rng r = rng_make(t->seed, key, "train-level", (uint64_t)position);
     float normal = 0;
-    if (t->logit_normal) rng_normal(&r, &normal, 1);
-    double s = t->logit_normal ? 1 / (1 + exp(-(double)normal)) : rng_uniform(&r, 0);
+    if (has_range(t) || !t->logit_normal) return trainer_level(t, rng_uniform(&r, 0));
+    rng_normal(&r, &normal, 1);
+    double s = 1 / (1 + exp(-(double)normal));
     return t->level_shift > 0 ? flow_shift(s, t->level_shift) : s;
 }
 
@@ -293,6 +348,12 @@ void trainer_example_free(struct example *e)
     e->owned = false;
 }
 
+/* Of an evaluation: evenly spread over the range, whatever distribution is trained on. */
+static double fixed_level(const struct trainer *t, double part)
+{
+    return has_range(t) ? t->level_from + part * (t->level_to - t->level_from) : part;
+}
+
 double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
                         char *err, size_t errlen)
 {
@@ -304,7 +365,8 @@ double trainer_evaluate(struct trainer *t, const struct store *store, int64_t cl
         double loss = NAN;
         if (!store_read(store, i * store->count / clips, &f))
             fail(why, sizeof why, "%s", f.error);
-        else if (make_example(t, &e, &f, "val-noise", i, ((double)i + 0.5) / (double)clips, why, sizeof why))
+        else if (make_example(t, &e, &f, "val-noise", i, fixed_level(t, ((double)i + 0.5) / (double)clips),
+                              why, sizeof why))
             loss = trainer_loss(t, &e, false, why, sizeof why);
         if (!isfinite(loss)) fail(err, errlen, "%s: %s", record_key(&f), why);
         sum += losses[i] = loss;
@@ -416,6 +478,7 @@ json_t *trainer_configuration(const struct trainer *t)
     if (t->logit_normal) json_object_set_new(c, "levels", json_string("logit-normal"));
     if (t->level_shift > 0 && t->level_shift != 1)
         json_object_set_new(c, "level_shift", json_real(t->level_shift));
+    if (has_range(t)) json_object_set_new(c, "level_range", json_pack("[f, f]", t->level_from, t->level_to));
     if (t->accumulate > 1) json_object_set_new(c, "accumulate", json_integer(t->accumulate));
     if (t->caption_dropout > 0) {
         uint64_t hash = hash64(0, t->empty.data, tensor_bytes(&t->empty));

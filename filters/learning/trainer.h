@@ -23,14 +23,20 @@ struct trainer {
     struct adamw adamw; /* lr: the peak */
     int64_t warmup, max_steps;
     bool shapes_only;
-    double clip;            /* of the gradients' global norm; 0: none */
-    bool logit_normal;      /* s is the sigmoid of a standard normal, else uniform on [0,1) */
-    double level_shift;     /* s then becomes shift s / (1 + (shift - 1) s); 0 and 1: s itself */
-    int64_t accumulate;     /* records in a step, 1 or more */
-    double caption_dropout; /* for what part of the records `empty` stands in for prompt_embeds */
-    struct tensor empty;    /* the empty prompt's embedding, host F32 [L,D] */
-    struct tensor m, v;     /* AdamW's moments [size] */
-    struct tensor sum;      /* with several records in a step: their gradients so far [size] */
+    double clip;       /* of the gradients' global norm; 0: none */
+    bool logit_normal; /* s is the sigmoid of a standard normal, else uniform on [0,1) */
+    enum expert {
+        EXPERT_NONE,
+        EXPERT_HIGH,
+        EXPERT_LOW
+    } expert;                    /* of two transformers; set before trainer_open() */
+    double level_from, level_to; /* s is drawn as if there were only these levels; both 0: all */
+    double level_shift;          /* s then becomes shift s / (1 + (shift - 1) s); 0 and 1: s itself */
+    int64_t accumulate;          /* records in a step, 1 or more */
+    double caption_dropout;      /* for what part of the records `empty` stands in for prompt_embeds */
+    struct tensor empty;         /* the empty prompt's embedding, host F32 [L,D] */
+    struct tensor m, v;          /* AdamW's moments [size] */
+    struct tensor sum;           /* with several records in a step: their gradients so far [size] */
     struct trainer_device *device[TRAINER_DEVICES - 1]; /* beside the first one: trainer_devices.c */
     int more;                                           /* so many */
     struct tensor received;                             /* the gradients of one of them [size] */
@@ -39,7 +45,8 @@ struct trainer {
     double s, loss, norm;   /* the last one's level; of the whole step: mean loss, norm of its gradient */
 };
 
-/* Opens the model. shapes_only: nothing is read or allocated; until trainer_load() only trainer_describe,
+/* Opens the model. Of one with two transformers t->expert says which, and levels stay on its side of the boundary where
+ * none are set; else it is EXPERT_NONE. shapes_only: nothing is read or allocated; until trainer_load() only trainer_describe,
  * trainer_takes and trainer_empty_prompt work. false with the reason in err. */
 bool trainer_open(struct trainer *t, struct kern *k, const char *model, bool shapes_only, char *err,
                   size_t errlen);
@@ -51,6 +58,8 @@ void trainer_recompute(struct trainer *t, const char *how);
 
 /* How levels are drawn: "uniform" or "logit-normal", and then perhaps ",shift=X". false with the reason in err. */
 bool trainer_levels(struct trainer *t, const char *how, char *err, size_t errlen);
+/* One level of them, u in [0,1): with a range the distribution is cut to it, and keeps its form. */
+double trainer_level(const struct trainer *t, double u);
 
 /* Makes the adapter that is trained, from a spec or from a file, for records whose latents [T,C,h,w] have
  * this size; t->seed is already set. false with the reason in err. */

@@ -4,40 +4,48 @@
 
 #include "filters/nets/families.h"
 
-static const char file[] = "transformer/config.json";
+static const char *const part[] = {"transformer", "transformer_2"}, *const file[] = {
+                                                                        "transformer/config.json",
+                                                                        "transformer_2/config.json"};
 
 const char *const recompute_name[RECOMPUTES] = {"none", "ffn", "full"};
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
-/* By the class in transformer/config.json, which the caller decrefs whatever is returned. NULL: reason in err. */
-static const struct denoiser_kind *find_kind(const struct model *m, json_t **config, char *err, size_t errlen)
+/* By the class in a part's config.json, which the caller decrefs whatever is returned. NULL: reason in err. */
+static const struct denoiser_kind *find_kind(const struct model *m, bool low, json_t **config, char *err,
+                                             size_t errlen)
 {
-    *config = model_config(m, "transformer", err, errlen);
-    const struct network *n = *config ? network_find(PART_DENOISER, *config, file, err, errlen) : NULL;
-    if (n && model_has_part(m, "transformer_2")) {
-        fail(err, errlen,
-             "transformer_2: a model of two transformers, one for each half of the levels, is not supported");
-        return NULL;
-    }
-    return (const struct denoiser_kind *)n;
+    *config = model_config(m, part[low], err, errlen);
+    return *config
+               ? (const struct denoiser_kind *)network_find(PART_DENOISER, *config, file[low], err, errlen)
+               : NULL;
 }
 
 struct denoiser *denoiser_open(struct kern *k, const struct model *m, bool shapes_only, char *err,
                                size_t errlen)
 {
+    if (!model_has_part(m, part[true])) return denoiser_open_expert(k, m, false, shapes_only, err, errlen);
+    fail(err, errlen,
+         "transformer_2: a model of two transformers, one for each half of the levels: --expert says which");
+    return NULL;
+}
+
+struct denoiser *denoiser_open_expert(struct kern *k, const struct model *m, bool low, bool shapes_only,
+                                      char *err, size_t errlen)
+{
     json_t *config;
-    const struct denoiser_kind *kind = find_kind(m, &config, err, errlen);
+    const struct denoiser_kind *kind = find_kind(m, low, &config, err, errlen);
     const struct network *n = kind ? &kind->network : NULL;
     struct denoiser *d = n ? calloc(1, sizeof *d) : NULL;
     bool good = d || (n && fail(err, errlen, "out of memory"));
     if (good) {
         d->k = k;
         d->kind = kind;
-        d->net = network_new(n, config, file, err, errlen);
-        good = d->net && (shapes_only ? network_shapes(n, d->net, &d->parameters, err, errlen)
-                                      : network_load(n, d->net, k, m, "transformer", &d->parameters, d->id,
-                                                     err, errlen));
+        d->net = network_new(n, config, file[low], err, errlen);
+        good = d->net &&
+               (shapes_only ? network_shapes(n, d->net, &d->parameters, err, errlen)
+                            : network_load(n, d->net, k, m, part[low], &d->parameters, d->id, err, errlen));
         if (good) d->kind->geometry(&d->geometry, d->net);
         good = good && d->kind->open(d, err, errlen);
     }
@@ -45,6 +53,20 @@ struct denoiser *denoiser_open(struct kern *k, const struct model *m, bool shape
     if (good) return d;
     denoiser_close(d);
     return NULL;
+}
+
+bool denoiser_boundary(const struct model *m, double *boundary, char *err, size_t errlen)
+{
+    *boundary = 0;
+    if (!model_has_part(m, part[true])) return true;
+    json_t *index = model_index(m, err, errlen);
+    *boundary = json_number_value(json_object_get(index, "boundary_ratio"));
+    bool there = index != NULL;
+    json_decref(index);
+    return there &&
+           ((*boundary > 0 && *boundary <= 0.999) ||
+            fail(err, errlen,
+                 "model_index.json: no boundary_ratio in 0..0.999, to tell when transformer_2 begins"));
 }
 
 void denoiser_close(struct denoiser *d)
@@ -59,10 +81,10 @@ bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geom
                        size_t errlen)
 {
     json_t *config;
-    const struct denoiser_kind *kind = find_kind(m, &config, err, errlen);
+    const struct denoiser_kind *kind = find_kind(m, false, &config, err, errlen);
     *g = (struct latent_geometry){0};
-    bool good = kind && text_only && kind->text_shape(g, config, file, err, errlen);
-    void *net = kind && !text_only ? network_new(&kind->network, config, file, err, errlen) : NULL;
+    bool good = kind && text_only && kind->text_shape(g, config, file[0], err, errlen);
+    void *net = kind && !text_only ? network_new(&kind->network, config, file[0], err, errlen) : NULL;
     if (net) kind->geometry(g, net);
     json_decref(config);
     free(net);
@@ -72,7 +94,7 @@ bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geom
 const struct published *denoiser_published(const struct model *m, char *err, size_t errlen)
 {
     json_t *config;
-    const struct denoiser_kind *kind = find_kind(m, &config, err, errlen);
+    const struct denoiser_kind *kind = find_kind(m, false, &config, err, errlen);
     json_decref(config);
     return kind ? &kind->published : NULL;
 }

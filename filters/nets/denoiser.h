@@ -104,9 +104,15 @@ struct denoiser_kind {
 };
 
 /* transformer/ of a model, by its class. shapes_only: nothing is read or allocated on the device, and the network
- * can only be planned. NULL: reason in err. */
+ * can only be planned. NULL: reason in err; so for a model of two. */
 struct denoiser *denoiser_open(struct kern *k, const struct model *m, bool shapes_only, char *err,
                                size_t errlen);
+/* Of a model of two transformers, one for each end of the levels: transformer/ for timesteps from the boundary on, and
+ * transformer_2/ (low) for those below. */
+struct denoiser *denoiser_open_expert(struct kern *k, const struct model *m, bool low, bool shapes_only,
+                                      char *err, size_t errlen);
+/* The boundary as a level above 0, up to 0.999, boundary_ratio of model_index.json; 0 for a model of one. false: reason in err. */
+bool denoiser_boundary(const struct model *m, double *boundary, char *err, size_t errlen);
 void denoiser_close(struct denoiser *d); /* NULL is fine; the weights go with the device */
 /* From its config alone. text_only: just text_length and text_width. false: reason in err. */
 bool denoiser_geometry(const struct model *m, bool text_only, struct latent_geometry *g, char *err,

@@ -41,7 +41,7 @@ struct part {
     enum part_kind kind;
     const char *folder, *title; /* folder: "" for the model's own; title: for people */
 };
-/* The parts whose weights a model folder holds: three, or the grader alone, whose config lies at the top. A
+/* The parts whose weights a model folder holds: three, or four with a second transformer, or the grader alone, whose config lies at the top. A
  * config.json there is a grader's when its `model_type` is, or when the folder has no other part. */
 const struct part *model_parts(const struct model *m, int *count);
 

@@ -102,10 +102,11 @@ const struct part *model_parts(const struct model *m, int *count)
 {
     static const struct part video[] = {{PART_DENOISER, "transformer", "transformer"},
                                         {PART_AUTOENCODER, "vae", "vae"},
-                                        {PART_TEXT_ENCODER, "text_encoder", "text_encoder"}},
+                                        {PART_TEXT_ENCODER, "text_encoder", "text_encoder"},
+                                        {PART_DENOISER, "transformer_2", "transformer_2"}},
                              grader = {PART_GRADER, "", "owl"};
     bool grades = has_grader(m);
-    *count = grades ? 1 : sizeof video / sizeof video[0];
+    *count = grades ? 1 : model_has_part(m, "transformer_2") ? 4 : 3;
     return grades ? &grader : video;
 }
 
