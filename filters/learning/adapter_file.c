@@ -334,7 +334,7 @@ static bool read_param(const struct header *h, const struct adapter *a, int modu
     name_in_file(h, a, module, p, name);
     const struct safetensors_entry *e = safetensors_find(s, name);
     if (!e) {
-        struct listed l = listed_start(name);
+        struct listed l = listed_start(NULL); /* the nearest is most likely another block's */
         for (int i = 0; i < s->count; i++) listed_add(&l, s->entry[i].name);
         return fail(err, errlen, "lacks tensor %s: %s", name, listed_end(&l));
     }
