@@ -88,6 +88,10 @@ ok 'what does not belong together is refused by name' '
     fails 2 made --expert low -a a.safetensors; grep "for the high expert" err
     fails 2 made --expert high --guidance-low 3; grep "for the low expert" err
     fails 2 made --expert high --adapter-low a.safetensors; grep "for the low expert" err
+    for o in "--compute-steps 2" "--guidance-steps 0-1" --trajectory "--device cpu,cpu"; do
+        # shellcheck disable=SC2086
+        fails 2 made $o; grep "not with a model of two transformers" err
+    done
     for o in "--expert high" "--guidance-low 3" "--adapter-low a.safetensors"; do
         # shellcheck disable=SC2086
         fails 2 sample -m random:wan-tiny $o; grep "this model has one transformer" err

@@ -313,7 +313,7 @@ const struct safetensors_entry *adapter_source_find(const struct adapter_source 
     name_in_file(h, a, module, p, name);
     const struct safetensors_entry *e = safetensors_find(h->file, name);
     if (!e) {
-        struct listed l = listed_start(name);
+        struct listed l = listed_start(NULL); /* the nearest is most likely another block's */
         for (int i = 0; i < h->file->count; i++) listed_add(&l, h->file->entry[i].name);
         fail(err, errlen, "lacks tensor %s: %s", name, listed_end(&l));
         return NULL;
