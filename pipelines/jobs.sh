@@ -198,8 +198,7 @@ choose_device() {
         if [ ${#cards[@]} -lt "$want" ]; then # too many are taken: wait for one's own. All wait in this order, and hold none before
             for i in "${held[@]}"; do exec {i}>&-; done
             cards=() held=()
-            for i in $(for ((n = 0; n < want; n++)); do echo $((((slot - 1) * want + n) % ${#gpu[@]})); done | sort -n); do
-                at=$i
+            for at in $(seq 1 "$want" | awk -v from="$(((slot - 1) * want))" -v n=${#gpu[@]} '{ print (from + $1 - 1) % n }' | sort -n); do
                 take_gpu
                 cards+=("cuda:$at")
             done

@@ -20,8 +20,7 @@ __attribute__((unused)) static struct tensor denoised(struct denoiser *d, const 
         size_t mark = kern_mark(k);
         if (!pass) kern_plan_begin(k);
         if (!denoiser_grid(d, &g, latents, err, sizeof err)) printf("Bail out! %s\n", err), exit(1);
-        struct tensor x =
-            kern_tensor(k, DT_F32, 4, out.shape[0], out.shape[1], out.shape[2], out.shape[3]);
+        struct tensor x = kern_tensor(k, DT_F32, 4, out.shape[0], out.shape[1], out.shape[2], out.shape[3]);
         struct tensor t = denoiser_text(d, text, often);
         kern_upload(k, &x, latents);
         denoiser_forward(d, &g, &x, &x, &t, timestep, NULL);
