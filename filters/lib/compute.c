@@ -71,12 +71,21 @@ static int threads_of_one(void)
     return compute_devices() == 1 || filter.threads ? (int)filter.threads : each > 1 ? (int)each : 1;
 }
 
-/* Whether no other program of this pipeline tells it. The first to lock the byte of its process group in what stderr is
- * tells, and holds it until it ends; where nothing can be locked, each one tells. */
+/* Whether no other program of this pipeline, or of this script, tells it or has told it. Two bytes of what stderr is, by
+ * the process group, are locked: the one by who tells, until it ends, so that of several at once one tells; the other for
+ * the open file, which the shell and all its programs share, for as long as that is open. Where nothing can be locked,
+ * each one tells. */
 static bool first_to_tell(void)
 {
-    struct flock byte = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = getpgrp(), .l_len = 1};
-    return !fcntl(2, F_SETLK, &byte) || (errno != EACCES && errno != EAGAIN);
+    struct flock telling = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2 * (off_t)getpgrp(), .l_len = 1};
+    struct flock told = telling, seen;
+    told.l_start++;
+    seen = told;
+    if (fcntl(2, F_SETLK, &telling) && (errno == EACCES || errno == EAGAIN)) return false;
+    if (!fcntl(2, F_GETLK, &seen) && seen.l_type != F_UNLCK) return false;
+    fcntl(2, F_OFD_SETLK, &told);
+    return true;
 }
 
 struct kern *compute_open(void)

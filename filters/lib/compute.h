@@ -7,7 +7,7 @@
 
 /* Opens the device with all that the common options asked for: --device, --threads, --dtype, --profile. A
  * program opens devices here and nowhere else, so that a second one is asked for the same. Dies when there is
- * no such device; the first time, it says which one it is when that was left open, once a pipeline. */
+ * no such device; the first time, it says which one it is when that was left open, once a pipeline or script. */
 struct kern *compute_open(void);
 /* How many devices --device names, and the i-th of them; compute_open() is the first. With several the CPU threads are
  * shared out among them, where --threads leaves that open. */
