@@ -34,7 +34,11 @@ bool training_run_open(struct training_run *w, const struct trainer_start *start
         trainer_set(w->t, r->values, r->m, r->v);
     else
         snprintf(warning, warninglen, "%s", a->warning);
-    run_folder_on(r, kern_basis(w->t->denoiser->k), warning, warninglen);
+    /* Once the gradients of a step's records were summed within the backward passes: other last bits. */
+    char basis[512];
+    snprintf(basis, sizeof basis, "%s%s", kern_basis(w->t->denoiser->k),
+             w->t->accumulate > 1 ? ", gradients added record by record" : "");
+    run_folder_on(r, basis, warning, warninglen);
     return true;
 }
 
