@@ -10,7 +10,7 @@
 #include "filters/lib/filter.h"
 #include "filters/nets/families.h"
 #include "filters/nets/prompt.h"
-#include "filters/learning/sampler.h"
+#include "filters/learning/experts.h"
 #include "formats/clock.h"
 #include "formats/error.h"
 
@@ -55,13 +55,10 @@ static const char help[] =
     "see also: t5-encode, vae-decode, train-step\n";
 
 static const char *scheduler, *negative = "", *generator = "keyed", *compute_steps, *guidance_steps;
-/* The networks of a model of two; one of one is the high one. first..last: those that this process runs. */
-enum { HIGH, LOW, EXPERTS };
-static struct sampler s[EXPERTS] = {{.guidance = NAN}, {.guidance = NAN}};
+static struct experts both = {.s = {{.guidance = NAN}, {.guidance = NAN}}};
+static struct sampler *const s = both.s;
 static struct text_list adapters[EXPERTS];
 static const char *expert;
-static int first = HIGH, last = HIGH;
-static double boundary; /* between them, a level; 0: there is one */
 static bool merge, trajectory;
 static int64_t frames, steps;
 static double shift;
@@ -107,7 +104,7 @@ static char err[1024];
 
 static struct denoiser *network(void)
 {
-    return s[first].denoiser;
+    return s[both.first].denoiser;
 }
 
 /* As the record's noise is, or the options say, or the model; false: noise and options differ. */
@@ -122,24 +119,15 @@ static bool latent_shape(const struct tensor *noise, struct tensor *latents)
     return good;
 }
 
-/* The settings; of the low expert alone those of the other half, and its own network. A new object. */
-static json_t *how_made(const json_t *before)
-{
-    static const char *const own[] = {"model_low", "adapters_low", "guidance_low"};
-    if (first != LOW) return json_copy(provenance);
-    json_t *both = json_copy((json_t *)before);
-    json_object_set_new(both, "expert", json_string("both"));
-    for (int i = 0; i < 3; i++) json_object_set(both, own[i], json_object_get(provenance, own[i]));
-    return both;
-}
-
 /* Says how the latents were made; and how many frames decode from them, when that is another number than asked. */
 static void tell_how(struct record *f, const struct tensor *latents)
 {
     const struct latent_geometry *g = &network()->geometry;
     int64_t asked = (latents->shape[0] - 1) * g->temporal + 1,
             decoded = denoiser_video_frames(network(), asked);
-    json_object_set_new(record_meta(f), "sample", how_made(json_object_get(record_meta(f), "sample")));
+    json_t *high = json_object_get(record_meta(f), "sample");
+    json_object_set_new(record_meta(f), "sample",
+                        experts_take(&both) ? experts_settings(high, provenance) : json_copy(provenance));
     family_sign(record_meta(f), PART_AUTOENCODER, &network()->kind->network);
     if (decoded == asked) return;
     json_t *here = json_copy(json_object_get(record_meta(f), "sample"));
@@ -198,69 +186,23 @@ static void tell_pace(struct record *f, double seconds, double joules)
     say(record_key(f), "profile: %.3f s, %.1f ms a step%s", seconds, 1e3 * seconds / (double)steps, energy);
 }
 
-/* ---- from one expert to the other ---------------------------------------------------------------------- */
-
-/* What a record has between them: the latents, and what the scheduler carries over. F32 [T,C,h,w] each. */
-static const char *const handed[] = {"high_latents", "high_last", "high_x0", "high_x00"};
-enum { HANDED = 1 + SAMPLER_CARRIED };
-
-/* The latents and the carried of both samplers, as one piece of memory that begins at latents->data; and the trajectory. */
-static bool make_room(struct tensor *latents)
+/* Room for the latents, and for the trajectory. */
+static bool make_room(struct record *f, struct tensor *latents)
 {
-    size_t bytes, all;
-    if (!tensor_bytes_checked(DT_F32, 4, latents->shape, &bytes) ||
-        __builtin_mul_overflow(bytes, HANDED, &all) ||
-        !(latents->data = calloc(boundary > 0 ? all : bytes + 1, 1)))
-        return false;
-    if (trajectory && !(s[HIGH].trajectory = calloc((size_t)steps, bytes + 1))) return false;
-    for (int i = 0; i < SAMPLER_CARRIED && boundary > 0; i++) {
-        s[HIGH].carried[i] = *latents;
-        s[HIGH].carried[i].data = (char *)latents->data + bytes * (size_t)(i + 1);
-        s[LOW].carried[i] = s[HIGH].carried[i];
-    }
-    return true;
+    const bool good =
+        experts_room(&both, latents) &&
+        (!trajectory || (s[HIGH].trajectory = calloc((size_t)steps, tensor_bytes(latents) + 1)) != NULL);
+    return good || fail(f->error, sizeof f->error, "no memory for its latents");
 }
 
-static bool hand_over(struct record *f, const struct tensor *latents)
-{
-    const int64_t *shape = latents->shape;
-    for (int i = 0; i < HANDED; i++) {
-        struct tensor *to = record_add(f, handed[i], DT_F32, 4, shape[0], shape[1], shape[2], shape[3]);
-        if (!to) return false;
-        memcpy(to->data, i ? s[HIGH].carried[i - 1].data : latents->data, tensor_bytes(to));
-    }
-    return true;
-}
-
-/* The settings of both halves have to be the same, where they matter to both. */
-static bool agrees(struct record *f, const json_t *high)
-{
-    static const char *const fields[] = {"steps", "scheduler", "shift", "guidance", "negative", "boundary"};
-    const char *made = json_string_value(json_object_get(high, "expert"));
-    if (!made || strcmp(made, "high"))
-        return fail(f->error, sizeof f->error, "no sample --expert high has made it");
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        if (!json_equal(json_object_get(high, fields[i]), json_object_get(provenance, fields[i])))
-            return fail(f->error, sizeof f->error, "%s: the high expert had another", fields[i]);
-    return true;
-}
-
-/* The latents' shape, and room for them with what was handed over. */
+/* From another process, of the high expert. */
 static bool take_over(struct record *f, struct tensor *latents)
 {
-    if (!agrees(f, json_object_get(record_meta(f), "sample"))) return false;
-    for (int i = 0; i < HANDED; i++) {
-        struct tensor *t = record_want(f, handed[i], DT_F32, 4);
-        if (!t) return false;
-        if (i == 0 && !latent_shape(t, latents))
-            return fail(f->error, sizeof f->error, "%s is of another size than asked for", handed[0]);
-        if (i == 0 && !make_room(latents))
-            return fail(f->error, sizeof f->error, "no memory for its latents");
-        if (!tensor_same_shape(t, latents))
-            return fail(f->error, sizeof f->error, "%s is of another shape than %s", handed[i], handed[0]);
-        memcpy(i ? s[LOW].carried[i - 1].data : latents->data, t->data, tensor_bytes(t));
-    }
-    return true;
+    const struct tensor *t = experts_handed(f, provenance);
+    if (!t) return false;
+    if (!latent_shape(t, latents))
+        return fail(f->error, sizeof f->error, "high_latents is of another size than asked for");
+    return make_room(f, latents) && experts_take_over(&both, f, latents);
 }
 
 /* ---- a record ------------------------------------------------------------------------------------------ */
@@ -272,11 +214,11 @@ static bool run(struct record *f, struct tensor *latents, const struct tensor *t
         noise_source_make(generator, filter_dtype(), network()->kind->published.by_channel,
                           (uint64_t)filter.seed, record_key(f));
     const double since = clock_seconds(), joules = filter.profile ? compute_joules() : NAN;
-    for (int e = first; e <= last; e++)
+    for (int e = both.first; e <= both.last; e++)
         if (!sampler_run(&s[e], latents, text, negative, noise, &source, f->error, sizeof f->error))
             return false;
     if (filter.profile) tell_pace(f, clock_seconds() - since, compute_joules() - joules);
-    if (last == HIGH && boundary > 0) return hand_over(f, latents);
+    if (experts_hand(&both)) return experts_hand_over(&both, f, latents);
     struct tensor *out = record_add(f, "latents", filter_dtype(), 4, latents->shape[0], latents->shape[1],
                                     latents->shape[2], latents->shape[3]);
     if (out) tensor_convert(out, latents);
@@ -286,24 +228,24 @@ static bool run(struct record *f, struct tensor *latents, const struct tensor *t
 static bool generate(struct record *f, const struct model *m)
 {
     static const char *const consumed[] = {"noise", "prompt_embeds", "negative_embeds"};
-    const bool half = last == HIGH && boundary > 0, late = first == LOW;
+    const bool late = experts_take(&both);
     struct tensor *text = embeds(f, "prompt_embeds"), *noise = NULL, *brought = NULL, latents = {0};
     if (!text) return false;
     if (!late && record_find(f, "noise") && !(noise = record_want(f, "noise", DT_COUNT, 4))) return false;
     if (record_find(f, "negative_embeds") && !(brought = embeds(f, "negative_embeds"))) return false;
     if (!late && !latent_shape(noise, &latents))
         return fail(f->error, sizeof f->error, "its noise is of another size than asked for");
-    if ((s[first].guidance > 1 || s[last].guidance > 1) && !brought && !negative_embeds.data)
+    if ((s[both.first].guidance > 1 || s[both.last].guidance > 1) && !brought && !negative_embeds.data)
         encode_negative(m);
 
-    bool good = late ? take_over(f, &latents)
-                     : make_room(&latents) || fail(f->error, sizeof f->error, "no memory for its latents");
+    bool good = late ? take_over(f, &latents) : make_room(f, &latents);
     good = good && run(f, &latents, text, brought ? brought : &negative_embeds, noise);
     free(latents.data);
     free(s[HIGH].trajectory);
     s[HIGH].trajectory = NULL;
-    for (int i = 0; good && !filter.keep && i < (half ? 1 : 3); i++) record_drop(f, consumed[i]);
-    for (int i = 0; good && late && i < HANDED; i++) record_drop(f, handed[i]);
+    for (int i = 0; good && !filter.keep && i < (experts_hand(&both) ? 1 : 3); i++)
+        record_drop(f, consumed[i]);
+    if (good && late) experts_drop(f);
     if (good) tell_how(f, &latents);
     return good;
 }
@@ -377,12 +319,12 @@ static void describe(void)
     const struct latent_geometry *g = &network()->geometry;
     const double fps = network()->kind->published.fps;
     json_t *settings = filter.settings;
-    if (first == HIGH) describe_expert(HIGH, "model", "adapters");
-    if (last == LOW) describe_expert(LOW, "model_low", "adapters_low");
-    if (boundary > 0) {
+    if (both.first == HIGH) describe_expert(HIGH, "model", "adapters");
+    if (both.last == LOW) describe_expert(LOW, "model_low", "adapters_low");
+    if (both.boundary > 0) {
         json_object_set_new(settings, "expert", json_string(expert));
-        json_object_set_new(settings, "boundary", json_real(boundary));
-        if (last == LOW) json_object_set_new(settings, "guidance_low", json_real(s[LOW].guidance));
+        json_object_set_new(settings, "boundary", json_real(both.boundary));
+        if (both.last == LOW) json_object_set_new(settings, "guidance_low", json_real(s[LOW].guidance));
     }
     json_object_set_new(settings, "steps", json_integer(steps));
     json_object_set_new(settings, "guidance", json_real(s[HIGH].guidance));
@@ -421,9 +363,10 @@ static void settle(const struct model *m)
     if (compute_devices() > 1 && !(s[HIGH].guidance > 1))
         usage_error("--device: a second one is for guidance, and there is none");
     if (guidance_steps && !(s[HIGH].guidance > 1)) usage_error("--guidance-steps: there is no guidance");
-    bool good = scheduler_init(&s[HIGH].scheduler, scheduler, steps, shift, config, err, sizeof err) &&
-                step_choice_make(&s[HIGH].choice, steps, compute_steps, guidance_steps, err, sizeof err) &&
-                (!(boundary > 0) || step_choice_make(&s[LOW].choice, steps, NULL, NULL, err, sizeof err));
+    bool good =
+        scheduler_init(&s[HIGH].scheduler, scheduler, steps, shift, config, err, sizeof err) &&
+        step_choice_make(&s[HIGH].choice, steps, compute_steps, guidance_steps, err, sizeof err) &&
+        (!(both.boundary > 0) || step_choice_make(&s[LOW].choice, steps, NULL, NULL, err, sizeof err));
     if (!good && !strncmp(err, "--", 2)) usage_error("%s", err);
     if (!good) die("%s", err);
     json_decref(config);
@@ -433,34 +376,23 @@ static void settle(const struct model *m)
 static void choose_expert(const struct model *m)
 {
     const bool low_options = !isnan(s[LOW].guidance) || adapters[LOW].count;
-    if (!denoiser_boundary(m, &boundary, err, sizeof err)) die("%s", err);
-    if (!(boundary > 0) && (expert || low_options))
+    if (!denoiser_boundary(m, &both.boundary, err, sizeof err)) die("%s", err);
+    if (!(both.boundary > 0) && (expert || low_options))
         usage_error("%s: this model has one transformer",
                     expert ? "--expert" : "--guidance-low, --adapter-low");
-    if (!(boundary > 0)) return;
+    if (!(both.boundary > 0)) return;
     if (compute_steps || guidance_steps || trajectory || compute_devices() > 1)
         usage_error("%s: not with a model of two transformers", compute_steps    ? "--compute-steps"
                                                                 : guidance_steps ? "--guidance-steps"
                                                                 : trajectory     ? "--trajectory"
                                                                                  : "--device of two devices");
     if (!expert) expert = "both";
-    if (!strcmp(expert, "low")) first = LOW;
-    if (strcmp(expert, "high")) last = LOW;
-    if (first == LOW && adapters[HIGH].count) usage_error("--adapter is for the high expert: --adapter-low");
-    if (last == HIGH && low_options) usage_error("--guidance-low and --adapter-low are for the low expert");
-}
-
-static void divide_steps(void)
-{
-    if (!(boundary > 0)) return;
-    int count = 0;
-    if (!s[HIGH].scheduler.kind->flow)
-        usage_error("--scheduler: of two transformers, one that follows the flow");
-    while (count < s[HIGH].scheduler.steps &&
-           scheduler_timestep(&s[HIGH].scheduler, count) >= 1000 * boundary)
-        count++;
-    s[LOW].scheduler = s[HIGH].scheduler;
-    s[HIGH].to = s[LOW].from = count;
+    if (!strcmp(expert, "low")) both.first = LOW;
+    if (strcmp(expert, "high")) both.last = LOW;
+    if (both.first == LOW && adapters[HIGH].count)
+        usage_error("--adapter is for the high expert: --adapter-low");
+    if (both.last == HIGH && low_options)
+        usage_error("--guidance-low and --adapter-low are for the low expert");
 }
 
 static void show_step(int step, int of)
@@ -492,12 +424,12 @@ int main(int argc, char **argv)
     if (!m) die("%s", err);
     choose_expert(m);
     settle(m);
-    divide_steps();
+    if (!experts_divide(&both, err, sizeof err)) usage_error("%s", err);
     filter_checked();
     struct kern *k = compute_open();
-    for (int e = first; e <= last; e++) open_expert(k, m, e);
+    for (int e = both.first; e <= both.last; e++) open_expert(k, m, e);
     describe();
-    for (int e = first; merge && e <= last; e++) adapter_set_close(&s[e].adapters);
+    for (int e = both.first; merge && e <= both.last; e++) adapter_set_close(&s[e].adapters);
     if (compute_devices() > 1) {
         if (!(s[HIGH].second.worker = worker_start())) die("no thread for the second device");
         worker_do(s[HIGH].second.worker, open_second, m);
@@ -514,7 +446,7 @@ int main(int argc, char **argv)
     json_decref(provenance);
     if (s[HIGH].second.worker) worker_do(s[HIGH].second.worker, close_second, NULL);
     worker_stop(s[HIGH].second.worker);
-    for (int e = first; e <= last; e++) sampler_close(&s[e]);
+    for (int e = both.first; e <= both.last; e++) sampler_close(&s[e]);
     model_close(m);
     compute_close(k);
     return filter_finish();
