@@ -121,7 +121,7 @@ check_usage() {
 accepted() {
     sed -n 's/.*{\.name = "\([^"]*\)".*/\1/p' "$top/filters/$program.c"
     for option in device dtype model seed threads keep strict log-json; do
-        "$program" --$option </dev/null 2>&1 >/dev/null | grep -q "no option --$option," || echo $option
+        "$program" --$option </dev/null 2>&1 >/dev/null | grep -q "no option --$option\b" || echo $option
     done
 }
 
