@@ -50,7 +50,6 @@ attention_mma_backward 255 80
 attention_f32 128 32
 norms 224 0
 heads 128 0
-elementwise 80 8
 gdn_cssm 184 64
 spectrum 80 16
 temporal_attention 80 96

@@ -7,9 +7,10 @@
 
 enum { MAP_THREADS = 256, MAP_AHEAD = 4 };
 
-/* y[i] = f(a[i], b[i]) for n vectors, and `rest` more values; b is read when TWO. */
+/* y[i] = f(a[i], b[i]) for n vectors, and `rest` more values; b is read when TWO. Three blocks
+ * a multiprocessor leave 80 registers a thread; without a number ptxas keeps one kernel to 40, and spills. */
 template <typename T, int N, bool TWO, typename F>
-__global__ static void __launch_bounds__(MAP_THREADS)
+__global__ static void __launch_bounds__(MAP_THREADS, 3)
     map(T *y, const T *a, const T *b, int64_t n, int rest, F f)
 {
     const int64_t first = (int64_t)blockIdx.x * (MAP_THREADS * MAP_AHEAD) + threadIdx.x;
