@@ -15,25 +15,6 @@ static struct cases c;
 static struct denoiser *wan; /* wan/h12 */
 static char err[1024];
 
-static const char *text_of(json_t *o, const char *field)
-{
-    return json_string_value(json_object_get(o, field));
-}
-
-static double number_of(json_t *o, const char *field)
-{
-    return json_number_value(json_object_get(o, field));
-}
-
-static struct denoiser *open_model(const char *name, bool shapes_only)
-{
-    struct model *m = model_open(name, err, sizeof err);
-    struct denoiser *d = m ? denoiser_open(k, m, shapes_only, err, sizeof err) : NULL;
-    if (!d) printf("Bail out! %s\n", err), exit(1);
-    model_close(m);
-    return d;
-}
-
 static struct adapter_base base_of(const struct denoiser *d)
 {
     return (struct adapter_base){.linears = &d->linears};
@@ -147,7 +128,7 @@ static void converted(json_t *line)
 /* Between any two forms and back: the same file, header and all, of a file by this program. */
 static void there_and_back(const char *model, const char *tool, const char *first, enum dtype dtype)
 {
-    struct denoiser *d = open_model(model, true);
+    struct denoiser *d = opened(k, model, true);
     struct adapter *a = adapter_make("standard:rank=3,alpha=3", NULL, base_of(d), err, sizeof err);
     struct adapter_converted did;
     struct safetensors_item item[256];
@@ -306,7 +287,7 @@ static void refusals(void)
     refused((struct made){.kohya = "", .header = "4"}, "alpha", "disagree");
     refused((struct made){.kohya = "", .header = "8.01"}, "alpha", "disagree");
 
-    struct denoiser *cog = open_model("random:tiny", true);
+    struct denoiser *cog = opened(k, "random:tiny", true);
     const char *none = "names no linear layer";
     static const char *const others[] = {
         "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight",  /* Flux, diffusers */
@@ -376,7 +357,7 @@ int main(void)
     setenv("TESTS_DATA", data, 1);
     k = test_device(0);
     c = cases_open("wan/forms");
-    wan = open_model(data_file(path, "wan/h12", ""), false);
+    wan = opened(k, data_file(path, "wan/h12", ""), false);
     scratch_enter();
     for (size_t i = 0; i < json_array_size(c.list); i++) loaded(i, json_array_get(c.list, i));
     for (size_t i = 0; i < json_array_size(c.list); i++) converted(json_array_get(c.list, i));

@@ -41,6 +41,17 @@ __attribute__((unused)) static void cases_close(struct cases *c)
     json_decref(c->list);
 }
 
+/* A field of a case; NULL and 0 where it has none. */
+__attribute__((unused)) static const char *text_of(json_t *o, const char *field)
+{
+    return json_string_value(json_object_get(o, field));
+}
+
+__attribute__((unused)) static double number_of(json_t *o, const char *field)
+{
+    return json_number_value(json_object_get(o, field));
+}
+
 /* A tensor by printf-made name, as F32; data is malloc'ed. Without one: data NULL. */
 __attribute__((format(printf, 2, 3), unused)) static struct tensor cases_tensor(const struct cases *c,
                                                                                 const char *fmt, ...)

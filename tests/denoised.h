@@ -7,6 +7,17 @@
 #include "filters/nets/denoiser.h"
 #include "tests/tap.h"
 
+/* A model's; ends the test when it cannot be opened. */
+__attribute__((unused)) static struct denoiser *opened(struct kern *k, const char *name, bool shapes_only)
+{
+    char err[512];
+    struct model *m = model_open(name, err, sizeof err);
+    struct denoiser *d = m ? denoiser_open(k, m, shapes_only, err, sizeof err) : NULL;
+    if (!d) printf("Bail out! %s\n", err), exit(1);
+    model_close(m);
+    return d;
+}
+
 /* F32 [T,C,h,w] on the host, malloc'ed. often: the text is digested first, where the family can. */
 __attribute__((unused)) static struct tensor denoised(struct denoiser *d, const struct tensor *latents,
                                                       const struct tensor *text, double timestep, bool often)

@@ -11,16 +11,6 @@ static struct kern *k;
 static struct cases c;
 static char err[1024];
 
-static const char *text_of(json_t *o, const char *field)
-{
-    return json_string_value(json_object_get(o, field));
-}
-
-static double number_of(json_t *o, const char *field)
-{
-    return json_number_value(json_object_get(o, field));
-}
-
 static double list_at(json_t *o, const char *field, size_t i)
 {
     return json_number_value(json_array_get(json_object_get(o, field), i));

@@ -11,24 +11,10 @@ static struct kern *k;
 static struct cases c;
 static char err[1024];
 
-static double number_of(json_t *o, const char *field)
-{
-    return json_number_value(json_object_get(o, field));
-}
-
-static struct denoiser *open_model(const char *name, bool shapes_only)
-{
-    struct model *m = model_open(name, err, sizeof err);
-    struct denoiser *d = m ? denoiser_open(k, m, shapes_only, err, sizeof err) : NULL;
-    if (!d) printf("Bail out! %s\n", err), exit(1);
-    model_close(m);
-    return d;
-}
-
 static struct denoiser *open_h12(void)
 {
     char path[4096];
-    return open_model(data_file(path, "wan/h12", ""), false);
+    return opened(k, data_file(path, "wan/h12", ""), false);
 }
 
 /* The trainer with an adapter of that kind or from that file. */
@@ -182,7 +168,7 @@ static void fresh(const char *adapter, const char *targets)
 
 static void counted(const char *preset, const char *targets, int64_t parameters)
 {
-    struct denoiser *d = open_model(preset, true);
+    struct denoiser *d = opened(k, preset, true);
     struct adapter *a = adapter_make("standard:rank=16", targets, (struct adapter_base){&d->linears, 30, 52},
                                      err, sizeof err);
     ok(a && a->size == parameters, "%s, rank 16 on %s: %lld parameters", preset,

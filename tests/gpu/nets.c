@@ -51,35 +51,8 @@ static void section_train(void)
 {
     static const char *const adapters[] = {"standard", "transformer", "gdn_cssm:k=1", "gdn_cssm:k=5,rope=1"};
     struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90);
-    open_device();
-    struct step s = {.t = {.seed = 42,
-                           .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01},
-                           .warmup = 200,
-                           .max_steps = 5000,
-                           .clip = 1,
-                           .accumulate = 1}};
-    s.e = (struct example){.x0 = latents,
-                           .eps = host(DT_F32, "eps", 4, 13, 16, 60, 90),
-                           .text = host(DT_BF16, "text", 2, 226, 4096),
-                           .s = 0.4};
-    if (!trainer_open(&s.t, k, "random:cogvideox-5b", false, err, sizeof err)) stop("trainer", err);
-    for (int i = 0; i < 4; i++) {
-        struct trainer_start start = {.objective = "flow", .adapter = adapters[i], .targets = NULL};
-        if (!trainer_start(&s.t, &start, &latents, err, sizeof err)) stop(adapters[i], err);
-        for (int r = 0; r < (i ? 1 : 3); r++) {
-            char name[64];
-            trainer_recompute(&s.t, recompute_name[r]);
-            snprintf(name, sizeof name, "train %s, recompute %s", adapters[i], recompute_name[r]);
-            timed(name, 3, r == 2 ? 1241 : 909, run_step, &s);
-        }
-        trainer_recompute(&s.t, "none");
-        kern_profile_start(k);
-        run_step(&s);
-        profile("step");
-        adapter_set_close(&s.t.adapters);
-    }
-    trainer_close(&s.t);
-    kern_close(k);
+    timed_steps("random:cogvideox-5b", "train", adapters, 4, &latents, 226, (const double[]){909, 1241});
+    free(latents.data);
 }
 
 /* ---- the VAE ---- */

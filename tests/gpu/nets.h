@@ -127,6 +127,46 @@ static inline bool run_step(void *context)
     return true;
 }
 
+/* Steps of each adapter, the first one under every way to recompute, and a profile of each. text: rows of it; tflop: of
+ * a step, and of one in which all is computed again. `what`, the names' beginning: "train". */
+static inline void timed_steps(const char *preset, const char *what, const char *const *adapters, int count,
+                               const struct tensor *latents, int64_t text, const double tflop[2])
+{
+    struct step s = {.t = {.seed = 42,
+                           .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01},
+                           .warmup = 200,
+                           .max_steps = 5000,
+                           .clip = 1,
+                           .accumulate = 1}};
+    s.e = (struct example){.x0 = *latents,
+                           .eps = random_host(DT_F32,
+                                              (const int64_t[]){4, latents->shape[0], latents->shape[1],
+                                                                latents->shape[2], latents->shape[3]},
+                                              "eps"),
+                           .text = host(DT_BF16, "text", 2, text, 4096),
+                           .s = 0.4};
+    open_device();
+    if (!trainer_open(&s.t, k, preset, false, err, sizeof err)) stop("trainer", err);
+    for (int i = 0; i < count; i++) {
+        struct trainer_start start = {.objective = "flow", .adapter = adapters[i], .targets = NULL};
+        if (!trainer_start(&s.t, &start, latents, err, sizeof err)) stop(adapters[i], err);
+        for (int r = 0; r < (i ? 1 : RECOMPUTES); r++) {
+            char name[64];
+            trainer_recompute(&s.t, recompute_name[r]);
+            snprintf(name, sizeof name, "%s %s, recompute %s", what, adapters[i], recompute_name[r]);
+            timed(name, 3, tflop[r == RECOMPUTE_FULL], run_step, &s);
+        }
+        trainer_recompute(&s.t, "none");
+        kern_profile_start(k);
+        run_step(&s);
+        profile("step");
+        adapter_set_close(&s.t.adapters);
+    }
+    trainer_close(&s.t);
+    kern_close(k);
+    free(s.e.eps.data), free(s.e.text.data);
+}
+
 /* ---- a VAE ---- */
 
 struct clip {

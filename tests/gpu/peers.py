@@ -254,12 +254,17 @@ def pipeline():
     timed("clip", clip, 1, 0, 33200)
 
 
-if __name__ == "__main__":
+def run(names):
+    """One section after the other; the others run when one fails."""
     torch.manual_seed(42)
-    for name in sys.argv[1:]:
+    for name in names:
         try:
             SECTIONS[name]()
         except Exception:
             traceback.print_exc()
             tell(f"{name} failed")
         torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -31,46 +31,14 @@ static void pair(const char *preset, const char *name, double tflop)
     free(latents.data), free(text.data);
 }
 
-/* Steps of adapters on the self-attention, whose grid is 30x52. tflop: without, and with all computed again. */
-static void steps(void)
-{
-    static const char *const adapters[] = {"standard", "gdn_cssm:k=1"};
-    open_device();
-    struct tensor latents = host(DT_F32, "latents", 4, T, C, H, W);
-    struct step s = {.t = {.seed = 42,
-                           .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01},
-                           .warmup = 200,
-                           .max_steps = 5000,
-                           .clip = 1,
-                           .accumulate = 1}};
-    s.e = (struct example){.x0 = latents,
-                           .eps = host(DT_F32, "eps", 4, T, C, H, W),
-                           .text = host(DT_BF16, "text", 2, TOKENS, 4096),
-                           .s = 0.4};
-    if (!trainer_open(&s.t, k, "random:wan-1.3b", false, err, sizeof err)) stop("trainer", err);
-    for (int i = 0; i < 2; i++) {
-        struct trainer_start start = {.objective = "flow", .adapter = adapters[i], .targets = NULL};
-        if (!trainer_start(&s.t, &start, &latents, err, sizeof err)) stop(adapters[i], err);
-        for (int r = 0; r < (i ? 1 : RECOMPUTES); r++) {
-            char name[64];
-            trainer_recompute(&s.t, recompute_name[r]);
-            snprintf(name, sizeof name, "wan13 step %s, recompute %s", adapters[i], recompute_name[r]);
-            timed(name, 3, r == RECOMPUTE_FULL ? 1147 : 864, run_step, &s);
-        }
-        trainer_recompute(&s.t, "none");
-        kern_profile_start(k);
-        run_step(&s);
-        profile("step");
-        adapter_set_close(&s.t.adapters);
-    }
-    trainer_close(&s.t);
-    kern_close(k);
-}
-
+/* And steps of adapters on the self-attention, whose grid is 30x52. */
 static void section_wan13(void)
 {
+    static const char *const adapters[] = {"standard", "gdn_cssm:k=1"};
+    struct tensor latents = host(DT_F32, "latents", 4, T, C, H, W);
     pair("random:wan-1.3b", "wan13 pair", 566);
-    steps();
+    timed_steps("random:wan-1.3b", "wan13 step", adapters, 2, &latents, TOKENS, (const double[]){864, 1147});
+    free(latents.data);
 }
 
 static void section_wan14(void)
