@@ -298,29 +298,17 @@ static void close_second(void *unused)
     compute_close(k);
 }
 
-/* A network and its adapters, as the settings have them. */
-static void describe_expert(int e, const char *model, const char *list_name)
-{
-    json_t *list = json_array();
-    for (int i = 0; i < s[e].adapters.count; i++) {
-        const struct adapter *a = s[e].adapters.item[i];
-        json_t *entry = adapter_description(a);
-        json_object_set_new(entry, "weight", json_real(a->weight));
-        json_object_set_new(entry, "values", json_sprintf("%016llx", (unsigned long long)a->hash));
-        json_array_append_new(list, entry);
-    }
-    json_object_set_new(filter.settings, model, json_string(s[e].denoiser->id));
-    json_object_set_new(filter.settings, list_name, list);
-}
-
 /* What the options left open goes into the settings; every record carries them, too. */
 static void describe(void)
 {
     const struct latent_geometry *g = &network()->geometry;
     const double fps = network()->kind->published.fps;
     json_t *settings = filter.settings;
-    if (both.first == HIGH) describe_expert(HIGH, "model", "adapters");
-    if (both.last == LOW) describe_expert(LOW, "model_low", "adapters_low");
+    for (int e = both.first; e <= both.last; e++) {
+        json_object_set_new(settings, e ? "model_low" : "model", json_string(s[e].denoiser->id));
+        json_object_set_new(settings, e ? "adapters_low" : "adapters",
+                            adapter_set_description(&s[e].adapters));
+    }
     if (both.boundary > 0) {
         json_object_set_new(settings, "expert", json_string(expert));
         json_object_set_new(settings, "boundary", json_real(both.boundary));

@@ -192,5 +192,7 @@ bool adapter_set_fits(const struct adapter_set *s, const struct token_rows *rows
 /* Folds them into the weights of their linears, for good; the caller then closes the set. Sums are in F32,
  * rounded once to the weights' dtype. false: a kind that is no matrix, named in err, and nothing is changed. */
 bool adapter_set_merge(struct adapter_set *s, struct kern *k, char *err, size_t errlen);
+/* Each one's description with its weight and a hash of its values: what tells runs with them apart. A new list. */
+json_t *adapter_set_description(const struct adapter_set *s);
 
 #endif

@@ -155,3 +155,16 @@ bool adapter_set_merge(struct adapter_set *s, struct kern *k, char *err, size_t 
     free(values);
     return kern_ok(k) || fail(err, errlen, "%s", kern_error(k));
 }
+
+json_t *adapter_set_description(const struct adapter_set *s)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < s->count; i++) {
+        const struct adapter *a = s->item[i];
+        json_t *entry = adapter_description(a);
+        json_object_set_new(entry, "weight", json_real(a->weight));
+        json_object_set_new(entry, "values", json_sprintf("%016llx", (unsigned long long)a->hash));
+        json_array_append_new(list, entry);
+    }
+    return list;
+}

@@ -174,17 +174,9 @@ void trainer_wait(struct trainer *t)
     for (int i = 0; i < t->more; i++) worker_wait(t->device[i]->worker);
 }
 
-static const char *card_of(const struct trainer *t, int i)
-{
-    return kern_card(i ? t->device[i - 1]->t.denoiser->k : t->denoiser->k);
-}
-
 double trainer_joules(const struct trainer *t)
 {
-    double sum = 0;
-    for (int i = 0, j; i <= t->more; i++) {
-        for (j = 0; j < i && strcmp(card_of(t, i), card_of(t, j)); j++) {}
-        if (j == i) sum += energy_joules(card_of(t, i));
-    }
-    return sum;
+    const char *card[TRAINER_DEVICES] = {kern_card(t->denoiser->k)};
+    for (int i = 0; i < t->more; i++) card[i + 1] = kern_card(t->device[i]->t.denoiser->k);
+    return energy_sum(card, t->more + 1);
 }

@@ -36,13 +36,11 @@ static void start_meter(struct kern *k)
 
 double compute_joules(void)
 {
-    double sum = 0;
-    for (int i = 0, j; i < METERS; i++) {
-        for (j = 0; meter[i].k && j < i; j++)
-            if (meter[j].k && !strcmp(kern_card(meter[i].k), kern_card(meter[j].k))) break;
-        if (meter[i].k && j == i) sum += energy_joules(kern_card(meter[i].k));
-    }
-    return sum;
+    const char *card[METERS];
+    int count = 0;
+    for (int i = 0; i < METERS; i++)
+        if (meter[i].k) card[count++] = kern_card(meter[i].k);
+    return energy_sum(card, count);
 }
 
 static void tell_energy(struct kern *k)

@@ -42,3 +42,13 @@ double energy_joules(const char *card)
                                                 : nvml.by_address(card, &of);
     return bad || nvml.millijoules(of, &mj) ? NAN : 1e-3 * (double)mj;
 }
+
+double energy_sum(const char *const *card, int count)
+{
+    double sum = 0;
+    for (int i = 0, j; i < count; i++) {
+        for (j = 0; j < i && strcmp(card[i], card[j]); j++) {}
+        if (j == i) sum += energy_joules(card[i]);
+    }
+    return sum;
+}

@@ -6,5 +6,7 @@
 /* Joules since the driver was loaded. card: the number that NVML has for it, "GPU-.." (its UUID), or its PCI address; ""
  * or NULL: none. NaN: no NVML, no such card, or a card that does not count. */
 double energy_joules(const char *card);
+/* Of all these, a card that is named twice counted once. */
+double energy_sum(const char *const *card, int count);
 
 #endif
