@@ -21,7 +21,7 @@ for bin in "$examples/../bin" "${BIN:-}"; do # BIN: the programs of another buil
 done
 out=${1:-$examples/../build/controls}
 mkdir -p "$out" && cd "$out"
-SEEDS=${SEEDS:-1 2 3} RATES=${RATES:-1e-3} STEPS=${STEPS:-800} CLIPS=${CLIPS:-512} EACH=${EACH:-24} JOBS=${JOBS:-2}
+SEEDS=${SEEDS:-1 2 3} RATES=${RATES:-1e-3} STEPS=${STEPS:-800} CLIPS=${CLIPS:-512} EACH=${EACH:-44} JOBS=${JOBS:-2}
 kinds='fall bounce roll slide throw hit' controls='lawful same broken'
 export M=${MODEL:-$examples/toy/model} G=$examples/toy/grader STEPS CLIPS EACH OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
@@ -35,12 +35,12 @@ clips() { # CONTROL PART: a store
 fine_tune() { # CONTROL SEED RATE
     draw --seed "$2" --count $((2 * STEPS)) "clips/$1/train" |
         train-step -m "$M" --seed "$2" --adapter standard --objective flow-snr --lr "$3" --warmup 20 --max-steps "$STEPS" --accumulate 2 \
-            --val "clips/$1/val" --eval-every 50 --eval-clips 64 --patience 0 --state "runs/$1/$2/$3" >/dev/null
+            --val "clips/$1/val" --eval-every 50 --eval-clips 64 --patience 0 --min-delta 0 --state "runs/$1/$2/$3" >/dev/null
 }
 judged() { # RUN SEED KIND: videos of one kind, and what is said of them
     local adapter=() to=$1/$2
     [ "$1" = base ] || adapter=(-a "runs/$to/best.safetensors")
-    toy-world --captions --split test --kinds "$3" --count "$EACH" --key "$3" | t5-encode -m "$M" |
+    toy-world --captions --distinct --split test --kinds "$3" --count "$EACH" --key "$3" | t5-encode -m "$M" |
         sample -m "$M" --seed "$2" --steps 25 --guidance 1 "${adapter[@]}" | vae-decode -m "$M" | encode-mp4 -o "videos/$to" >"videos/$to.$3"
     grade -m "$G" --frames 16 --max-new-tokens 4 <"videos/$to.$3" >"grader/$to.$3"
     decode --frames 17 --size 96x64 <"videos/$to.$3" | toy-check >"truth/$to.$3"
