@@ -3,7 +3,8 @@
     PYTHONPATH=<folder with diffusers> python3 wan_block.py FOLDER
 
 As block.py, which says what becomes of FOLDER/block, with an adapter on all ten linear layers of each block, 17 frames of 832x480 and a
-text of 77 tokens. Both models come from the BF16 files: the one in BF16 keeps in F32 what diffusers keeps so.
+text of 77 tokens. Both models come from the BF16 files: the one in BF16 keeps in F32 what diffusers keeps so, and runs under autocast,
+as training scripts do: without it, peft computes the adapter, which is in F32, in F32.
 """
 
 import os
@@ -65,7 +66,8 @@ def main():
     for dtype in (torch.bfloat16, torch.float32):
         name = "bf16" if dtype == torch.bfloat16 else "f32"
         model, adapter = with_adapter(dtype)
-        out = model(x.to(dtype), t, text.to(dtype), return_dict=False)[0].float()
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = model(x.to(dtype), t, text.to(dtype), return_dict=False)[0].float()
         loss = ((out - (eps - x0)) ** 2).mean()
         loss.backward()
         put[f"{name}.out"], put[f"{name}.loss"] = out[0].transpose(0, 1), loss.reshape(1)
