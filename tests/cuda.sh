@@ -102,6 +102,7 @@ large() {
 no_room() { # DEVICE ITS-NAME-IN-FULL
     [ -e large ] || large
     fails 1 train-step -m random:./large --state run --device "$1" </dev/null
+    cat err
     [ "$(wc -l <err)" = 1 ]
     grep "the weights of transformer: [0-9.]* MiB needed, [0-9.]* MiB available on $2" err
 }
@@ -112,6 +113,7 @@ ok 'and activations of a record that is too large' '
     tensor-gen --name latents --shape 13,16,240,360 --dtype bf16 --key wide |
         tensor-gen --add --name prompt_embeds --shape 226,4096 --dtype bf16 >wide.mp
     fails 1 train-step -m random:cogvideox-5b --state run --device cuda --recompute none <wide.mp
+    cat err
     [ "$(wc -l <err)" = 1 ]
     grep "position 0: wide: scratch memory: [0-9.]* MiB needed, [0-9.]* MiB available on cuda:0" err'
 finish
