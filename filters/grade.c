@@ -252,6 +252,8 @@ int main(int argc, char **argv)
     if (done_path) take_up();
 
     while (filter_next(&f)) take(&f);
+    if (csv && graded_csv_lacks(&table[0], err, sizeof err))
+        say(csv, "no record has `%s`: its column is empty", err);
     for (int i = 0; csv && task[i]; i++)
         if (!graded_csv_commit(&table[i], err, sizeof err)) die("--csv %s", err);
 

@@ -122,18 +122,27 @@ static int kind_of(const json_t *value)
     return is_missing(value) ? ABSENT : json_is_integer(value) ? WHOLE : json_is_real(value) ? REAL : OTHER;
 }
 
+/* The next name of a list with commas between, as the table calls it. */
+static bool next_column(const char **at, char *name, size_t size)
+{
+    if (!*at || !**at) return false;
+    const int length = (int)strcspn(*at, ",");
+    snprintf(name, size, "%.*s", length, *at);
+    if (!strcmp(name, "path")) snprintf(name, size, "videopath");
+    *at += length + ((*at)[length] == ',');
+    return true;
+}
+
 /* The columns in their order, each with the kinds of its values: {"field": kinds}. NULL: out of memory. */
 static json_t *find_columns(const struct graded_csv *c)
 {
     json_t *columns = json_object(), *row, *value;
     const char *field;
+    char name[256];
     size_t i;
     int bad = !columns;
-    for (const char *at = c->columns; at && *at; at += strcspn(at, ","), at += *at == ',') {
-        char name[256];
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, ","), at);
-        bad |= json_object_set_new(columns, strcmp(name, "path") ? name : "videopath", json_integer(0));
-    }
+    for (const char *at = c->columns; next_column(&at, name, sizeof name);)
+        bad |= json_object_set_new(columns, name, json_integer(0));
     json_array_foreach (c->rows, i, row)
         json_object_foreach (row, field, value)
             if (!c->columns && *field && !json_object_get(columns, field))
@@ -199,6 +208,18 @@ static bool write_table(FILE *f, const struct graded_csv *c, json_t *columns)
         putc('\n', f);
     }
     return good;
+}
+
+bool graded_csv_lacks(const struct graded_csv *c, char *name, size_t size)
+{
+    for (const char *at = c->columns; next_column(&at, name, size);) {
+        size_t i;
+        json_t *row;
+        bool found = !json_array_size(c->rows) || !strcmp(name, "score");
+        json_array_foreach (c->rows, i, row) found |= json_object_get(row, name) != NULL;
+        if (!found) return true;
+    }
+    return false;
 }
 
 bool graded_csv_commit(struct graded_csv *c, char *err, size_t errlen)

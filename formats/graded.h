@@ -43,6 +43,8 @@ bool graded_csv_open(struct graded_csv *c, const char *path, const char *task, b
                      const char *columns, char *err, size_t errlen);
 /* A row: what came in, without its key, and its score. false: out of memory. */
 bool graded_csv_add(struct graded_csv *c, const char *key, json_t *fields, int score);
+/* Whether a column that was asked for by name is in none of the rows, of which there are some: the first such name. */
+bool graded_csv_lacks(const struct graded_csv *c, char *name, size_t size);
 bool graded_csv_commit(struct graded_csv *c, char *err, size_t errlen);
 
 #endif

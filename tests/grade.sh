@@ -122,6 +122,12 @@ ok 'one task: the table is the file itself; what was there is replaced' '
     head -n 1 one.csv | grep -x ",videopath,rule,score"
     grep "^2,videos/clip2.mp4,rule 3 holds,[0-5]\.0$" one.csv
     [ "$(wc -l <one.csv)" = 4 ]'
+ok 'a column that no record has is said' '
+    head -n 2 clips.jsonl | grader --task pc --csv few.csv --columns videopath,captoin >out 2>err
+    grep -x "grade: few.csv: no record has .captoin.: its column is empty" err
+    head -n 1 few.csv | grep -x ",videopath,captoin,score"
+    head -n 2 clips.jsonl | grader --task pc --csv few.csv --columns path,score >out 2>err
+    fails 1 grep "no record" err'
 
 # A run that is cut off somewhere and taken up leaves what one run leaves.
 ok 'taken up anywhere, appending: the same lines, the same tables' '
