@@ -25,6 +25,7 @@ ok "sample: the same bytes, plain, approximated, with adapters, merged, by other
     same --dynamic --trajectory -a x.safetensors
     same -a x.safetensors:0.5 --merge --dtype f32 --rng torch-cpu
     same --scheduler euler --threads 1
+    same --dtype fp8 -a x.safetensors
     fails 1 cmp -s one.mp x.safetensors'
 ok "sample: a Wan, whose text is digested on the device that reads it" '
     t5-encode -m random:wan-tiny --device cpu <"$SLUICE_DATA/prompts.jsonl" | head -c 100000000 >texts.mp
