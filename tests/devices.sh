@@ -131,6 +131,7 @@ ok "pipelines: what they give to the programs" '
     need_parallel; need gnuplot
     little generate --dry-run DEVICE=cpu CARDS_PER_JOB=3 base >dry 2>/dev/null
     grep -q "sample [^|]*--device cpu.,cpu " dry
+    little generate --dry-run DEVICE=cpu DTYPE=fp8 base 2>/dev/null | grep -q "| sample [^|]* --dtype fp8"
     little generate --dry-run DEVICE=cpu CARDS_PER_JOB=3 GUIDANCE=1 base >dry 2>/dev/null
     grep -q "sample [^|]*--device cpu " dry
     little train --dry-run DEVICE=cpu CARDS_PER_JOB=3 ACCUMULATE=4 standard_r16 >dry 2>/dev/null # two of three divide four
