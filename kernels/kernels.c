@@ -181,6 +181,14 @@ void fp8_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const 
     RUN(fp8_rows, codes, scale, x);
 }
 
+void fp8_gelu_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x)
+{
+    if (!want(x, X, 2, -1, -1) || !want(codes, DT_U8, 2, x->shape[0], x->shape[1]) ||
+        !want(scale, DT_F32, 1, x->shape[0]))
+        return;
+    RUN_WITH_SCRATCH(fp8_gelu_rows, codes, scale, x);
+}
+
 void linear_fp8_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                         const struct tensor *x_scale, const struct tensor *w, const struct tensor *w_scale,
                         const struct tensor *b)

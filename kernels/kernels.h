@@ -150,6 +150,8 @@ void linear_silu_mul_forward(struct kern *k, struct tensor *y, const struct tens
  * 448 becomes 448. So a row of zeros has codes 0. A NaN is 0x7F, and is not counted in the maximum.
  * x [n,in]                            codes U8 [n,in]  scale F32 [n] */
 void fp8_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x);
+/* The same of gelu(x), as gelu_forward() rounds it. */
+void fp8_gelu_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x);
 /* y[r,c] = x_scale[r] w_scale[c] Σ_i x[r,i] w[c,i] + b[c] over the values of codes, the sum in F32. On a GPU BF16 alone,
  * and in and out multiples of 16.
  * x U8 [n,in]  x_scale F32 [n]        w U8 [out,in]  w_scale F32 [out]  b [out] or NULL  y [n,out] */

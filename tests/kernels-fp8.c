@@ -88,6 +88,23 @@ static void test_rows(int64_t rows, int64_t width)
     ok(!wrong, "%s%lld rows of %lld: codes and scales", mode->label, (long long)rows, (long long)width);
 }
 
+/* gelu(x) put in FP8 at once is gelu_forward()'s result put in FP8. */
+static void test_gelu(int64_t rows, int64_t width)
+{
+    fresh();
+    struct tensor x = given(2, rows, width), y = result(X, 2, rows, width);
+    for (int64_t i = 0; i < rows * width; i++) set(&x, i, 4 * tensor_get(&x, i));
+    RUN("gelu_forward", gelu_forward(k, &y, &x));
+    settle(1);
+    struct in_fp8 want = put(y), got = {.x = x};
+    got.codes = result(DT_U8, 2, rows, width);
+    got.scale = result(DT_F32, 1, rows);
+    RUN("fp8_gelu_rows", fp8_gelu_rows(k, &got.codes, &got.scale, &got.x));
+    ok(!memcmp(got.codes.data, want.codes.data, tensor_bytes(&got.codes)) &&
+           !memcmp(got.scale.data, want.scale.data, tensor_bytes(&got.scale)),
+       "%s%lld rows of %lld: GELU at once", mode->label, (long long)rows, (long long)width);
+}
+
 /* What is not finite is not hidden. */
 static void test_not_finite(void)
 {
@@ -236,7 +253,7 @@ int main(void)
         test_values();
         static const int64_t rows[][2] = {{1, 1},    {3, 7},     {5, 16},    {41, 128},  {9, 1000},
                                           {7, 3072}, {3, 12288}, {2, 13824}, {2, 20000}, {600, 120}};
-        for (int i = 0; i < 10; i++) test_rows(rows[i][0], rows[i][1]);
+        for (int i = 0; i < 10; i++) test_rows(rows[i][0], rows[i][1]), test_gelu(rows[i][0], rows[i][1]);
         test_not_finite();
         const bool products = has_products();
         for (int i = 0; i < 3; i++) test_reference(&c, i, products);

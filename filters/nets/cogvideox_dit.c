@@ -385,13 +385,13 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
     m = modulation(d, &b->modulation2, silu_time);
     modulate(d, g, &z, &s->mid, &b->norm2, &m);
     struct tensor hidden = scratch(d, tokens, 4 * d->c.width);
-    if (b->ff_in.scale.rank) {
+    if (b->ff_in.scale.rank) { /* hidden is before its activation then */
         linears_product(k, (struct tensor *[]){&hidden}, &z, &b->ff_in, 1);
-        gelu_forward(k, &hidden, &hidden);
+        linears_gelu_product(k, &z, &hidden, &b->ff_out);
     } else {
         linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
+        linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
     }
-    linears_product(k, (struct tensor *[]){&z}, &hidden, &b->ff_out, 1);
     if (out->data != s->mid.data) kern_copy(k, out, &s->mid);
     gated_add(d, g, out, &z, &m);
     kern_release(k, mark);

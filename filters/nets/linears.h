@@ -24,6 +24,9 @@ struct linear_weights {
 /* y[i] [rows,out] = x [rows,in] by n linear layers, one after the other in l; of FP8, x is put in it once. */
 void linears_product(struct kern *k, struct tensor *const *y, const struct tensor *x,
                      const struct linear_weights *l, int n);
+/* The same of one layer of FP8 and gelu(x), which is nowhere but there: [rows,in] less to write and to read. */
+void linears_gelu_product(struct kern *k, struct tensor *y, const struct tensor *x,
+                          const struct linear_weights *l);
 
 struct linear {
     char name[96];     /* below the network's part: "transformer_blocks.0.attn1.to_q" */

@@ -418,9 +418,13 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
     modulate(d, &z, &s->late, &m, PARTS);
     struct tensor pre = s->pre.rank ? s->pre : scratch(d, tokens, d->c.ffn_dim), hidden = pre;
     project(d, &g->rows, i, UP, 1, (struct tensor *[]){&pre}, &z, s);
-    if (s->pre.rank) hidden = scratch(d, tokens, d->c.ffn_dim);
-    gelu_forward(k, &hidden, &pre);
-    project(d, &g->rows, i, DOWN, 1, (struct tensor *[]){&z}, &hidden, s);
+    if (b->linear[DOWN].scale.rank && !hooked(d, &g->rows, i, DOWN)) {
+        linears_gelu_product(k, &z, &pre, &b->linear[DOWN]);
+    } else {
+        if (s->pre.rank) hidden = scratch(d, tokens, d->c.ffn_dim);
+        gelu_forward(k, &hidden, &pre);
+        project(d, &g->rows, i, DOWN, 1, (struct tensor *[]){&z}, &hidden, s);
+    }
     if (out->data != s->late.data) kern_copy(k, out, &s->late);
     gated_add(d, out, &z, &m, PARTS);
     kern_release(k, start);

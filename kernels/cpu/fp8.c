@@ -44,6 +44,14 @@ void cpu_fp8_rows(struct kern *k, struct tensor *codes, struct tensor *scale, co
             row_codes((uint8_t *)codes->data + r * n, f32(scale) + r, f32(x) + r * n, n);
 }
 
+void cpu_fp8_gelu_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x)
+{
+    struct tensor y = kern_tensor(k, DT_F32, 2, x->shape[0], x->shape[1]);
+    if (!y.data) return;
+    cpu_gelu_forward(k, &y, x);
+    cpu_fp8_rows(k, codes, scale, &y);
+}
+
 static void values_of(struct kern *k, float *to, const struct tensor *codes)
 {
     const int64_t n = tensor_count(codes);

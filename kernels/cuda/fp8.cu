@@ -1,5 +1,6 @@
 /* Rows as codes of FP8 with a scale each. A block has a row, which it reads once and keeps in its registers; a row that
  * does not fit, or has no 16 bytes' alignment, is read a second time, from cache. */
+#include "kernels/cuda/activations.h"
 #include "kernels/cuda/vectors.h"
 
 #include <cuda_fp8.h>
@@ -45,7 +46,26 @@ template <int N> __device__ static void store_codes(uint8_t *to, const float *u,
         *reinterpret_cast<unsigned *>(to) = w[0];
 }
 
-template <typename T, int THREADS, int RUNS>
+/* What is put in FP8: x, or gelu(x) as it would be stored. */
+template <typename T, bool GELU> __device__ static T value_of(T x)
+{
+    return GELU ? from_float<T>(gelu(to_float(x))) : x;
+}
+
+/* v = u, rounded to v's type; in words, as unpack() has it. */
+template <int N> __device__ static void round_to(vec<float, N> &v, const float *u)
+{
+    for (int i = 0; i < N; i++) v.v[i] = u[i];
+}
+template <int N> __device__ static void round_to(vec<bf16, N> &v, const float *u)
+{
+    unsigned w[N / 2];
+    for (int i = 0; i < N / 2; i++)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(w[i]) : "f"(u[2 * i + 1]), "f"(u[2 * i]));
+    memcpy(&v, w, sizeof v);
+}
+
+template <typename T, bool GELU, int THREADS, int RUNS>
 __global__ static void __launch_bounds__(THREADS)
     rows_at_once(uint8_t *codes, float *scale, const T *x, int64_t width)
 {
@@ -59,6 +79,11 @@ __global__ static void __launch_bounds__(THREADS)
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
         if ((i * THREADS + threadIdx.x) * N >= width) break;
+        if (GELU) {
+            unpack<N>(u, v[i]);
+            for (int j = 0; j < N; j++) u[j] = gelu(u[j]);
+            round_to<N>(v[i], u);
+        }
         unpack<N>(u, v[i]);
         for (int j = 0; j < N; j++) most = fmaxf(most, fabsf(u[j]));
     }
@@ -72,19 +97,20 @@ __global__ static void __launch_bounds__(THREADS)
     }
 }
 
-template <typename T>
+template <typename T, bool GELU>
 __global__ static void __launch_bounds__(MANY)
     rows_twice(uint8_t *codes, float *scale, const T *x, int64_t width)
 {
     const int64_t row = blockIdx.x * width;
     float most = 0x1p-100f;
-    for (int64_t i = threadIdx.x; i < width; i += MANY) most = fmaxf(most, fabsf(to_float(x[row + i])));
+    for (int64_t i = threadIdx.x; i < width; i += MANY)
+        most = fmaxf(most, fabsf(to_float(value_of<T, GELU>(x[row + i]))));
     const float by = begin(scale, most);
     for (int64_t i = threadIdx.x; i < width; i += MANY)
-        codes[row + i] = (uint8_t)two_codes(to_float(x[row + i]) * by, 0);
+        codes[row + i] = (uint8_t)two_codes(to_float(value_of<T, GELU>(x[row + i])) * by, 0);
 }
 
-template <typename T>
+template <typename T, bool GELU>
 static void rows_of(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x)
 {
     enum { N = pack<T>::N };
@@ -92,7 +118,9 @@ static void rows_of(struct kern *k, struct tensor *codes, struct tensor *scale, 
     const bool vectors = width % N == 0 && aligned(x->data, 16) && aligned(codes->data, 8),
                few = vectors && width <= FEW * FEW_RUNS * N,
                many = vectors && width <= MANY * MANY_RUNS * N;
-    auto f = few ? rows_at_once<T, FEW, FEW_RUNS> : many ? rows_at_once<T, MANY, MANY_RUNS> : rows_twice<T>;
+    auto f = few    ? rows_at_once<T, GELU, FEW, FEW_RUNS>
+             : many ? rows_at_once<T, GELU, MANY, MANY_RUNS>
+                    : rows_twice<T, GELU>;
     f<<<(unsigned)x->shape[0], few ? FEW : MANY, 0, stream_of(k)>>>(
         (uint8_t *)codes->data, (float *)scale->data, (const T *)x->data, width);
 }
@@ -101,6 +129,14 @@ extern "C" void cuda_fp8_rows(struct kern *k, struct tensor *codes, struct tenso
                               const struct tensor *x)
 {
     if (x->shape[0] == 0) return;
-    CALL_BY_DTYPE(x->dtype, T, rows_of<T>(k, codes, scale, x));
+    CALL_BY_DTYPE(x->dtype, T, rows_of<T, false>(k, codes, scale, x));
+    CUDA_LAUNCHED(k);
+}
+
+extern "C" void cuda_fp8_gelu_rows(struct kern *k, struct tensor *codes, struct tensor *scale,
+                                   const struct tensor *x)
+{
+    if (k->planning || x->shape[0] == 0) return;
+    CALL_BY_DTYPE(x->dtype, T, rows_of<T, true>(k, codes, scale, x));
     CUDA_LAUNCHED(k);
 }

@@ -47,6 +47,13 @@ static bool run_rows(void *context)
     return true;
 }
 
+static bool run_gelu_rows(void *context)
+{
+    struct product *p = context;
+    for (int i = 0; i < CALLS; i++) fp8_gelu_rows(k, &p->codes, &p->scale, &p->x);
+    return true;
+}
+
 static bool run_fp8(void *context)
 {
     struct product *p = context;
@@ -60,7 +67,10 @@ static void product(int64_t in, int64_t out)
     static const struct {
         const char *name;
         bool (*run)(void *);
-    } parts[] = {{"BF16", run_bf16}, {"FP8", run_fp8}, {"rows to FP8", run_rows}};
+    } parts[] = {{"BF16", run_bf16},
+                 {"FP8", run_fp8},
+                 {"rows to FP8", run_rows},
+                 {"gelu(rows) to FP8", run_gelu_rows}};
     open_in(DT_BF16, true);
     struct tensor bias = normal_on_device("bias", 1, out);
     struct product p = {.x = normal_on_device("x", ROWS, in),
@@ -73,7 +83,7 @@ static void product(int64_t in, int64_t out)
                         .w_scale = kern_alloc(k, DT_F32, 1, out)};
     fp8_rows(k, &p.w_codes, &p.w_scale, &p.w);
     fp8_rows(k, &p.codes, &p.scale, &p.x);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         char name[96];
         snprintf(name, sizeof name, "%d calls, %d rows, %d to %d: %s", CALLS, ROWS, (int)in, (int)out,
                  parts[i].name);
