@@ -368,9 +368,9 @@ bool cuda_can_fp8(struct kern *k)
     o.in = DT_U8, o.out = DT_BF16, o.alignment = 16, o.epilogue = CUBLASLT_EPILOGUE_BIAS;
     if (c->capability >= 89 && plan_for(c, &o, &e)) return true;
     kern_fail(k,
-              "FP8: %s is a %s of compute capability %d.%d, for which cuBLASLt %zu has no product of rows with scales "
-              "(9.0 and 12.9 do)",
-              k->device, c->card, c->capability / 10, c->capability % 10, cublasLtGetVersion());
+              "FP8: %s is a %s of compute capability %d.%d; cuBLASLt has products of rows with scales for 9.0 "
+              "alone, from 12.9 on",
+              k->device, c->card, c->capability / 10, c->capability % 10);
     return false;
 }
 
