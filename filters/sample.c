@@ -25,7 +25,7 @@ static const char help[] =
     "                       those below the folder's boundary_ratio, from what a sample --expert high wrote; or both\n"
     "      --guidance-low X  guidance of the low one                               [--guidance]\n"
     "      --adapter-low FILE  as -a, which is for the high one; may be repeated\n"
-    "      --merge          fold them into the weights: faster, rounded otherwise; standard only [off]\n"
+    "      --merge          fold them into the weights: faster, rounded otherwise; standard only; not with fp8 [off]\n"
     "      --frames N       as the family has them, 4n+1. Of CogVideoX's, with n odd, more frames decode from the\n"
     "                       latents than asked for, 4n+4, which is said [the model's: CogVideoX-5B 49, Wan 81]\n"
     "      --size WxH       in pixels, multiples of 16                [the model's: 720x480, 832x480]\n"
@@ -402,11 +402,13 @@ int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP | FILTER_DEVICES);
+                 FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL | FILTER_KEEP | FILTER_DEVICES |
+                     FILTER_FP8);
     if (adapters[HIGH].count > ADAPTERS_MAX || adapters[LOW].count > ADAPTERS_MAX)
         usage_error("more than %d adapters", ADAPTERS_MAX);
     if (compute_devices() > 2) usage_error("--device: two at most, one for each half of guidance");
     if (merge && !adapters[HIGH].count && !adapters[LOW].count) usage_error("--merge needs an adapter");
+    if (merge && filter_fp8()) usage_error("--merge: not with --dtype fp8, whose weights are rounded");
     if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);

@@ -25,7 +25,8 @@
     OP(gdn_cssm_backward) OP(linear_quick_gelu_forward) OP(rope_forward) OP(silu_mul_forward)                \
     OP(linear_parts_forward) OP(linear_add_forward) OP(linear_gelu_mul_forward)                             \
     OP(linear_silu_mul_forward) OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward)  \
-    OP(random_normal) OP(channel_norm_forward) OP(time_conv_forward)
+    OP(random_normal) OP(channel_norm_forward) OP(time_conv_forward) OP(fp8_rows) OP(fp8_gelu_rows)           \
+    OP(linear_fp8_forward)
 /* clang-format on */
 
 /* A backend in a file of its own may be of another build: it states first which operations it was made for. */
@@ -49,7 +50,8 @@ struct backend {
     void (*download)(struct kern *k, struct tensor *host, const struct tensor *src);
     void (*copy)(struct kern *k, struct tensor *dst, const struct tensor *src); /* converts, too */
     void (*zero)(struct kern *k, struct tensor *t);
-    void (*wait)(struct kern *k);                           /* until all that was asked for is done */
+    bool (*can_fp8)(struct kern *k); /* whether linear_fp8_forward() works; false with kern_fail() */
+    void (*wait)(struct kern *k);    /* until all that was asked for is done */
     void (*basis)(struct kern *k, char *text, size_t size); /* see kern_basis() */
 #define OP(name) __typeof__(name) *name;
     KERNEL_OPS(OP)
@@ -63,6 +65,7 @@ struct kern {
     void *state; /* the backend's own */
     char device[16];
     enum dtype compute; /* set by open; see kern_compute() */
+    bool fp8;           /* see kern_hold_fp8() */
     int threads;
     char error[256]; /* empty: fine */
     bool planning;

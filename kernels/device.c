@@ -115,6 +115,16 @@ void kern_compute_in(struct kern *k, enum dtype d)
     if (d == DT_F32 || (d == DT_BF16 && k->backend->bf16)) k->compute = d;
 }
 
+bool kern_hold_fp8(struct kern *k)
+{
+    return k->fp8 = kern_ok(k) && k->backend->can_fp8(k);
+}
+
+bool kern_holds_fp8(const struct kern *k)
+{
+    return k->fp8;
+}
+
 const char *kern_basis(struct kern *k)
 {
     k->backend->basis(k, k->basis, sizeof k->basis);

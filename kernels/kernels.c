@@ -173,6 +173,33 @@ void linear_silu_mul_forward(struct kern *k, struct tensor *y, const struct tens
     if (gated_shapes(k, __func__, y, x, w)) RUN_WITH_SCRATCH(linear_silu_mul_forward, y, x, w);
 }
 
+void fp8_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x)
+{
+    if (!want(x, X, 2, -1, -1) || !want(codes, DT_U8, 2, x->shape[0], x->shape[1]) ||
+        !want(scale, DT_F32, 1, x->shape[0]))
+        return;
+    RUN(fp8_rows, codes, scale, x);
+}
+
+void fp8_gelu_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x)
+{
+    if (!want(x, X, 2, -1, -1) || !want(codes, DT_U8, 2, x->shape[0], x->shape[1]) ||
+        !want(scale, DT_F32, 1, x->shape[0]))
+        return;
+    RUN_WITH_SCRATCH(fp8_gelu_rows, codes, scale, x);
+}
+
+void linear_fp8_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                        const struct tensor *x_scale, const struct tensor *w, const struct tensor *w_scale,
+                        const struct tensor *b)
+{
+    if (!want(x, DT_U8, 2, -1, -1) || !want(w, DT_U8, 2, -1, x->shape[1]) ||
+        !want(x_scale, DT_F32, 1, x->shape[0]) || !want(w_scale, DT_F32, 1, w->shape[0]) ||
+        !want(y, X, 2, x->shape[0], w->shape[0]) || (b && !want(b, X, 1, w->shape[0])))
+        return;
+    RUN_WITH_SCRATCH(linear_fp8_forward, y, x, x_scale, w, w_scale, b);
+}
+
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table, const struct tensor *ids)
 {
     if (!want(table, X, 2, -1, -1) || !want(ids, DT_I32, 1, -1) ||

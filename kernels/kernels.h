@@ -34,6 +34,11 @@ const char *kern_card(const struct kern *k);   /* its PCI address, "" of the CPU
 enum dtype kern_compute(const struct kern *k);
 void kern_compute_in(struct kern *k, enum dtype d);
 
+/* Networks that are loaded from here on hold in FP8 those weights that they can, see fp8_rows(). false, and the device
+ * fails, where it has no products for them. */
+bool kern_hold_fp8(struct kern *k);
+bool kern_holds_fp8(const struct kern *k);
+
 /* All that the bits of a result may depend on besides what was asked for: the device, the versions of its
  * libraries, the ways that operations take there. A line of text without quotes or backslashes, which belongs
  * to k: "NVIDIA H200 (9.0), cuBLASLt 13.1.0, cuDNN 9.19.0, attention: hopper mma f32". */
@@ -137,6 +142,22 @@ void linear_gelu_mul_forward(struct kern *k, struct tensor *y, const struct tens
                              const struct tensor *w);
 void linear_silu_mul_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                              const struct tensor *w);
+
+/* Rows in FP8: e4m3 codes in bytes (sign, 4 bits of exponent with bias 7, 3 of mantissa; the largest is 448, 0x7F a NaN,
+ * nothing is infinite) and a scale for each row. With a = max(2^-100, max_i |x[r,i]|):
+ *   scale[r] = a / 448, codes[r,i] = e4m3(x[r,i] (448 / a))
+ * Each quotient and product is rounded to F32. e4m3() rounds to nearest, ties to even, subnormals too; what is beyond
+ * 448 becomes 448. So a row of zeros has codes 0. A NaN is 0x7F, and is not counted in the maximum.
+ * x [n,in]                            codes U8 [n,in]  scale F32 [n] */
+void fp8_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x);
+/* The same of gelu(x), as gelu_forward() rounds it. */
+void fp8_gelu_rows(struct kern *k, struct tensor *codes, struct tensor *scale, const struct tensor *x);
+/* y[r,c] = x_scale[r] w_scale[c] Σ_i x[r,i] w[c,i] + b[c] over the values of codes, the sum in F32. On a GPU BF16 alone,
+ * and in and out multiples of 16.
+ * x U8 [n,in]  x_scale F32 [n]        w U8 [out,in]  w_scale F32 [out]  b [out] or NULL  y [n,out] */
+void linear_fp8_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                        const struct tensor *x_scale, const struct tensor *w, const struct tensor *w_scale,
+                        const struct tensor *b);
 
 /* y[i,:] = table[ids[i],:]            table [vocab,width]  ids I32 [n], each < vocab (the caller checks) */
 void embedding_forward(struct kern *k, struct tensor *y, const struct tensor *table,

@@ -253,6 +253,8 @@ ok 'runs that were approximated in other ways are refused, unless that is the qu
     sampled "" >exact.jsonl; sampled ",\"compute-steps\":\"0-4,6-49\"" >fewer.jsonl; sampled ",\"guidance-steps\":\"0-9\"" >guided.jsonl
     fails 1 compare --base exact exact.jsonl fewer.jsonl >out
     grep "exact was sampled with compute-steps all, fewer with 0-4,6-49; --mixed" err; [ ! -s out ]
+    sampled ",\"dtype\":\"fp8\"" >fp8.jsonl; sampled ",\"dtype\":\"f32\"" >f32.jsonl; fails 1 compare --base exact exact.jsonl fp8.jsonl
+    grep "exact was sampled with dtype bf16, fp8 with fp8; --mixed" err; compare --mixed --base exact exact.jsonl fp8.jsonl; compare --base exact exact.jsonl f32.jsonl
     fails 1 compare --base exact exact.jsonl guided.jsonl; grep "guidance-steps all, guided with 0-9; --mixed" err
     fails 1 compare --base fewer exact.jsonl fewer.jsonl; { sed 20q exact.jsonl; sed 1,20d fewer.jsonl; } >half.jsonl
     fails 1 compare --base half half.jsonl; compare --mixed --base exact exact.jsonl fewer.jsonl guided.jsonl half.jsonl >out; grep "^guided" out

@@ -54,6 +54,21 @@ ok 'and --dtype f32, on the GPU' '
     fails 1 tensor-eq --rel 1e-4 --quiet bf16.mp cpu.mp # in BF16 it would show
     tensor-eq --rel 1e-5 own.mp cpu.mp'
 
+ok '--dtype fp8 on the GPU: near bf16, the same twice, both halves alike; what has no such products says so' '
+    need cuda
+    prompt
+    few_steps --device cuda <prompt.mp >bf16.mp
+    if ! few_steps --device cuda --dtype fp8 <prompt.mp 2>err >fp8.mp; then
+        cat err
+        grep -q "^sample: FP8: cuda:0 is a .* cuBLASLt has products of rows with scales for 9.0 alone" err
+        echo "no FP8 on this card"
+        exit 77
+    fi
+    few_steps --device cuda:0,cuda:0 --dtype fp8 <prompt.mp >again.mp
+    cmp fp8.mp again.mp
+    tensor-eq --rel 0.15 --quiet bf16.mp fp8.mp # on the CPU it is 0.064
+    fails 1 tensor-eq --rel 0.01 --quiet bf16.mp fp8.mp'
+
 # driver INIT VERSION: a CUDA driver whose cuInit() returns INIT, for programs run by `driven`.
 driver() {
     need cc

@@ -25,6 +25,7 @@ ok "sample: the same bytes, plain, approximated, with adapters, merged, by other
     same --dynamic --trajectory -a x.safetensors
     same -a x.safetensors:0.5 --merge --dtype f32 --rng torch-cpu
     same --scheduler euler --threads 1
+    same --dtype fp8 -a x.safetensors
     fails 1 cmp -s one.mp x.safetensors'
 ok "sample: a Wan, whose text is digested on the device that reads it" '
     t5-encode -m random:wan-tiny --device cpu <"$SLUICE_DATA/prompts.jsonl" | head -c 100000000 >texts.mp
@@ -130,6 +131,7 @@ ok "pipelines: what they give to the programs" '
     need_parallel; need gnuplot
     little generate --dry-run DEVICE=cpu CARDS_PER_JOB=3 base >dry 2>/dev/null
     grep -q "sample [^|]*--device cpu.,cpu " dry
+    little generate --dry-run DEVICE=cpu DTYPE=fp8 base 2>/dev/null | grep -q "| sample [^|]* --dtype fp8"
     little generate --dry-run DEVICE=cpu CARDS_PER_JOB=3 GUIDANCE=1 base >dry 2>/dev/null
     grep -q "sample [^|]*--device cpu " dry
     little train --dry-run DEVICE=cpu CARDS_PER_JOB=3 ACCUMULATE=4 standard_r16 >dry 2>/dev/null # two of three divide four

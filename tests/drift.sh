@@ -8,10 +8,10 @@ field() { awk -v way="$1" -v n="$2" '$1 == way { gsub(",", ""); print $n; exit }
 
 ok '--dry-run prints the pipelines and makes nothing' '
     need_parallel; need gnuplot
-    measured --dry-run APPROXIMATE="2 0-3" >dry
+    measured --dry-run APPROXIMATE="2 0-3 fp8 fp8-2" >dry
     [ ! -e work ]
-    [ "$(grep -c "^sample .*--trajectory" dry)" = 6 ] # two parts: exact and two approximations
-    [ "$(grep -c "compute-steps 2 " dry)" = 2 ]; grep -q "^compare --mixed --base exact" dry'
+    [ "$(grep -c "^sample .*--trajectory" dry)" = 10 ] # two parts: exact and four approximations
+    [ "$(grep -c "compute-steps 2 " dry) $(grep -c "dtype fp8 " dry) $(grep -c "dtype fp8 --compute-steps 2 " dry)" = "4 4 2" ]; grep -q "^compare --mixed --base exact" dry'
 ok 'two prompts: figures of each approximation, none of one that leaves out nothing' '
     need_parallel; need gnuplot
     measured -j 2 APPROXIMATE="2 0-3" >table

@@ -33,6 +33,9 @@ ok 'the noise of a record, other threads and a record alone change nothing' '
     tensor-gen --name prompt_embeds --shape 9,64 --count 1 --key prompt | tensor-gen --add --name negative_embeds --shape 3,64 |
         tensor-gen --add --name noise --shape 2,16,4,6 >own.mp
     made <own.mp >whole.mp; made --expert high <own.mp | made --expert low | tensor-eq whole.mp -'
+ok 'both in FP8, in one process and in two' '
+    made --dtype fp8 <embeds.mp >fp8.mp; fails 1 tensor-eq --rel 0.001 --quiet both.mp fp8.mp
+    made --expert high --dtype fp8 <embeds.mp | made --expert low --dtype fp8 | tensor-eq fp8.mp -'
 ok 'each has its guidance and its adapter' '
     made <embeds.mp >same.mp; fails 1 tensor-eq --quiet both.mp same.mp
     made --guidance-low 4 <embeds.mp | tensor-eq same.mp -
@@ -82,6 +85,7 @@ ok 'what does not belong together is refused by name' '
     fails 1 made --expert low <both.mp >out
     fails 1 made --expert low --steps 7 <half.mp >out; grep "prompt.*: steps: the high expert had another" err
     fails 1 made --expert low --guidance 5 <half.mp >out; grep "guidance: the high expert had another" err
+    fails 1 made --expert low --dtype fp8 <half.mp >out; grep "dtype: the high expert had another" err
     fails 1 made --expert low --shift 3 <half.mp >out; grep "shift: the high" err
     fails 1 made --expert low --size 32x48 <half.mp >out; grep "high_latents is of another size than asked for" err
     fails 1 vae-decode -m two <half.mp >out; grep "latents" err

@@ -46,6 +46,10 @@ CALL(linear_backward, "dx F32 3 4, dy F32 3 5, w F32 5 4", t[0], t[1], t[2], fal
 CALL(linear_gelu_forward, "y F32 3 5, pre? F32 3 5, x F32 3 4, w F32 5 4, b? F32 5", t[0], t[1], t[2], t[3],
      t[4])
 CALL(linear_gelu_backward, "dpre F32 3 4, dy F32 3 5, w F32 5 4, pre F32 3 4", t[0], t[1], t[2], t[3])
+CALL(fp8_rows, "codes U8 3 4, scale F32 3, x F32 3 4", t[0], t[1], t[2])
+CALL(fp8_gelu_rows, "codes U8 3 4, scale F32 3, x F32 3 4", t[0], t[1], t[2])
+CALL(linear_fp8_forward, "y F32 3 5, x U8 3 4, x_scale F32 3, w U8 5 4, w_scale F32 5, b? F32 5", t[0], t[1],
+     t[2], t[3], t[4], t[5])
 CALL(embedding_forward, "y F32 3 4, table F32 ~7 4, ids I32 3", t[0], t[1], t[2])
 CALL(layer_norm_forward, "y F32 3 4, x F32 3 4, w& F32 4, b& F32 4, scale& F32 4, shift& F32 4", t[0], t[1],
      t[2], t[3], t[4], t[5], 1e-5f)

@@ -60,7 +60,8 @@ bool experts_hand_over(const struct experts *e, struct record *f, const struct t
 
 struct tensor *experts_handed(struct record *f, json_t *settings)
 {
-    static const char *const fields[] = {"steps", "scheduler", "shift", "guidance", "negative", "boundary"};
+    static const char *const fields[] = {"steps",    "scheduler", "shift", "guidance",
+                                         "negative", "boundary",  "dtype"};
     const json_t *high = json_object_get(record_meta(f), "sample");
     const char *made = json_string_value(json_object_get(high, "expert"));
     bool good = (made && !strcmp(made, "high")) ||

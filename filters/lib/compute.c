@@ -101,6 +101,7 @@ struct kern *compute_open_at(int i)
     struct kern *k = kern_open(name, threads_of_one(), err, sizeof err);
     if (!k) die("%s", err);
     kern_compute_in(k, filter_dtype());
+    if (filter_fp8() && !kern_hold_fp8(k)) die("%s", kern_error(k));
     kern_on_note(k, tell);
     if (filter.profile) start_meter(k);
     if (!strcmp(filter.device, "auto")) {

@@ -58,9 +58,13 @@ static void flush_text(void)
 
 /* ---- the start ----------------------------------------------------------------------------------------- */
 
+#define DTYPE(values)                                                                                        \
+    .name = "dtype", .kind = OPT_CHOICE, .dest = &filter.dtype, .choices = values, .setting = true
+static const struct option_spec dtype_option[] = {{DTYPE("bf16|f32")}, {0}},
+                                dtype_fp8_option[] = {{DTYPE("bf16|f32|fp8")}, {0}};
+#undef DTYPE
 static const struct option_spec compute_options[] = {
     {.name = "device", .kind = OPT_TEXT, .dest = &filter.device},
-    {.name = "dtype", .kind = OPT_CHOICE, .dest = &filter.dtype, .choices = "bf16|f32", .setting = true},
     {.name = "model", .letter = 'm', .kind = OPT_TEXT, .dest = &filter.model},
     {.name = "threads", .kind = OPT_INT, .dest = &filter.threads, .low = 0, .high = 1024},
     {.name = "profile", .kind = OPT_FLAG, .dest = &filter.profile},
@@ -75,11 +79,16 @@ static const struct option_spec common_options[] = {
     {.name = "log-json", .kind = OPT_FLAG, .dest = &filter.log_json},
     {0}};
 
-static const char compute_help[] =
-    "      --device NAME    cpu | cuda | cuda:N                       [cuda if there is one, else cpu]\n"
-    "      --dtype TYPE     bf16 | f32: of computation and output     [cuda: bf16; cpu: f32, bf16 written]\n"
-    "      --threads N      CPU threads; changes no bit               [all]\n"
-    "      --profile        tell at the end where the time went       [off]\n";
+static const char device_help[] =
+    "      --device NAME    cpu | cuda | cuda:N                       [cuda if there is one, else cpu]\n";
+static const char dtype_help[] =
+    "      --dtype TYPE     bf16 | f32: of computation and output     [cuda: bf16; cpu: f32, bf16 written]\n";
+static const char dtype_fp8_help[] =
+    "      --dtype TYPE     bf16 | f32: of computation and output; or fp8, as bf16, but q, k, v, out and feed-forward of\n"
+    "                       the blocks in e4m3 with a scale for each row of x and W: an approximation. Needs a card of\n"
+    "                       compute capability 9.0, or the CPU. Training stays bf16  [cuda: bf16; cpu: f32, bf16 written]\n";
+static const char compute_help[] = "      --threads N      CPU threads; changes no bit               [all]\n"
+                                   "      --profile        tell at the end where the time went       [off]\n";
 static const char devices_help[] =
     "      --device NAME    cpu | cuda | cuda:N, or several as cuda:0,cuda:1   [cuda if there is one, else cpu]\n";
 static const char seed_help[] = "      --seed N         of the random numbers                     [42]\n";
@@ -97,9 +106,11 @@ static void print_help(const char *help, const struct option_spec *options)
 {
     const char *mark = strstr(help, "COMMON\n");
     if (!mark) mark = help + strlen(help);
-    const char *compute = flags & FILTER_DEVICES ? strchr(compute_help, '\n') + 1 : compute_help;
-    printf("%.*s%s%s%s%s%s%s", (int)(mark - help), help, flags & FILTER_DEVICES ? devices_help : "",
-           flags & FILTER_COMPUTE ? compute : "", flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "",
+    printf("%.*s", (int)(mark - help), help);
+    if (flags & FILTER_COMPUTE)
+        printf("%s%s%s", flags & FILTER_DEVICES ? devices_help : device_help,
+               flags & FILTER_FP8 ? dtype_fp8_help : dtype_help, compute_help);
+    printf("%s%s%s%s", flags & (FILTER_COMPUTE | FILTER_SEED) ? seed_help : "",
            flags & FILTER_KEEP ? keep_help : "", common_help, *mark ? mark + strlen("COMMON\n") : "");
     for (const struct option_spec *o = options; o && o->name; o++) {
         char word[64];
@@ -180,9 +191,13 @@ static void check_on_cpu(void)
 
 void filter_start(int argc, char **argv, const char *help, const struct option_spec *options, unsigned which)
 {
-    const struct option_spec *tables[] = {options, which & FILTER_COMPUTE ? compute_options : NULL,
+    const struct option_spec *dtype = which & FILTER_FP8 ? dtype_fp8_option : dtype_option;
+    const struct option_spec *tables[] = {options,
+                                          which & FILTER_COMPUTE ? compute_options : NULL,
+                                          which & FILTER_COMPUTE ? dtype : NULL,
                                           which & (FILTER_COMPUTE | FILTER_SEED) ? seed_options : NULL,
-                                          which & FILTER_KEEP ? keep_options : NULL, common_options};
+                                          which & FILTER_KEEP ? keep_options : NULL,
+                                          common_options};
     enum { TABLES = sizeof tables / sizeof tables[0] };
 
     occupy_standard_descriptors();
@@ -327,6 +342,11 @@ json_t *filter_record_json(struct record *f)
     json_t *line = json_pack("{s:s}", "key", record_key(f));
     json_object_update_missing(line, record_meta(f));
     return line;
+}
+
+bool filter_fp8(void)
+{
+    return !strcmp(filter.dtype, "fp8");
 }
 
 enum dtype filter_dtype(void)

@@ -30,13 +30,14 @@ enum filter_flags {
     FILTER_KEEP = 32,        /* takes --keep */
     FILTER_NEEDS_MODEL = 64, /* -m is required */
     FILTER_DEVICES = 128,    /* --device may name several, with commas between */
+    FILTER_FP8 = 256,        /* --dtype may be fp8 */
 };
 
 /* The values of the common options. */
 extern struct filter_state {
     const char *name;   /* the program's */
     const char *device; /* "auto", "cpu", "cuda", "cuda:N"; or with FILTER_DEVICES a list without "auto" */
-    const char *dtype;  /* "", "bf16", "f32" */
+    const char *dtype;  /* "", "bf16", "f32"; or with FILTER_FP8 "fp8" */
     const char *model;  /* or NULL */
     int64_t seed;       /* 42 */
     int64_t threads;    /* 0: all */
@@ -84,5 +85,6 @@ json_t *filter_record_json(struct record *f);
 
 /* Output dtype of a compute filter: F32 when --dtype f32, else BF16. */
 enum dtype filter_dtype(void);
+bool filter_fp8(void); /* --dtype fp8 */
 
 #endif

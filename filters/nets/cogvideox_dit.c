@@ -26,10 +26,6 @@ struct dit_config {
     double norm_eps;
 };
 
-struct dit_linear {
-    struct tensor weight; /* [out,in] */
-    struct tensor bias;   /* [out] */
-};
 struct dit_norm {
     struct tensor weight, bias; /* [width] of what is normalised */
 };
@@ -37,11 +33,11 @@ struct dit_norm {
 enum { TO_Q, TO_K, TO_V, TO_OUT, PROJECTIONS };
 
 struct dit_block {
-    struct dit_linear modulation1, modulation2; /* [6 width,time_dim] */
-    struct dit_linear to[PROJECTIONS];          /* [width,width] */
-    struct dit_linear ff_in, ff_out;            /* [4 width,width], [width,4 width] */
-    struct dit_norm norm1, norm2;               /* of width */
-    struct dit_norm norm_q, norm_k;             /* of head_dim */
+    struct linear_weights modulation1, modulation2; /* [6 width,time_dim] */
+    struct linear_weights to[PROJECTIONS];          /* [width,width] */
+    struct linear_weights ff_in, ff_out;            /* [4 width,width], [width,4 width] */
+    struct dit_norm norm1, norm2;                   /* of width */
+    struct dit_norm norm_q, norm_k;                 /* of head_dim */
 };
 
 /* What forward leaves of a block for backward; all [tokens,width] but lse F32 [heads,tokens] and pre
@@ -56,12 +52,12 @@ struct dit {
     struct kern *k;
     const struct denoiser *denoiser;
     struct dit_config c;
-    struct dit_linear patch;               /* [width,in_channels patch patch] */
-    struct dit_linear text;                /* [width,text_dim] */
-    struct dit_linear time1, time2;        /* [time_dim,width], [time_dim,time_dim] */
-    struct dit_linear norm_out_modulation; /* [2 width,time_dim] */
-    struct dit_linear out;                 /* [out_channels patch patch,width] */
-    struct dit_norm norm_final, norm_out;  /* of width */
+    struct linear_weights patch;               /* [width,in_channels patch patch] */
+    struct linear_weights text;                /* [width,text_dim] */
+    struct linear_weights time1, time2;        /* [time_dim,width], [time_dim,time_dim] */
+    struct linear_weights norm_out_modulation; /* [2 width,time_dim] */
+    struct linear_weights out;                 /* [out_channels patch patch,width] */
+    struct dit_norm norm_final, norm_out;      /* of width */
     struct dit_block block[MAX_LAYERS];
     struct { /* by the last forward that kept */
         enum recompute recompute;
@@ -121,10 +117,19 @@ static bool configure(void *net, json_t *json, const char *file, char *err, size
     return true;
 }
 
-static void declare_linear(struct params *list, struct dit_linear *l, int64_t out, int64_t in,
+static void declare_linear(struct params *list, struct linear_weights *l, int64_t out, int64_t in,
                            const char *name)
 {
     param_add(list, &l->weight, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name);
+    param_add(list, &l->bias, shape_of(1, out), 0, 0, "%s.bias", name);
+}
+
+/* One of those that make up nearly all of the work. */
+static void declare_block_linear(struct params *list, struct linear_weights *l, int64_t out, int64_t in,
+                                 const char *name)
+{
+    param_add(list, &l->weight, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name)->scale =
+        &l->scale;
     param_add(list, &l->bias, shape_of(1, out), 0, 0, "%s.bias", name);
 }
 
@@ -153,14 +158,14 @@ static void add_params(struct params *list, void *net)
         declare_norm(list, &b->norm1, w, NAME("norm1.norm"));
         declare_norm(list, &b->norm_q, c->head_dim, NAME("attn1.norm_q"));
         declare_norm(list, &b->norm_k, c->head_dim, NAME("attn1.norm_k"));
-        declare_linear(list, &b->to[TO_Q], w, w, NAME("attn1.to_q"));
-        declare_linear(list, &b->to[TO_K], w, w, NAME("attn1.to_k"));
-        declare_linear(list, &b->to[TO_V], w, w, NAME("attn1.to_v"));
-        declare_linear(list, &b->to[TO_OUT], w, w, NAME("attn1.to_out.0"));
+        declare_block_linear(list, &b->to[TO_Q], w, w, NAME("attn1.to_q"));
+        declare_block_linear(list, &b->to[TO_K], w, w, NAME("attn1.to_k"));
+        declare_block_linear(list, &b->to[TO_V], w, w, NAME("attn1.to_v"));
+        declare_block_linear(list, &b->to[TO_OUT], w, w, NAME("attn1.to_out.0"));
         declare_linear(list, &b->modulation2, 6 * w, c->time_dim, NAME("norm2.linear"));
         declare_norm(list, &b->norm2, w, NAME("norm2.norm"));
-        declare_linear(list, &b->ff_in, 4 * w, w, NAME("ff.net.0.proj"));
-        declare_linear(list, &b->ff_out, w, 4 * w, NAME("ff.net.2"));
+        declare_block_linear(list, &b->ff_in, 4 * w, w, NAME("ff.net.0.proj"));
+        declare_block_linear(list, &b->ff_out, w, 4 * w, NAME("ff.net.2"));
 #undef NAME
     }
     declare_norm(list, &d->norm_final, w, "norm_final");
@@ -296,7 +301,7 @@ static void streams(const struct denoiser_grid *g, struct stream s[2])
     s[1] = (struct stream){g->rows.text, grid_tokens(&g->rows), SHIFT_V};
 }
 
-static struct tensor modulation(struct dit *d, const struct dit_linear *l, const struct tensor *silu_time)
+static struct tensor modulation(struct dit *d, const struct linear_weights *l, const struct tensor *silu_time)
 {
     struct tensor m = scratch(d, 1, l->bias.shape[0]);
     linear_forward(d->k, &m, silu_time, &l->weight, &l->bias);
@@ -334,15 +339,13 @@ static void project(struct dit *d, const struct denoiser_grid *g, int64_t layer,
                     struct tensor *const *y, const struct tensor *x, struct block_saved *s)
 {
     struct linear_call call[PROJECTIONS];
-    for (int t = 0; t < n; t++) {
-        const struct dit_linear *l = &d->block[layer].to[first + t];
-        linear_forward(d->k, y[t], x, &l->weight, &l->bias);
+    linears_product(d->k, y, x, &d->block[layer].to[first], n);
+    for (int t = 0; t < n; t++)
         call[t] = (struct linear_call){.linear = (int)layer * PROJECTIONS + first + t,
                                        .rows = &g->rows,
                                        .x = x,
                                        .y = y[t],
                                        .saved = &s->hook[first + t]};
-    }
     linears_forward(d->denoiser->hook, call, n);
 }
 
@@ -382,8 +385,13 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
     m = modulation(d, &b->modulation2, silu_time);
     modulate(d, g, &z, &s->mid, &b->norm2, &m);
     struct tensor hidden = scratch(d, tokens, 4 * d->c.width);
-    linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
-    linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
+    if (b->ff_in.scale.rank) { /* hidden is before its activation then */
+        linears_product(k, (struct tensor *[]){&hidden}, &z, &b->ff_in, 1);
+        linears_gelu_product(k, &z, &hidden, &b->ff_out);
+    } else {
+        linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
+        linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
+    }
     if (out->data != s->mid.data) kern_copy(k, out, &s->mid);
     gated_add(d, g, out, &z, &m);
     kern_release(k, mark);

@@ -32,6 +32,34 @@ bool linears_name(struct linears *l, const struct linear_names *names, int64_t b
     return l->linear != NULL;
 }
 
+/* x or gelu(x) in FP8, once, and its products. */
+static void fp8_product(struct kern *k, struct tensor *const *y, const struct tensor *x,
+                        const struct linear_weights *l, int n, bool gelu)
+{
+    const size_t mark = kern_mark(k);
+    struct tensor codes = kern_tensor(k, DT_U8, 2, x->shape[0], x->shape[1]),
+                  scale = kern_tensor(k, DT_F32, 1, x->shape[0]);
+    (gelu ? fp8_gelu_rows : fp8_rows)(k, &codes, &scale, x);
+    for (int i = 0; i < n; i++)
+        linear_fp8_forward(k, y[i], &codes, &scale, &l[i].weight, &l[i].scale, &l[i].bias);
+    kern_release(k, mark);
+}
+
+void linears_product(struct kern *k, struct tensor *const *y, const struct tensor *x,
+                     const struct linear_weights *l, int n)
+{
+    if (l->scale.rank)
+        fp8_product(k, y, x, l, n, false);
+    else
+        for (int i = 0; i < n; i++) linear_forward(k, y[i], x, &l[i].weight, &l[i].bias);
+}
+
+void linears_gelu_product(struct kern *k, struct tensor *y, const struct tensor *x,
+                          const struct linear_weights *l)
+{
+    fp8_product(k, &y, x, l, 1, true);
+}
+
 static int taking_part(const struct linear_hook *h, struct linear_call *to, const struct linear_call *c,
                        int n)
 {

@@ -15,6 +15,19 @@ struct token_rows {
 int64_t token_count(const struct token_rows *r);
 int64_t grid_tokens(const struct token_rows *r);
 
+/* y = x Wᵀ + b on the device. Where W is held in FP8, weight has codes and scale those of its rows: see fp8_rows(). */
+struct linear_weights {
+    struct tensor weight; /* [out,in] */
+    struct tensor bias;   /* [out] */
+    struct tensor scale;  /* F32 [out], or of no rank */
+};
+/* y[i] [rows,out] = x [rows,in] by n linear layers, one after the other in l; of FP8, x is put in it once. */
+void linears_product(struct kern *k, struct tensor *const *y, const struct tensor *x,
+                     const struct linear_weights *l, int n);
+/* The same of one layer of FP8 and gelu(x), which is nowhere but there: [rows,in] less to write and to read. */
+void linears_gelu_product(struct kern *k, struct tensor *y, const struct tensor *x,
+                          const struct linear_weights *l);
+
 struct linear {
     char name[96];     /* below the network's part: "transformer_blocks.0.attn1.to_q" */
     char target[32];   /* what it is called within its block: "to_q" */
@@ -25,7 +38,7 @@ struct linear {
     bool text_only;    /* its rows are text tokens alone, so that nothing of a grid can work there */
     bool aside; /* hooked onto only by its full target: neither when none is named, nor by a last word that
                               it shares with one that is not aside */
-    struct tensor *weight; /* W on the device, borrowed: what a merge changes */
+    struct tensor *weight; /* W on the device, borrowed: what a merge changes, unless it is held in FP8 */
 };
 
 /* Block by block, in each block in the order in which the network computes them. */

@@ -24,10 +24,6 @@ struct wan_config {
     double eps;
 };
 
-struct wan_linear {
-    struct tensor weight, bias; /* [out,in], [out] */
-};
-
 /* A block's linear layers, in the order in which they are computed: self-attention, attention to the text,
  * feed-forward. */
 enum { Q1, K1, V1, OUT1, Q2, K2, V2, OUT2, UP, DOWN, LINEARS };
@@ -45,7 +41,7 @@ static const struct linear_names names = {
 #undef SAME
 
 struct wan_block {
-    struct wan_linear linear[LINEARS];
+    struct linear_weights linear[LINEARS];
     struct tensor norm_q[2], norm_k[2]; /* [width]; of the two attentions */
     struct tensor norm, norm_bias;      /* F32 [width]: before the second one */
     struct tensor table;                /* F32 [1,6,width] */
@@ -68,12 +64,12 @@ struct wan {
     struct kern *k;
     const struct denoiser *denoiser;
     struct wan_config c;
-    struct wan_linear patch;        /* [width,channels 2 2] */
-    struct wan_linear time1, time2; /* F32 [width,time_dim], [width,width] */
-    struct wan_linear modulation;   /* [6 width,width] */
-    struct wan_linear text1, text2; /* [width,text_dim], [width,width] */
-    struct wan_linear out;          /* [channels 2 2,width] */
-    struct tensor table;            /* F32 [1,2,width] */
+    struct linear_weights patch;        /* [width,channels 2 2] */
+    struct linear_weights time1, time2; /* F32 [width,time_dim], [width,width] */
+    struct linear_weights modulation;   /* [6 width,width] */
+    struct linear_weights text1, text2; /* [width,text_dim], [width,width] */
+    struct linear_weights out;          /* [channels 2 2,width] */
+    struct tensor table;                /* F32 [1,2,width] */
     struct wan_block block[MAX_LAYERS];
     struct { /* by the last forward that kept */
         enum recompute recompute;
@@ -126,11 +122,20 @@ static bool configure(void *net, json_t *json, const char *file, char *err, size
     return d->time_dim % 2 == 0 || fail(err, errlen, "%s: an odd freq_dim", file);
 }
 
-static void declare_linear(struct params *list, struct wan_linear *l, int64_t out, int64_t in, bool f32,
+static void declare_linear(struct params *list, struct linear_weights *l, int64_t out, int64_t in, bool f32,
                            const char *name)
 {
     param_add(list, &l->weight, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name)->f32 = f32;
     param_add(list, &l->bias, shape_of(1, out), 0, 0, "%s.bias", name)->f32 = f32;
+}
+
+/* One of those that make up nearly all of the work. */
+static void declare_block_linear(struct params *list, struct linear_weights *l, int64_t out, int64_t in,
+                                 const char *name)
+{
+    param_add(list, &l->weight, shape_of(2, out, in), 0, 1 / sqrt((double)in), "%s.weight", name)->scale =
+        &l->scale;
+    param_add(list, &l->bias, shape_of(1, out), 0, 0, "%s.bias", name);
 }
 
 static void declare_block(struct params *list, struct wan *d, int block)
@@ -143,7 +148,7 @@ static void declare_block(struct params *list, struct wan *d, int block)
         ->f32 = true;
     for (int i = 0; i < LINEARS; i++) {
         snprintf(name, sizeof name, "blocks.%d.%s", block, names.linear[i].path);
-        declare_linear(list, &b->linear[i], i == UP ? f : w, i == DOWN ? f : w, false, name);
+        declare_block_linear(list, &b->linear[i], i == UP ? f : w, i == DOWN ? f : w, name);
     }
     for (int i = 0; i < 2; i++) {
         param_add(list, &b->norm_q[i], shape_of(1, w), 1, 0, "blocks.%d.attn%d.norm_q.weight", block, i + 1);
@@ -285,15 +290,13 @@ static void project(struct wan *d, const struct token_rows *rows, int64_t block,
                     struct tensor *const *y, const struct tensor *x, struct block_saved *s)
 {
     struct linear_call call[LINEARS];
-    for (int t = 0; t < n; t++) {
-        const struct wan_linear *l = &d->block[block].linear[first + t];
-        linear_forward(d->k, y[t], x, &l->weight, &l->bias);
+    linears_product(d->k, y, x, &d->block[block].linear[first], n);
+    for (int t = 0; t < n; t++)
         call[t] = (struct linear_call){.linear = (int)block * LINEARS + first + t,
                                        .rows = rows,
                                        .x = x,
                                        .y = y[t],
                                        .saved = &s->hook[first + t]};
-    }
     linears_forward(d->denoiser->hook, call, n);
 }
 
@@ -415,9 +418,13 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
     modulate(d, &z, &s->late, &m, PARTS);
     struct tensor pre = s->pre.rank ? s->pre : scratch(d, tokens, d->c.ffn_dim), hidden = pre;
     project(d, &g->rows, i, UP, 1, (struct tensor *[]){&pre}, &z, s);
-    if (s->pre.rank) hidden = scratch(d, tokens, d->c.ffn_dim);
-    gelu_forward(k, &hidden, &pre);
-    project(d, &g->rows, i, DOWN, 1, (struct tensor *[]){&z}, &hidden, s);
+    if (b->linear[DOWN].scale.rank && !hooked(d, &g->rows, i, DOWN)) {
+        linears_gelu_product(k, &z, &pre, &b->linear[DOWN]);
+    } else {
+        if (s->pre.rank) hidden = scratch(d, tokens, d->c.ffn_dim);
+        gelu_forward(k, &hidden, &pre);
+        project(d, &g->rows, i, DOWN, 1, (struct tensor *[]){&z}, &hidden, s);
+    }
     if (out->data != s->late.data) kern_copy(k, out, &s->late);
     gated_add(d, out, &z, &m, PARTS);
     kern_release(k, start);
@@ -458,7 +465,8 @@ static void block_scratch(struct wan *d, const struct denoiser_grid *g, int64_t 
 }
 
 /* y = x Wᵀ + b, all of it in F32: x [1,in], y [1,out] */
-static void linear_f32(struct wan *d, struct tensor *y, const struct tensor *x, const struct wan_linear *l)
+static void linear_f32(struct wan *d, struct tensor *y, const struct tensor *x,
+                       const struct linear_weights *l)
 {
     kern_copy(d->k, y, &l->bias);
     matmul(d->k, y, x, false, &l->weight, true, 1, 1);

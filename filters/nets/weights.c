@@ -175,6 +175,8 @@ enum { BATCH = 32, PIECE_BYTES = 2 << 20 };
 struct loading {
     struct kern *k;
     enum dtype dtype; /* of weights on the device */
+    struct tensor
+        rows; /* there, of so many elements as a piece has: on their way to FP8; made when it is needed */
     uint64_t hash;    /* of what went by */
     size_t size;      /* of a piece: at least one row of any tensor, 4 bytes an element */
     size_t ready;     /* what it may take on the device */
@@ -196,16 +198,21 @@ static enum dtype dtype_of(const struct loading *l, const struct param *p)
     return p->f32 ? DT_F32 : l->dtype;
 }
 
+static bool held_fp8(const struct loading *l, const struct param *p)
+{
+    return p->slot && p->scale && kern_holds_fp8(l->k);
+}
+
 static bool loading_start(struct loading *l, struct kern *k, const struct params *list, bool files, char *err,
                           size_t errlen)
 {
     *l = (struct loading){.k = k, .dtype = kern_compute(k), .size = PIECE_BYTES};
-    if (!files) return true;
     for (int i = 0; i < list->count; i++) {
         struct tensor row = list->param[i].shape;
         if (row.rank) row.shape[0] = 1;
         if (tensor_bytes(&row) > l->size) l->size = tensor_bytes(&row);
     }
+    if (!files) return true;
     l->ready = l->size / 4 * dtype_size(l->dtype);
     for (int i = 0; i < list->count; i++)
         if (list->param[i].f32) l->ready = l->size;
@@ -252,7 +259,24 @@ static void make_slot(struct loading *l, const struct param *p)
         memmove(shape + 2, shape + 3, (size_t)(p->shape.rank - 2) * sizeof *shape);
         shape[p->shape.rank] = p->shape.shape[1];
     }
-    *p->slot = kern_alloc_shape(l->k, dtype_of(l, p), shape);
+    *p->slot = kern_alloc_shape(l->k, held_fp8(l, p) ? DT_U8 : dtype_of(l, p), shape);
+    if (held_fp8(l, p)) *p->scale = kern_alloc(l->k, DT_F32, 1, shape[1]);
+}
+
+/* Room on the device for n rows that are to be put in FP8. */
+static struct tensor rows_of_fp8(struct loading *l, int64_t n, int64_t width)
+{
+    const int64_t elements = (int64_t)l->size / 4;
+    if (!l->rows.rank) l->rows = kern_alloc(l->k, l->dtype, 1, elements);
+    return tensor_of(l->dtype, l->rows.data, 2, n, width);
+}
+
+/* Those rows, now there, to the slot's from `from` on. */
+static void put_in_fp8(struct loading *l, const struct param *p, int64_t from, const struct tensor *rows)
+{
+    struct tensor codes = tensor_rows(p->slot, from, rows->shape[0]),
+                  scale = tensor_rows(p->scale, from, rows->shape[0]);
+    fp8_rows(l->k, &codes, &scale, rows);
 }
 
 /* Where the slot has the file's rows from `from` on, `rows` at most: *n of them lie together, fewer where they are to
@@ -338,6 +362,12 @@ static bool send_piece(struct loading *l, struct piece *s, char *err, size_t err
     if (s->rows) l->hash = hash64(l->hash, &s->crc, sizeof s->crc);
     const int64_t width = s->rows ? tensor_count(&p->shape) / (p->shape.rank ? p->shape.shape[0] : 1) : 0;
     const struct tensor ready = tensor_of(dtype_of(l, p), s->ready, 2, s->rows, width);
+    if (held_fp8(l, p)) {
+        struct tensor rows = rows_of_fp8(l, s->rows, width);
+        kern_send(l->k, &rows, &ready);
+        put_in_fp8(l, p, s->from, &rows);
+        return kern_ok(l->k) || fail(err, errlen, "%s", kern_error(l->k));
+    }
     for (int64_t at = 0, n = 0; p->slot && kern_ok(l->k) && at < s->rows; at += n) {
         struct tensor to = slot_rows(p, s->from + at, s->rows - at, &n), from = tensor_rows(&ready, at, n);
         kern_send(l->k, &to, &from);
@@ -396,6 +426,17 @@ static bool load_files(struct loading *l, const struct model *m, const char *par
     return good;
 }
 
+static void make_up_fp8(struct loading *l, const struct param *p, struct random_normal r)
+{
+    const int64_t rows = p->shape.shape[0], width = p->shape.shape[1], most = (int64_t)l->size / 4 / width;
+    for (int64_t at = 0; at < rows; at += most) {
+        struct tensor part = rows_of_fp8(l, rows - at < most ? rows - at : most, width);
+        r.first = (uint64_t)(at * width);
+        random_normal(l->k, &part, &r);
+        put_in_fp8(l, p, at, &part);
+    }
+}
+
 static bool make_up(struct loading *l, const struct param *p, uint64_t seed, char *err, size_t errlen)
 {
     const int64_t rows = p->shape.rank ? p->shape.shape[0] : 1, n = tensor_count(&p->shape);
@@ -406,7 +447,9 @@ static bool make_up(struct loading *l, const struct param *p, uint64_t seed, cha
     make_slot(l, p);
     r.channels_last = p->channels_last;
     if (p->slot && p->channels_last) random_normal(l->k, p->slot, &r);
-    for (int64_t at = 0, count; p->slot && !p->channels_last && n && at < rows; at += count) {
+    if (held_fp8(l, p)) make_up_fp8(l, p, r);
+    for (int64_t at = 0, count; p->slot && !held_fp8(l, p) && !p->channels_last && n && at < rows;
+         at += count) {
         struct tensor part = slot_rows(p, at, rows - at, &count);
         r.first = (uint64_t)(at * (n / rows));
         random_normal(l->k, &part, &r);
@@ -425,13 +468,18 @@ static bool add_config(struct loading *l, const struct model *m, const char *par
     return text != NULL;
 }
 
+static size_t bytes_of(const struct loading *l, const struct param *p)
+{
+    const size_t n = (size_t)tensor_count(&p->shape);
+    return held_fp8(l, p) ? n + 4 * (size_t)p->shape.shape[0] : n * dtype_size(dtype_of(l, p));
+}
+
 static bool room_for(struct loading *l, const struct params *list, const char *part, char *err, size_t errlen)
 {
     char what[64];
     size_t bytes = 0;
     for (int i = 0; i < list->count; i++)
-        if (list->param[i].slot)
-            bytes += (size_t)tensor_count(&list->param[i].shape) * dtype_size(dtype_of(l, &list->param[i]));
+        if (list->param[i].slot) bytes += bytes_of(l, &list->param[i]);
     snprintf(what, sizeof what, "the weights of %s", part);
     return kern_room(l->k, what, bytes) || fail(err, errlen, "%s", kern_error(l->k));
 }

@@ -18,6 +18,9 @@ struct param {
     int64_t part, parts;  /* with parts > 0 the slot holds so many tensors of this shape, rows after rows, and
                             this one is its part-th; every one of them has its own param */
     struct tensor *slot;  /* filled at load; NULL: only checked, or a mere listing */
+    struct tensor
+        *scale; /* F32 [rows] of a matrix, filled where the device holds FP8, see fp8_rows(): slot has the
+                             codes then. NULL: it is never held so */
 };
 
 struct params {
@@ -65,7 +68,8 @@ bool network_load(const struct network *n, void *net, struct kern *k, const stru
 /* Its shapes alone, with no data: enough to plan. */
 bool network_shapes(const struct network *n, void *net, int64_t *parameters, char *err, size_t errlen);
 
-/* Fill every slot with device memory in the device's compute dtype, or in F32 where the parameter asks for it:
+/* Fill every slot with device memory in the device's compute dtype, or in F32 where the parameter asks for it, or in FP8
+ * where that has a scale and the device holds FP8, rounded to the compute dtype first:
  * from files, whose tensors may be F32, F16 or BF16, or made up when the model is random:. A tensor that is missing,
  * extra (but for `alias`, which may be present: NULL-terminated list, * stands for anything, may be NULL) or
  * has another shape is named in the error, and so is one with a NaN or an infinity. id, when not NULL, gets

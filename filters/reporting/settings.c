@@ -149,6 +149,21 @@ static bool alike(const char *setting, const json_t *a, const char *run_a, const
                                              setting, text[0], run_b, text[1]);
 }
 
+/* Products in FP8 are the one dtype that approximates. */
+static bool dtype_alike(const json_t *a, const char *run_a, const json_t *b, const char *run_b, char *err,
+                        size_t errlen)
+{
+    const json_t *of[] = {json_object_get(a, "dtype"), json_object_get(b, "dtype")};
+    const char *text[2];
+    bool fp8[2];
+    for (int i = 0; i < 2; i++) {
+        text[i] = json_is_string(of[i]) ? json_string_value(of[i]) : "bf16";
+        fp8[i] = !strcmp(text[i], "fp8");
+    }
+    return fp8[0] == fp8[1] ||
+           fail(err, errlen, "%s was sampled with dtype %s, %s with %s", run_a, text[0], run_b, text[1]);
+}
+
 bool settings_approximate_alike(const struct scores *s, char *err, size_t errlen)
 {
     const json_t *first = NULL, *sample;
@@ -160,7 +175,8 @@ bool settings_approximate_alike(const struct scores *s, char *err, size_t errlen
             if (!(sample = json_object_get(json_object_get(way, "settings"), "sample"))) continue;
             name = s->variant[run].name;
             if (!first) first = sample, first_run = name;
-            if (!alike("compute-steps", first, first_run, sample, name, err, errlen) ||
+            if (!dtype_alike(first, first_run, sample, name, err, errlen) ||
+                !alike("compute-steps", first, first_run, sample, name, err, errlen) ||
                 !alike("guidance-steps", first, first_run, sample, name, err, errlen))
                 return false;
         }

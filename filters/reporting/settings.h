@@ -16,7 +16,7 @@ void settings_tables(const struct scores *s, json_t **shared, json_t **differing
 json_t *settings_misfits(const struct scores *s);
 
 /* Whether all videos, as far as their lines say how they were sampled, were approximated alike: with the same
- * compute-steps and guidance-steps, or none. false: two that differ, in err. */
+ * compute-steps and guidance-steps, or none, and all or none with dtype fp8. false: two that differ, in err. */
 bool settings_approximate_alike(const struct scores *s, char *err, size_t errlen);
 
 #endif

@@ -92,6 +92,12 @@ static void cpu_zero(struct kern *k, struct tensor *t)
     if (t->data) memset(t->data, 0, tensor_bytes(t));
 }
 
+static bool cpu_can_fp8(struct kern *k)
+{
+    (void)k;
+    return true;
+}
+
 static void cpu_wait(struct kern *k)
 {
     (void)k;
@@ -120,6 +126,7 @@ const struct backend cpu_backend = {.operations = kernel_operations,
                                     .download = cpu_convert,
                                     .copy = cpu_copy,
                                     .zero = cpu_zero,
+                                    .can_fp8 = cpu_can_fp8,
                                     .wait = cpu_wait,
                                     .basis = cpu_basis,
 #define OP(name) .name = cpu_##name,

@@ -79,7 +79,7 @@ struct gemm {
     const void *a, *b;
     void *c;
     void (*finish)(const struct gemm *g, int64_t row, int64_t rows, int64_t col, int64_t cols);
-    const float *bias, *pre; /* what `finish` needs */
+    const float *bias, *pre, *row_scale, *col_scale; /* what `finish` needs */
     float *y;
 };
 void cpu_gemm(struct kern *k, const struct gemm *g);

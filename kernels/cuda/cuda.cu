@@ -329,6 +329,7 @@ static struct backend table(void)
     b.download = cuda_download;
     b.copy = cuda_copy;
     b.zero = cuda_zero;
+    b.can_fp8 = cuda_can_fp8;
     b.wait = cuda_wait;
     b.basis = cuda_basis;
 #define OP(name) b.name = cuda_##name;

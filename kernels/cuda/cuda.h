@@ -93,6 +93,9 @@ size_t cuda_cudnn_version(struct cuda *c);
 size_t cuda_cufft_version(void);
 void cuda_attention_ways(struct kern *k, char *text, size_t size);
 
+/* products.cu: see backend.h */
+bool cuda_can_fp8(struct kern *k);
+
 /* Freed with the device; these belong to the files that make them. */
 void cuda_products_close(struct cuda *c);
 void cuda_cudnn_close(struct cuda *c); /* after the plans made with it */

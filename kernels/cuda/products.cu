@@ -4,7 +4,7 @@
  * cuBLASLt counts by columns: its D [n,m] is our C [m,n], and its first operand our second. The algorithm for
  * a shape is the first of its heuristics' list, which is the same every time, or the one that `preferred`
  * below names; never one found by timing, since bits would then depend on it. Parts of a sum along k are
- * added up in F32, in order. */
+ * added up in F32, in order; in FP8 too, whose faster sums of fewer bits are not asked for. */
 #include "kernels/cuda/activations.h"
 #include "kernels/cuda/map.h"
 #include "kernels/cuda/row_product.h"
@@ -61,7 +61,7 @@ void cuda_products_close(struct cuda *c)
 
 static cudaDataType_t cuda_type(int d)
 {
-    return d == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return d == DT_U8 ? CUDA_R_8F_E4M3 : d == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
 template <typename T>
@@ -91,6 +91,17 @@ static cublasStatus_t layout(cublasLtMatrixLayout_t *l, int dtype, int64_t rows,
                                                 sizeof step);
 }
 
+/* Codes of FP8, with a scale for each row of either operand; as above, only how they are aligned counts here. */
+static cublasStatus_t describe_fp8(cublasLtMatmulDesc_t what)
+{
+    const int32_t by_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    cublasStatus_t e = set(what, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, by_row);
+    if (!e) e = set(what, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, by_row);
+    if (!e) e = set(what, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (const void *)16);
+    if (!e) e = set(what, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, (const void *)16);
+    return e;
+}
+
 static cublasStatus_t describe(struct plan *p)
 {
     const struct product *o = &p->of;
@@ -103,6 +114,7 @@ static cublasStatus_t describe(struct plan *p)
     if (!e && o->epilogue & 128) e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, o->n);
     if (!e && o->epilogue & 128)
         e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (void *)(uintptr_t)o->alignment);
+    if (!e && o->in == DT_U8) e = describe_fp8(p->what);
     if (!e) e = layout(&p->first, o->in, o->tb ? o->n : o->k, o->tb ? o->k : o->n, o->parts, o->n * o->k);
     if (!e) e = layout(&p->second, o->in, o->ta ? o->k : o->m, o->ta ? o->m : o->k, o->parts, 0);
     if (!e) e = layout(&p->result, o->out, o->m, o->n, o->parts, o->part_step);
@@ -239,7 +251,7 @@ static struct plan *plan_for(struct cuda *c, const struct product *o, cublasStat
 /* c [m,n] = alpha op(a) op(b) + beta c, then the epilogue with bias and aux. */
 struct arguments {
     struct product of;
-    const void *a, *b, *bias;
+    const void *a, *b, *bias, *a_scale, *b_scale; /* scales, F32, of FP8 alone */
     void *c, *aux;
     float alpha, beta;
 };
@@ -295,6 +307,8 @@ static cublasStatus_t multiply(struct kern *k, struct arguments *g)
     e = CUBLAS_STATUS_SUCCESS;
     if (g->bias) e = set(p->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, g->bias);
     if (g->aux && !e) e = set(p->what, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, g->aux);
+    if (g->a_scale && !e) e = set(p->what, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, g->b_scale);
+    if (g->a_scale && !e) e = set(p->what, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, g->a_scale);
     if (e) return e;
     return cublasLtMatmul(c->blas, p->what, &g->alpha, g->b, p->first, g->a, p->second, &g->beta, g->c,
                           p->result, g->c, p->result, &p->algo, c->workspace, c->workspace_size, c->stream);
@@ -326,6 +340,38 @@ extern "C" void cuda_linear_forward(struct kern *k, struct tensor *y, const stru
     if (cuda_row_product(k, y, x, w, b)) return;
     struct arguments g = linear(y, x, w, b);
     cublas_good(k, "linear_forward", multiply(k, &g));
+}
+
+extern "C" void cuda_linear_fp8_forward(struct kern *k, struct tensor *y, const struct tensor *x,
+                                        const struct tensor *x_scale, const struct tensor *w,
+                                        const struct tensor *w_scale, const struct tensor *b)
+{
+    if (k->planning) return;
+    if (y->dtype != DT_BF16 || w->shape[0] % 16 || w->shape[1] % 16) {
+        kern_fail(k, "linear_fp8_forward: %s, %lld to %lld: on %s it is for BF16 and multiples of 16",
+                  dtype_name(y->dtype), (long long)w->shape[1], (long long)w->shape[0], k->device);
+        return;
+    }
+    struct arguments g = linear(y, x, w, b);
+    g.a_scale = x_scale->data, g.b_scale = w_scale->data;
+    cublas_good(k, "linear_fp8_forward", multiply(k, &g));
+}
+
+/* Cards and versions of cuBLASLt without these products have no algorithm for one of them. */
+bool cuda_can_fp8(struct kern *k)
+{
+    struct cuda *c = cuda_of(k);
+    struct product o;
+    cublasStatus_t e = CUBLAS_STATUS_NOT_SUPPORTED;
+    memset(&o, 0, sizeof o);
+    o.m = o.n = o.k = 256, o.parts = 1, o.part_step = o.m * o.n, o.tb = true;
+    o.in = DT_U8, o.out = DT_BF16, o.alignment = 16, o.epilogue = CUBLASLT_EPILOGUE_BIAS;
+    if (c->capability >= 89 && plan_for(c, &o, &e)) return true;
+    kern_fail(k,
+              "FP8: %s is a %s of compute capability %d.%d; cuBLASLt has products of rows with scales for 9.0 "
+              "alone, from 12.9 on",
+              k->device, c->card, c->capability / 10, c->capability % 10);
+    return false;
 }
 
 /* Whatever the number of rows, a row of the result has the same bits: the algorithm is that of so many rows,

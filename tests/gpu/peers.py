@@ -1,7 +1,7 @@
 """What diffusers, peft and PyTorch need on this GPU for the work that `nets` times: CogVideoX-5B at full size,
 random weights, bf16, medians of CUDA-event times.
 
-    PYTHONPATH=<folder with diffusers> python3 peers.py SECTION...      ceil dit compile train best gdn vae t5 owl pipeline
+    PYTHONPATH=<folder with diffusers> python3 peers.py SECTION...      ceil dit compile train best gdn vae t5 owl pipeline fp8
 
 One JSON line a figure on stdout, as `nets` writes them.
 """
@@ -252,6 +252,29 @@ def pipeline():
               width=720, num_inference_steps=50, guidance_scale=6.0, output_type="pt")
 
     timed("clip", clip, 1, 0, 33200)
+
+
+@section
+def fp8():
+    """Products of rows in FP8 with scales, beside BF16, and how far they are from the exact product."""
+    calls = 20
+
+    def rows(t):
+        most = t.float().abs().amax(1, keepdim=True)
+        return (t.float() * (448 / most)).to(torch.float8_e4m3fn), most / 448
+
+    for wide, out in (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH):
+        x, w, b = (torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16) for shape in ((TOKENS, wide), (out, wide), (out,)))
+        (xc, xs), (wc, ws) = rows(x), rows(w)
+        name, tflop = f"{calls} calls, {TOKENS} rows, {wide} to {out}: ", 2e-12 * calls * TOKENS * wide * out
+
+        def scaled():
+            return torch._scaled_mm(xc, wc.T, xs, ws.T, bias=b, out_dtype=torch.bfloat16)
+
+        timed(name + "BF16", lambda: [F.linear(x, w, b) for _ in range(calls)], 7, 2, tflop)
+        timed(name + "FP8", lambda: [scaled() for _ in range(calls)], 7, 2, tflop)
+        exact = x[:512].double() @ w.double().T + b.double()
+        tell(name + "error", fp8=((scaled()[:512] - exact).norm() / exact.norm()).item())
 
 
 def run(names):
