@@ -2,6 +2,7 @@
  *
  *   stdin   records, or JSON lines, with `path`
  *   stdout  video U8 [F,H,W,3] RGB; meta fps, source_frames, source_size; everything else passes through */
+#include <sched.h>
 #include <string.h>
 
 #include "filters/lib/filter.h"
@@ -12,7 +13,8 @@ static const char help[] =
     "usage: decode [options] <clips.jsonl >clips\n"
     "      --frames N       evenly spread over the clip, first and last included  [49]\n"
     "      --size WxH       resized to, whatever the aspect           [720x480]\n"
-    "      --threads N      of decoder and scaler; changes no bit     [all]\n"
+    "      --threads N      clips at once, each by one thread; changes no bit     [as many as there are\n"
+    "                       processors, but at most 8, and 1 GiB of frames]\n"
     "COMMON\n"
     "stdin   JSON lines or records with `path`, relative to the working folder\n"
     "stdout  video U8 [F,H,W,3], RGB; meta: fps and source_size (of the file), source_frames (that decode)\n"
@@ -47,7 +49,7 @@ static bool decode(struct record *f)
     }
     struct tensor *video = record_add(f, "video", DT_U8, 4, frames, size.height, size.width, 3);
     if (!video) return false;
-    if (!video_read(path, (int)threads, video_spread, VIDEO_BICUBIC, video, &info, why, sizeof why)) {
+    if (!video_read(path, 1, video_spread, VIDEO_BICUBIC, video, &info, why, sizeof why)) {
         memcpy(f->error, why, sizeof why);
         return false;
     }
@@ -58,20 +60,24 @@ static bool decode(struct record *f)
     return true;
 }
 
+/* Without --threads: enough to feed a GPU, in memory that pipelines side by side still have. */
+static int clips_at_once(void)
+{
+    const int64_t fit = (1 << 30) / (frames * size.height * size.width * 3), most = fit < 8 ? fit : 8;
+    cpu_set_t set;
+    int64_t n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    if (threads) return (int)threads;
+    if (n > most) n = most;
+    return n > 1 ? (int)n : 1;
+}
+
 int main(int argc, char **argv)
 {
-    struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options, FILTER_RECORDS_OUT);
     if (frames * size.height * size.width * 3 > UINT32_MAX)
         usage_error("%lld frames of %lldx%lld are more than a tensor's 4 GiB", (long long)frames,
                     (long long)size.width, (long long)size.height);
     filter_checked();
-    while (filter_next(&f)) {
-        if (decode(&f))
-            filter_emit(&f);
-        else
-            filter_fail(&f, "%s", f.error);
-    }
-    record_free(&f);
+    filter_side_by_side(clips_at_once(), decode);
     return filter_finish();
 }

@@ -51,10 +51,9 @@ static const char help[] =
     "e.g.    grade -m videophy_2_auto --task sa,pc --done k1.jsonl <videos.jsonl >>k1.jsonl\n"
     "see also: encode-mp4, compare\n";
 
-enum { TASKS = 3 };
 static const char *task_list = "sa,pc", *rope = "bf16", *logits = "rounded", *frames_from = "upstream", *csv,
                   *columns, *done_path;
-static const char *task[TASKS + 1]; /* those of the list, then NULL */
+static const char *task[GRADER_TASKS + 1]; /* those of the list, then NULL */
 static struct grader_settings set = {.frames = 32};
 
 static const struct option_spec options[] = {
@@ -81,18 +80,18 @@ static const struct option_spec options[] = {
 
 static struct grader *grader;
 static json_t *how, *done, *seen; /* provenance; lines of --done, and all keys of the input, by key */
-static struct graded_csv table[TASKS];
+static struct graded_csv table[GRADER_TASKS];
 static char err[1024];
 
 static void settle_tasks(void)
 {
-    static const char *const known[TASKS] = {"sa", "pc", "rule"};
+    static const char *const known[GRADER_TASKS] = {"sa", "pc", "rule"};
     const char *at = task_list;
     for (int n = 0;; n++) {
         size_t length = strcspn(at, ",");
         int k = 0;
-        while (k < TASKS && (strlen(known[k]) != length || strncmp(known[k], at, length))) k++;
-        if (k == TASKS) usage_error("--task is a list of sa, pc and rule, not `%s`", task_list);
+        while (k < GRADER_TASKS && (strlen(known[k]) != length || strncmp(known[k], at, length))) k++;
+        if (k == GRADER_TASKS) usage_error("--task is a list of sa, pc and rule, not `%s`", task_list);
         for (int i = 0; i < n; i++)
             if (task[i] == known[k]) usage_error("--task names %s twice", known[k]);
         task[n] = known[k];
@@ -153,38 +152,41 @@ static void put(json_t *line, const char *task, const char *what, json_t *value)
     if (json_object_set_new(line, name, value)) die("out of memory");
 }
 
-static bool ask(struct record *f, const char *task, json_t *line)
+/* What the grader says goes into the line. */
+static void tell(struct record *f, const char *task, const struct verdict *v, json_t *line)
 {
-    struct verdict v;
-    const char *field = field_of(task), *text = field ? record_text(f, field) : NULL;
-    if (!grader_ask(grader, task, text, &v, err, sizeof err)) return false;
-    json_t *probs = v.digit ? json_array() : json_null();
-    for (int d = 0; v.digit && d < OWL_SCORES; d++) json_array_append_new(probs, json_real(v.p[d]));
-    if (!strcmp(task, "rule")) put(line, task, "_asked", json_string(text));
-    put(line, task, "", json_integer(v.score));
-    put(line, task, "_text", json_string(v.text));
+    const char *field = field_of(task);
+    json_t *probs = v->digit ? json_array() : json_null();
+    for (int d = 0; v->digit && d < OWL_SCORES; d++) json_array_append_new(probs, json_real(v->p[d]));
+    if (!strcmp(task, "rule")) put(line, task, "_asked", json_string(record_text(f, field)));
+    put(line, task, "", json_integer(v->score));
+    put(line, task, "_text", json_string(v->text));
     put(line, task, "_probs", probs);
-    put(line, task, "_expected", v.digit ? json_real(v.expected) : json_null());
-    put(line, task, "_fallback", json_boolean(v.fallback));
-    if (v.prompt >= GRADER_LENGTH) {
+    put(line, task, "_expected", v->digit ? json_real(v->expected) : json_null());
+    put(line, task, "_fallback", json_boolean(v->fallback));
+    if (v->prompt >= GRADER_LENGTH) {
         put(line, task, "_too_long", json_true());
         say(record_key(f), "its prompt for %s has %d tokens: upstream has no score from %d on", task,
-            v.prompt, GRADER_LENGTH);
+            v->prompt, GRADER_LENGTH);
     }
-    free(v.text);
-    return true;
 }
 
 /* The record's line; NULL with the reason in err. */
 static json_t *grade(struct record *f)
 {
-    bool good = look(f);
-    json_t *line = good ? filter_record_json(f) : NULL;
-    for (int i = 0; good && task[i]; i++) good = ask(f, task[i], line);
-    if (good) put(line, "grade", "", json_incref(how));
-    if (good) return line;
-    json_decref(line);
-    return NULL;
+    struct verdict v[GRADER_TASKS];
+    const char *text[GRADER_TASKS];
+    int count = 0;
+    for (; task[count]; count++)
+        text[count] = field_of(task[count]) ? record_text(f, field_of(task[count])) : NULL;
+    if (!look(f) || !grader_ask(grader, count, task, text, v, err, sizeof err)) return NULL;
+    json_t *line = filter_record_json(f);
+    for (int i = 0; i < count; i++) {
+        tell(f, task[i], &v[i], line);
+        free(v[i].text);
+    }
+    put(line, "grade", "", json_incref(how));
+    return line;
 }
 
 /* An earlier run's line, when it is of the same video and what was asked about it; else

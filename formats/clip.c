@@ -110,6 +110,7 @@ static bool open_decoder(struct clip *c, const AVCodec *decoder, const struct cl
     c->frame = av_frame_alloc();
     c->codec = avcodec_alloc_context3(decoder);
     if (!c->packet || !c->frame || !c->codec) return libav_error(err, errlen, "decoder", AVERROR(ENOMEM));
+    c->codec->opaque = libav_listener();
     c->codec->thread_count = threadable ? way->threads : 1;
     c->codec->err_recognition =
         threadable ? 0 : AV_EF_EXPLODE; /* some keep errors to themselves without it */

@@ -4,13 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <libavcodec/avcodec.h>
 #include <libavutil/log.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* decoder threads talk, too */
-static char last[256];
-static int complaints, heard;
+/* What was said to a thread that listens: by libav* in this thread, and by the threads of its codecs. */
+struct said {
+    char last[256];
+    int complaints, heard;
+};
+static _Thread_local struct said here;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all texts */
 
 /* Libav* has no other sign of these. */
 static int meaning(const char *fmt)
@@ -33,40 +38,53 @@ static int meaning(const char *fmt)
 static void keep_last(void *context, int level, const char *fmt, va_list ap)
 {
     const AVClass *from = context ? *(const AVClass **)context : NULL;
+    bool codec = from && !strcmp(from->class_name, "AVCodecContext");
+    struct said *to = codec ? ((AVCodecContext *)context)->opaque : NULL;
+    if (!to) to = &here;
     int what = meaning(fmt);
-    if (what) __atomic_or_fetch(&heard, what, __ATOMIC_RELAXED);
+    if (what) __atomic_or_fetch(&to->heard, what, __ATOMIC_RELAXED);
     if (level > AV_LOG_INFO && !what) return;
-    if (from && !strcmp(from->class_name, "AVCodecContext"))
-        __atomic_add_fetch(&complaints, 1, __ATOMIC_RELAXED);
+    if (codec) __atomic_add_fetch(&to->complaints, 1, __ATOMIC_RELAXED);
     if (level > AV_LOG_ERROR) return;
-    char line[sizeof last];
+    char line[sizeof to->last];
     vsnprintf(line, sizeof line, fmt, ap);
     size_t n = strlen(line);
     while (n && strchr("\n\r. ", line[n - 1])) line[--n] = 0;
     if (!n) return;
     pthread_mutex_lock(&lock);
-    memcpy(last, line, n + 1);
+    memcpy(to->last, line, n + 1);
     pthread_mutex_unlock(&lock);
+}
+
+static void take_over(void)
+{
+    av_log_set_callback(keep_last);
 }
 
 void libav_quiet(void)
 {
-    av_log_set_callback(keep_last);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, take_over);
     pthread_mutex_lock(&lock);
-    last[0] = 0;
+    here.last[0] = 0;
     pthread_mutex_unlock(&lock);
-    __atomic_store_n(&complaints, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&heard, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&here.complaints, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&here.heard, 0, __ATOMIC_RELAXED);
+}
+
+void *libav_listener(void)
+{
+    return &here;
 }
 
 int libav_heard(void)
 {
-    return __atomic_exchange_n(&heard, 0, __ATOMIC_RELAXED);
+    return __atomic_exchange_n(&here.heard, 0, __ATOMIC_RELAXED);
 }
 
 int libav_complaints(void)
 {
-    return __atomic_load_n(&complaints, __ATOMIC_RELAXED);
+    return __atomic_load_n(&here.complaints, __ATOMIC_RELAXED);
 }
 
 /* Of libav_memory.c, in the programs that it is linked into. */
@@ -79,10 +97,10 @@ int libav_refusals(void)
 
 bool libav_error(char *err, size_t errlen, const char *what, int code)
 {
-    char name[AV_ERROR_MAX_STRING_SIZE] = "", said[sizeof last];
+    char name[AV_ERROR_MAX_STRING_SIZE] = "", said[sizeof here.last];
     if (code < 0) av_strerror(code, name, sizeof name);
     pthread_mutex_lock(&lock);
-    memcpy(said, last, sizeof said);
+    memcpy(said, here.last, sizeof said);
     pthread_mutex_unlock(&lock);
     snprintf(err, errlen, "%s%s%s%s%s%s", what, name[0] ? ": " : "", name, said[0] ? " (" : "", said,
              said[0] ? ")" : "");

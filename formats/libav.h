@@ -10,8 +10,11 @@
 #include <libswscale/swscale.h>
 
 /* From here on libav* prints nothing; the last error it would have printed is kept for libav_error(), and
- * what was kept so far is forgotten. */
+ * what was kept so far is forgotten. All of this is a thread's own: it hears what it makes libav* say. */
 void libav_quiet(void);
+
+/* For a codec's `opaque`: what the codec's own threads say is heard by the thread that asks for this. */
+void *libav_listener(void);
 
 /* How many messages, from mere information up, codecs have uttered since libav_quiet(). */
 int libav_complaints(void);
@@ -24,8 +27,9 @@ enum {
 };
 int libav_heard(void);
 
-/* How often this process was refused memory in the way that libav* asks for it. libav* goes on where it has none
- * for a reference, an option or a part of an index: when this has grown, what came out may be another thing. */
+/* How often this process, in any thread, was refused memory in the way that libav* asks for it. libav* goes on where
+ * it has none for a reference, an option or a part of an index: when this has grown, what came out may be another
+ * thing. */
 int libav_refusals(void);
 
 /* "what: the error's name (what libav* said last)" into err; code is an AVERROR, or 0 when there is none.

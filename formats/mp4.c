@@ -143,6 +143,7 @@ static bool open_codec(struct writer *w, const char *name, int width, int height
     AVCodecContext *c = w->codec = avcodec_alloc_context3(encoder);
     if (!encoder || !c)
         return libav_error(err, errlen, name, encoder ? AVERROR(ENOMEM) : AVERROR_ENCODER_NOT_FOUND);
+    c->opaque = libav_listener();
     c->width = width;
     c->height = height;
     c->pix_fmt = AV_PIX_FMT_YUV420P;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "formats/crc32c.h"
@@ -285,6 +286,12 @@ static int fill(struct record_reader *r)
     r->head = 0;
     r->tail = (size_t)got;
     return 1;
+}
+
+bool record_reader_ready(const struct record_reader *r)
+{
+    struct pollfd p = {r->fd, POLLIN, 0};
+    return r->head < r->tail || poll(&p, 1, 0) != 0;
 }
 
 /* n bytes to dst: from the buffer, then straight from the descriptor when many are wanted. Returns how many

@@ -131,6 +131,9 @@ void linear_gelu_backward(struct kern *k, struct tensor *dpre, const struct tens
 void linear_quick_gelu_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                const struct tensor *w, const struct tensor *b);
 
+/* On a GPU a row of the next four's results has the same bits however many rows there are: up to FEW_ROWS of them, which
+ * take a way of their own, and above. On the CPU it has not. */
+enum { FEW_ROWS = 4 };
 /* The products of several matrices of one shape with the same x, part by part: y[p] = x w[p]ᵀ
  * x [n,in]  w [parts*out,in]  y [parts,n,out] */
 void linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w);

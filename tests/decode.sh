@@ -40,10 +40,58 @@ ok 'records with a path do as well as JSON lines' '
     tensor-eq --name video with.mp without.mp
     tensor-eq --name extra with.mp record.mp'
 
-ok 'threads change no bit' '
-    for t in 1 2 7; do decode --threads $t --size 40x24 <one.jsonl >t$t.mp; done
-    cmp t1.mp t2.mp
-    cmp t1.mp t7.mp'
+# Clips of several lengths, so that later ones are done first; among them what fails, a record that is none, and what has no path.
+mixed_clips() {
+    for n in 40 1 12 3; do
+        tensor-gen --name video --dtype u8 --fill uniform --shape $n,48,64,3 --key long$n --seed $n | encode-mp4 -o . >/dev/null
+        echo "{\"path\":\"long$n.mp4\"}"
+    done
+    echo "{\"path\":\"gone.mp4\"}"
+    echo "no JSON"
+    echo "{\"key\":\"pathless\"}"
+    head -c 3000 noise.mp4 >short.mp4
+    for n in 1 2 3 4 5 6 7 8 9; do printf "{\"key\":\"k%d\",\"path\":\"%s.mp4\"}\n" $n long12 $((n + 10)) short; done
+}
+ok 'clips at once change no bit, nor the order of clips and of what is said of them' '
+    mixed_clips >mixed_clips.jsonl
+    for t in 1 3 8; do decode --threads $t --frames 5 --size 40x24 <mixed_clips.jsonl >mixed$t.mp 2>mixed$t.err && false || [ $? = 1 ]; done
+    for t in 3 8; do cmp mixed1.mp mixed$t.mp; cmp mixed1.err mixed$t.err; done
+    [ "$(grep -c "cut short" mixed1.err)" = 9 ]
+    grep "^decode: stdin: line 6: " mixed1.err
+    grep -x "decode: 12 failed, 13 done" mixed1.err'
+
+ok 'clips before one that --strict stops at, and before a damaged stream, come through' '
+    for t in 1 8; do
+        fails 1 decode --strict --threads $t --frames 5 --size 40x24 <mixed_clips.jsonl >strict$t.mp
+        [ "$(wc -l <err)" = 1 ]
+        tensor-gen --name extra --shape 2 --count 5 --meta path=noise.mp4 >five.mp
+        head -c "$(($(wc -c <five.mp) - 90))" five.mp >cut.mp
+        fails 1 decode --threads $t --size 8x8 <cut.mp >cut$t.mp
+        grep truncated err
+    done
+    cmp strict1.mp strict8.mp
+    cmp cut1.mp cut8.mp
+    [ "$(wc -c <strict1.mp)" -gt $((4 * 5 * 40 * 24 * 3)) ]
+    [ "$(wc -c <cut1.mp)" -gt $((4 * 49 * 8 * 8 * 3)) ]'
+
+ok 'a clip comes out though the next one is still to come' '
+    mkfifo slow; : >slow.mp
+    decode --threads 8 --frames 2 --size 64x64 <slow >slow.mp & pid=$!
+    exec 3>slow
+    for n in 1 2; do
+        echo "{\"path\":\"noise.mp4\",\"key\":\"$n\"}" >&3
+        waited=0
+        while [ "$(wc -c <slow.mp)" -lt $((n * 2 * 64 * 64 * 3)) ] && [ $waited -lt 300 ]; do sleep 0.1; waited=$((waited + 1)); done
+    done
+    size=$(wc -c <slow.mp)
+    exec 3>&-
+    wait $pid
+    [ "$size" -ge $((2 * 2 * 64 * 64 * 3)) ]'
+
+ok 'where nobody reads any more it ends by SIGPIPE, with clips under way' '
+    while read -r clip; do for n in 1 2 3 4; do echo "$clip"; done; done <mixed_clips.jsonl >many.jsonl
+    { decode --threads 8 --size 64x64 <many.jsonl 2>err || echo $? >status; } | head -c 1000 >/dev/null
+    [ "$(cat status)" = 141 ]'
 
 ok 'neither does what came before' '
     tensor-gen --name video --dtype u8 --fill ramp --shape 9,32,48,3 --key ramp | encode-mp4 -o . >/dev/null

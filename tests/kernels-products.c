@@ -209,6 +209,38 @@ static void test_prompt(int64_t n, int64_t in, int64_t out)
     near(&sum, expected, TOLERANCE + roundings(1), "linear_add_forward");
 }
 
+/* The first m rows' products, added to y, or as a single part. */
+static void multiply_few(struct tensor *y, const struct tensor *x, const struct tensor *w, bool adds)
+{
+    struct tensor part = tensor_as(y, 3, 1, y->shape[0], y->shape[1]);
+    if (adds)
+        linear_add_forward(kerns[0], y, x, w);
+    else
+        linear_parts_forward(kerns[0], &part, x, w);
+    kern_wait(kerns[0]);
+}
+
+/* On a GPU a row has the same bits alone as among few. */
+static void test_few_rows(int64_t in, int64_t out, bool adds)
+{
+    fresh();
+    struct tensor x = given(2, FEW_ROWS, in), w = given(2, out, in), alone = given(2, FEW_ROWS, out),
+                  y = given(2, FEW_ROWS, out), start = given(2, FEW_ROWS, out);
+    memcpy(alone.data, start.data, tensor_bytes(&start));
+    for (int i = 0; i < FEW_ROWS; i++) {
+        struct tensor from = tensor_rows(&x, i, 1), to = tensor_rows(&alone, i, 1);
+        multiply_few(&to, &from, &w, adds);
+    }
+    for (int m = 2; m <= FEW_ROWS; m++) {
+        struct tensor from = tensor_rows(&x, 0, m), to = tensor_rows(&y, 0, m);
+        memcpy(y.data, start.data, tensor_bytes(&start));
+        multiply_few(&to, &from, &w, adds);
+        ok(kern_ok(kerns[0]) && !memcmp(to.data, alone.data, tensor_bytes(&to)),
+           "%s%d rows of %lld to %lld%s have the bits of each alone %s", mode->label, m, (long long)in,
+           (long long)out, adds ? ", added," : "", kern_error(kerns[0]));
+    }
+}
+
 static void test_embedding(int64_t n, int64_t vocab, int64_t width)
 {
     fresh();
@@ -317,7 +349,11 @@ int main(int argc, char **argv)
         }
         test_prompt(1, 8, 3);
         test_prompt(1, 264, 40);
+        for (int n = 2; n <= FEW_ROWS; n++) test_prompt(n, 264, 40), test_prompt(n, 12, 5);
+        test_prompt(2, 16, 8200); /* so many that a warp takes two */
         test_prompt(7, 12, 5);
+        for (int adds = 0; adds < 2 && mode != modes; adds++)
+            test_few_rows(264, 40, adds), test_few_rows(16, 8200, adds);
         test_prompt(33, 120, 264);
         test_prompt(226, 256, 136);
         test_gelu_form();

@@ -74,12 +74,20 @@ struct answer {
     float logits[NEW * 1024];
 };
 
+/* One prompt's answer: how many ids, or -1. */
+static int answer(struct owl *o, const struct prompt *p, int32_t *ids, float *logits, int max_new,
+                  bool rounded)
+{
+    struct owl_question q = {.ids = p->ids, .n = p->n, .max_new = max_new, .answer = ids, .logits = logits};
+    return owl_answer(o, &q, 1, rounded) ? q.made : -1;
+}
+
 /* Poisoned first: what is not written shows. */
 static struct answer *ask(struct owl *o, const struct prompt *p)
 {
     struct answer *a = malloc(sizeof *a);
     memset(a, 0xFF, sizeof *a);
-    a->n = owl_answer(o, p->ids, p->n, a->ids, a->logits, NEW, false);
+    a->n = answer(o, p, a->ids, a->logits, NEW, false);
     if (a->n < 0) printf("# %s\n", kern_error(o->k)), kern_clear(o->k);
     return a;
 }
@@ -462,7 +470,7 @@ static void test_abstractor(void)
 
 enum { PROMPTS = 8, CLIPS = 2 };
 
-/* Prompts that share blocks in every way: head and tail, head alone, some ids of the head, nothing; without a
+/* Prompts that share stretches in every way: head and tail, head alone, some ids of the head, nothing; without a
  * head, without a tail; with a head that goes on where another's ends. */
 static void make_prompts(const struct owl *o, struct prompt p[PROMPTS])
 {
@@ -504,7 +512,7 @@ static void test_independence(void)
         if (state >> 24 & 1) { /* with something refused in between */
             struct prompt bad = *q;
             bad.ids[0] = -1;
-            if (owl_answer(o, bad.ids, bad.n, alone[0][0]->ids, NULL, 1, false) >= 0) break;
+            if (answer(o, &bad, alone[0][0]->ids, NULL, 1, false) >= 0) break;
             kern_clear(k);
         }
         struct answer *a = ask(o, q);
@@ -542,7 +550,71 @@ static void test_same_as_cpu(void)
     kern_close(cpu);
 }
 
-/* What is shared is not computed again: keys that are spoilt stay so until they are, and no longer. */
+enum { QUESTIONS = 5, MOST = 9 };
+static const struct group {
+    int count, of[MOST];
+} groups[] = {{2, {0, 1}}, {3, {1, 0, 2}}, {2, {2, 2}}, {4, {3, 0, 4, 1}}, /* 3 and 4: no room for both */
+              {2, {4, 3}}, {1, {3}},       {2, {1, 2}}, {9, {0, 1, 2, 0, 1, 2, 0, 1, 2}}};
+
+/* How many of a group's answers have the same bits as alone; the last one gets no room for logits. */
+static int ask_group(struct owl *o, const struct group *g, const struct prompt *p,
+                     struct answer *const *alone)
+{
+    struct answer *a[MOST];
+    struct owl_question q[MOST];
+    int same = 0;
+    for (int i = 0; i < g->count; i++) {
+        a[i] = malloc(sizeof *a[i]);
+        memset(a[i], 0xFF, sizeof *a[i]);
+        q[i] = (struct owl_question){p[g->of[i]].ids, p[g->of[i]].n, NEW, a[i]->ids, a[i]->logits, 0};
+    }
+    q[g->count - 1].logits = NULL;
+    bool good = owl_answer(o, q, g->count, false);
+    if (!good) printf("# %s\n", kern_error(k)), kern_clear(k);
+    for (int i = 0; i < g->count; i++) {
+        const struct answer *want = alone[g->of[i]];
+        a[i]->n = q[i].made;
+        same += good && (q[i].logits ? !memcmp(a[i], want, sizeof *want)
+                                     : a[i]->n == want->n && !memcmp(a[i]->ids, want->ids, sizeof want->ids));
+        free(a[i]);
+    }
+    return same;
+}
+
+/* Asked together, prompts have the answers that they have alone, to the bit. */
+static void test_together(void)
+{
+    struct owl *o = open_owl("random:owl-tiny");
+    const struct prompt p[QUESTIONS] = {make_prompt(o, 9, 1, 14, 1), make_prompt(o, 9, 1, 20, 2),
+                                        make_prompt(o, 9, 1, 0, 3), make_prompt(o, 9, 1, 100, 4),
+                                        make_prompt(o, 9, 1, 100, 5)};
+    struct answer *alone[QUESTIONS];
+    o->c.decoder.positions = 300;
+    look_at(o, 3, 1);
+    for (int i = 0; i < QUESTIONS; i++) alone[i] = ask(o, &p[i]);
+    o->c.decoder.end = alone[1]->ids[2]; /* so that one ends before the others */
+    for (int i = 0; i < QUESTIONS; i++) free(alone[i]), alone[i] = ask(o, &p[i]);
+    ok(alone[1]->n < NEW && alone[0]->n > alone[1]->n, "answers of %d and %d ids", alone[0]->n, alone[1]->n);
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+        int same = ask_group(o, &groups[g], p, alone);
+        ok(same == groups[g].count, "of %d prompts asked together, %d are answered as they are alone",
+           groups[g].count, same);
+    }
+    for (int i = 0; i < QUESTIONS; i++) free(alone[i]);
+    owl_close(o);
+}
+
+static int64_t attentions(void)
+{
+    int count;
+    const struct kern_profile_line *line = kern_profile(k, &count);
+    for (int i = 0; i < count; i++)
+        if (!strcmp(line[i].operation, "attention_forward")) return line[i].calls;
+    return 0;
+}
+
+/* What is shared is not computed again: the video is read once for all that is asked about it; keys before it
+ * that are spoilt stay so until they are read again. */
 static void test_reuse(void)
 {
     struct owl *o = open_owl("random:owl-tiny");
@@ -550,16 +622,17 @@ static void test_reuse(void)
     make_prompts(o, p);
     look_at(o, 3, 1);
     struct answer *first = ask(o, &p[0]), *other = ask(o, &p[1]);
-    struct tensor keys = o->decoder.layer[0].keys, head = tensor_rows(&keys, 0, p[0].end[0]),
-                  video = tensor_rows(&keys, p[0].end[0], p[0].end[1] - p[0].end[0]);
-    kern_zero(k, &video);
-    ok(!same_answers(ask(o, &p[0]), first), "another question about a clip: the video is not read again");
-    look_at(o, 3, 1);
-    struct answer *again = ask(o, &p[1]);
-    ok(!memcmp(again, other, sizeof *again), "looked at again, it is");
+    const struct group both = {2, {0, 1}};
+    kern_profile_start(k);
+    ask_group(o, &both, p, (struct answer *const[]){first, other});
+    const int64_t reads = attentions() / o->c.decoder.layers;
+    ok(reads == 1 + first->n + other->n, "two answers of %d and %d ids: %lld stretches are read", first->n,
+       other->n, (long long)reads);
+    kern_profile_stop(k);
+    struct tensor head = tensor_rows(&o->decoder.layer[0].keys, 0, p[0].end[0]);
     kern_zero(k, &head);
     look_at(o, 3, 1);
-    ok(!same_answers(ask(o, &p[1]), again), "what comes before the video is not read again for another clip");
+    ok(!same_answers(ask(o, &p[1]), first), "what comes before the video is not read again for another clip");
     free(ask(o, &p[5]));
     ok(same_answers(ask(o, &p[1]), other), "it is after a prompt that begins otherwise");
     owl_close(o);
@@ -620,28 +693,28 @@ static void test_choice(void)
     int32_t made[2] = {-1, -1};
     float *logits = malloc((size_t)(2 * ids) * sizeof *logits), *head = o->decoder.head.data;
     look_at(o, 3, 1);
-    owl_answer(o, p.ids, p.n, made, NULL, 1, false);
+    answer(o, &p, made, NULL, 1, false);
     const int32_t best = made[0], twin = best > ids / 2 ? best - 5 : best + 5,
                   low = best < twin ? best : twin, high = best + twin - low;
     memcpy(head + twin * width, head + best * width, (size_t)width * sizeof *head);
-    int n = owl_answer(o, p.ids, p.n, made, logits, 1, false);
+    int n = answer(o, &p, made, logits, 1, false);
     ok(n == 1 && made[0] == low && logits[low] == logits[high], "of two equal logits the smaller id wins");
     for (int64_t i = 0; i < width; i++) head[low * width + i] *= 1 - 0x1p-12f;
-    n = owl_answer(o, p.ids, p.n, made, logits, 1, false);
+    n = answer(o, &p, made, logits, 1, false);
     ok(n == 1 && made[0] == high && logits[low] < logits[high], "a larger one wins by little, %.7g over %.7g",
        (double)logits[high], (double)logits[low]);
-    n = owl_answer(o, p.ids, p.n, made, logits, 1, true);
+    n = answer(o, &p, made, logits, 1, true);
     ok(n == 1 && made[0] == low && logits[low] == logits[high] &&
            logits[low] == f32_from_bf16(bf16_from_f32(logits[low])),
        "but not when both are rounded, to %.7g", (double)logits[low]);
 
     o->c.decoder.end = low;
     logits[ids] = 17;
-    n = owl_answer(o, p.ids, p.n, made, logits, 2, true);
+    n = answer(o, &p, made, logits, 2, true);
     ok(n == 0 && logits[low] == logits[high] && logits[ids] == 17,
        "the end is chosen like any other id, and not counted");
     head[11 * width] = NAN;
-    n = owl_answer(o, p.ids, p.n, made, NULL, 1, true);
+    n = answer(o, &p, made, NULL, 1, true);
     ok(n == -1 && strstr(kern_error(k), "the logit of id 11 is"), "%s", kern_error(k));
     kern_clear(k);
     free(logits);
@@ -659,7 +732,7 @@ static void test_refusals(void)
         ok(!done_ && strstr(kern_error(k), word), "refused: %s", kern_error(k));                             \
         kern_clear(k);                                                                                       \
     } while (0)
-#define ASK(p, max_new) (owl_answer(o, (p).ids, (p).n, made, NULL, max_new, false) >= 0)
+#define ASK(p, max_new) (answer(o, &(p), made, NULL, max_new, false) >= 0)
     REFUSED("no clip", ASK(good, NEW));
     look_at(o, 2, 1);
     struct answer *first = ask(o, &good);
@@ -692,6 +765,14 @@ static void test_refusals(void)
     REFUSED("id -1", ASK(p, NEW));
     p = good, p.n = 0;
     REFUSED("0 ids", ASK(p, NEW));
+    for (int i = 0; i < 2; i++) {
+        p = i ? make_prompt(o, 8, 1, 14, 1) : good;
+        if (!i) p.ids[8] ^= 1;
+        struct owl_question two[] = {{good.ids, good.n, NEW, made, NULL, 0},
+                                     {p.ids, p.n, NEW, made, NULL, 0}};
+        REFUSED("prompts that are asked together differ before their video's end",
+                owl_answer(o, two, 2, false));
+    }
     REFUSED("1961 for its answer: at least one each, 2048", ASK(good, 2048 - good.n + 1));
     REFUSED("and 0 for its answer", ASK(good, 0));
     ok(same_answers(ask(o, &good), first), "a good prompt after them has its answer");
@@ -917,6 +998,7 @@ int main(void)
     test_reference("plain");
     test_reference("wide");
     test_independence();
+    test_together();
     if (!on_cpu(k)) {
         if (kern_compute(k) == DT_F32) test_same_as_cpu();
         kern_close(k);

@@ -14,8 +14,11 @@ struct grader {
     struct grader_settings set;
     struct tensor frames; /* U8 [frames,side,side,3] */
     int64_t *index;       /* [frames] */
-    int32_t digit[OWL_SCORES], *answer;
-    float *logits; /* [longest answer, vocabulary] */
+    int32_t digit[OWL_SCORES];
+    struct {
+        int32_t *answer;
+        float *logits; /* [longest answer, vocabulary] */
+    } asked[GRADER_TASKS];
 };
 
 struct grader *grader_open(struct kern *k, const struct model *m, const struct grader_settings *s, char *err,
@@ -42,10 +45,14 @@ struct grader *grader_open(struct kern *k, const struct model *m, const struct g
     }
     g->frames = tensor_of(DT_U8, malloc((size_t)(s->frames * side * side * 3)), 4, s->frames, side, side, 3);
     g->index = malloc((size_t)s->frames * sizeof *g->index);
-    int64_t longest = s->max_new ? s->max_new : GRADER_LENGTH;
-    g->answer = malloc((size_t)longest * sizeof *g->answer);
-    g->logits = malloc((size_t)(longest * vocabulary) * sizeof *g->logits);
-    if (g->frames.data && g->index && g->answer && g->logits) return g;
+    const int64_t longest = s->max_new ? s->max_new : GRADER_LENGTH;
+    bool room = g->frames.data && g->index;
+    for (int i = 0; i < GRADER_TASKS; i++) {
+        g->asked[i].answer = malloc((size_t)longest * sizeof *g->asked[i].answer);
+        g->asked[i].logits = malloc((size_t)(longest * vocabulary) * sizeof *g->asked[i].logits);
+        room = room && g->asked[i].answer && g->asked[i].logits;
+    }
+    if (room) return g;
     fail(err, errlen, "out of memory");
 failed:
     grader_close(g);
@@ -59,8 +66,7 @@ void grader_close(struct grader *g)
     tokenizer_close(g->tokenizer);
     free(g->frames.data);
     free(g->index);
-    free(g->answer);
-    free(g->logits);
+    for (int i = 0; i < GRADER_TASKS; i++) free(g->asked[i].answer), free(g->asked[i].logits);
     free(g);
 }
 
@@ -133,24 +139,38 @@ static int longest_answer(const struct grader *g, int prompt)
     return prompt < GRADER_LENGTH ? GRADER_LENGTH - prompt : GRADER_LENGTH;
 }
 
-bool grader_ask(struct grader *g, const char *task, const char *text, struct verdict *v, char *err,
-                size_t errlen)
+/* What an answer says. */
+static bool judge(struct grader *g, const struct owl_question *q, struct verdict *v, char *err, size_t errlen)
 {
-    int32_t *ids;
-    int count;
-    *v = (struct verdict){0};
-    if (!owl_prompt_ids(g->tokenizer, task, text, &ids, &count, err, errlen)) return false;
-    v->prompt = count;
-    int made =
-        owl_answer(g->owl, ids, count, g->answer, g->logits, longest_answer(g, count), !g->set.exact_logits);
-    free(ids);
-    if (made < 0) return device_failed(g, err, errlen);
-
-    for (int i = 0; i < made && !v->digit; i++)
-        if ((v->digit = digit_of(g, g->answer[i]) >= 0)) weigh(g, g->logits + i * owl_vocabulary(g->owl), v);
-    for (int i = 0; i < made; i++) /* a made-up network may know more ids than there are pieces */
-        if (g->answer[i] >= tokenizer_size(g->tokenizer)) g->answer[i] = LLAMA_UNK;
-    v->text = tokenizer_decode(g->tokenizer, g->answer, made, err, errlen);
+    for (int i = 0; i < q->made && !v->digit; i++)
+        if ((v->digit = digit_of(g, q->answer[i]) >= 0)) weigh(g, q->logits + i * owl_vocabulary(g->owl), v);
+    for (int i = 0; i < q->made; i++) /* a made-up network may know more ids than there are pieces */
+        if (q->answer[i] >= tokenizer_size(g->tokenizer)) q->answer[i] = LLAMA_UNK;
+    v->text = tokenizer_decode(g->tokenizer, q->answer, q->made, err, errlen);
     if (v->text) v->score = owl_score(v->text, &v->fallback);
     return v->text != NULL;
+}
+
+bool grader_ask(struct grader *g, int count, const char *const *task, const char *const *text,
+                struct verdict *v, char *err, size_t errlen)
+{
+    int32_t *ids[GRADER_TASKS] = {0};
+    struct owl_question q[GRADER_TASKS];
+    bool good = count <= GRADER_TASKS || fail(err, errlen, "%d tasks at once", count);
+    for (int i = 0, n; i < count && good; i++) {
+        if (!(good = owl_prompt_ids(g->tokenizer, task[i], text[i], &ids[i], &n, err, errlen))) break;
+        q[i] = (struct owl_question){.ids = ids[i],
+                                     .n = n,
+                                     .max_new = longest_answer(g, n),
+                                     .answer = g->asked[i].answer,
+                                     .logits = g->asked[i].logits};
+        v[i] = (struct verdict){.prompt = n};
+    }
+    good = good && (owl_answer(g->owl, q, count, !g->set.exact_logits) || device_failed(g, err, errlen));
+    for (int i = 0; i < GRADER_TASKS; i++) free(ids[i]);
+    for (int i = 0; i < count && good; i++) {
+        good = judge(g, &q[i], &v[i], err, errlen);
+        while (!good && i) free(v[--i].text);
+    }
+    return good;
 }

@@ -12,6 +12,7 @@ struct grader;
 
 /* Upstream's max_length: prompt and answer together. It gives no answer to a prompt that is as long. */
 enum { GRADER_LENGTH = 256 };
+enum { GRADER_TASKS = 3 };
 
 struct grader_settings {
     int64_t frames; /* that are looked at, at least 2 */
@@ -36,9 +37,9 @@ const char *grader_id(const struct grader *g);
 bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen);
 bool grader_look(struct grader *g, const struct tensor *video, char *err, size_t errlen);
 
-/* The answer to a task about the video. text is the task's caption or rule (owl_prompt_ids()). p: of the six
+/* The answers to tasks about the video. text is the task's caption or rule (owl_prompt_ids()). p: of the six
  * digits, where the answer's first one stands, after a softmax over the whole vocabulary; expected:
- * Σ d p_d / Σ p_d. There may be no digit in it: `digit` is false. false: reason in err. */
+ * Σ d p_d / Σ p_d. There may be no digit in it: `digit` is false. */
 struct verdict {
     int score;
     bool fallback, digit; /* owl_score() */
@@ -46,7 +47,9 @@ struct verdict {
     char *text; /* the caller frees */
     int prompt; /* how many ids it has */
 };
-bool grader_ask(struct grader *g, const char *task, const char *text, struct verdict *v, char *err,
-                size_t errlen);
+/* Of `count` tasks at once, at most GRADER_TASKS, each with its text: verdict i is that of task i alone. After a failure
+ * none has a text. */
+bool grader_ask(struct grader *g, int count, const char *const *task, const char *const *text,
+                struct verdict *v, char *err, size_t errlen);
 
 #endif

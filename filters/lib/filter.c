@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "filters/lib/worker.h"
 #include "formats/io.h"
 #include "formats/plain.h"
 
@@ -18,6 +19,7 @@ static unsigned flags;
 static bool only_checking; /* --check-options */
 static struct record_reader *input;
 static struct record_writer *output;
+static void (*settle)(void); /* what was begun comes before a message about stdin */
 
 /* ---- stdout -------------------------------------------------------------------------------------------- */
 
@@ -276,8 +278,12 @@ bool filter_next(struct record *f)
         switch (got) {
         case RECORD_GOT: progress("%s", record_key(f)); return true;
         case RECORD_END: return false;
-        case RECORD_BAD_LINE: filter_fail_at(NULL, "%s", f->error); break;
+        case RECORD_BAD_LINE:
+            if (settle) settle();
+            filter_fail_at(NULL, "%s", f->error);
+            break;
         case RECORD_DAMAGED:
+            if (settle) settle();
             if (!io_interrupted) die("%s", f->error);
         }
     }
@@ -335,6 +341,68 @@ int filter_finish(void)
     record_writer_close(output);
     json_decref(filter.settings);
     return filter.failed ? 1 : 0;
+}
+
+/* ---- records side by side ------------------------------------------------------------------------------ */
+
+struct place {
+    struct record f;
+    struct worker *worker; /* NULL: it is done at once */
+    bool (*work)(struct record *f);
+    bool good;
+};
+static struct {
+    struct place *place; /* number i of all is at place i % count */
+    int64_t count, begun, done;
+} row;
+
+static void work_at(void *context)
+{
+    struct place *p = context;
+    p->good = p->work(&p->f);
+}
+
+static void finish_first(void)
+{
+    struct place *p = &row.place[row.done++ % row.count];
+    if (p->worker) worker_wait(p->worker);
+    if (p->good)
+        filter_emit(&p->f);
+    else
+        filter_fail(&p->f, "%s", p->f.error);
+}
+
+static void finish_row(void)
+{
+    while (row.done < row.begun) finish_first();
+}
+
+void filter_side_by_side(int n, bool (*work)(struct record *f))
+{
+    row.count = n;
+    if (!(row.place = calloc((size_t)n, sizeof *row.place))) die("out of memory");
+    settle = finish_row;
+    for (;;) {
+        if (row.begun - row.done == n || (row.begun > row.done && !record_reader_ready(input))) {
+            finish_first();
+            continue;
+        }
+        struct place *p = &row.place[row.begun % n];
+        if (!filter_next(&p->f)) break;
+        if (!p->worker && n > 1) p->worker = worker_start();
+        p->work = work;
+        row.begun++;
+        if (p->worker)
+            worker_begin(p->worker, work_at, p);
+        else
+            work_at(p);
+    }
+    finish_row();
+    for (int i = 0; i < n; i++) {
+        worker_stop(row.place[i].worker);
+        record_free(&row.place[i].f);
+    }
+    free(row.place);
 }
 
 json_t *filter_record_json(struct record *f)

@@ -72,6 +72,11 @@ void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it 
 void filter_emit_text(const char *line);      /* the same for a line given as text, without its newline */
 int filter_finish(void);                      /* returns the exit code */
 
+/* Does the work of every record of stdin, of up to n records at once, each in a thread of its own, and emits them, or
+ * reports why one failed, in the order in which they came: what comes out does not depend on n. No more than n are in
+ * memory, and none waits for input that is not there. work: false with the reason in f->error. */
+void filter_side_by_side(int n, bool (*work)(struct record *f));
+
 /* Reports with its key that a record failed, and counts it; with --strict this ends the program. */
 #define filter_fail(f, ...) filter_fail_at(record_key(f), __VA_ARGS__)
 /* The same for something that is not a record, such as a line of a file. key: its name, or NULL. */

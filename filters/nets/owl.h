@@ -31,15 +31,22 @@ int64_t owl_vocabulary(const struct owl *o);
  * kern_error() says why. */
 bool owl_look(struct owl *o, const struct tensor *frames);
 
-/* Greedy answer to a prompt about the clip: ids [n], with one run of owl_video_ids() times OWL_VIDEO; at most
- * max_new new ids are made, and it ends with the configuration's eos_token_id (2), which is not counted. A
- * prompt is read in three blocks: before, of and after the video. The first ones that it shares with the
- * prompt before are not computed again, which changes no bit of the answer. logits: room for max_new x
- * vocabulary floats, or NULL; row i is what id i was chosen by, and the row after the last id, if there is
- * room for it, what the end was chosen by. Of equal logits the smallest id wins; with `rounded` they are
- * rounded to BF16 first, as upstream compares them. Returns how many ids were made, -1 on failure with
- * kern_error(). */
-int owl_answer(struct owl *o, const int32_t *ids, int n, int32_t *answer, float *logits, int max_new,
-               bool rounded);
+/* A prompt about the clip, and its greedy answer. In ids there is one run of owl_video_ids() times OWL_VIDEO. At
+ * most max_new new ids are made; the answer ends with the configuration's eos_token_id (2), which is not counted.
+ * Row i of logits is what id i was chosen by, and the row after the last id, if there is room for it, what the end
+ * was chosen by. */
+struct owl_question {
+    const int32_t *ids; /* [n] */
+    int n, max_new;
+    int32_t *answer; /* [max_new] */
+    float *logits;   /* [max_new,vocabulary], or NULL */
+    int made;        /* how many ids the answer has */
+};
+
+/* Answers questions that begin alike, up to their video's end. What they share is read once; a GPU reads the rest
+ * of them together, and their answers id by id likewise, so that the weights are fetched once for all. What comes
+ * before the video is kept for the next call. An answer's bits depend on none of this. Of equal logits the smallest
+ * id wins; with `rounded` they are rounded to BF16 first, as upstream compares them. false: kern_error() says why. */
+bool owl_answer(struct owl *o, struct owl_question *q, int count, bool rounded);
 
 #endif

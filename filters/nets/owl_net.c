@@ -421,29 +421,49 @@ void owl_abstractor(struct owl *o, struct tensor *video, const struct tensor *se
 
 /* ---- the decoder: LLaMA -------------------------------------------------------------------------------- */
 
-static void decoder_layer(struct owl *o, const struct owl_decoder_layer *l, struct tensor *x, int64_t first)
+/* n = attention of the stretch's rows, of which q, key and value are given, to what stands before them and to each
+ * other. Every stretch has a call of its own: what it gives does not depend on the others. */
+static void attend(struct owl *o, const struct owl_decoder_layer *l, const struct owl_stretch *s,
+                   struct tensor *n, struct tensor *q, const struct tensor *key, const struct tensor *value)
 {
     struct kern *k = o->k;
-    const int64_t rows = x->shape[0], width = x->shape[1], heads = o->c.decoder.heads;
-    const struct tensor *cos = &o->decoder.cos, *sin = &o->decoder.sin;
-    size_t mark = kern_mark(k);
-    struct tensor n = activation(o, rows, width), all = activation(o, 3 * rows, width),
-                  qkv = tensor_as(&all, 3, 3, rows, width), hidden = activation(o, rows, o->c.decoder.hidden);
-    struct tensor q = tensor_rows(&all, 0, rows), new_key = tensor_rows(&all, rows, rows),
-                  new_value = tensor_rows(&all, 2 * rows, rows);
-    struct tensor key = tensor_rows(&l->keys, first, rows), value = tensor_rows(&l->values, first, rows);
-    struct tensor keys = tensor_rows(&l->keys, 0, first + rows),
-                  values = tensor_rows(&l->values, 0, first + rows);
+    const struct tensor *cos = &o->decoder.cos, *sin = &o->decoder.sin, *kept[2] = {&l->keys, &l->values};
+    const int64_t width = o->c.decoder.width, heads = o->c.decoder.heads;
+    struct tensor keys = tensor_rows(&l->keys, s->at, s->first + s->rows),
+                  values = tensor_rows(&l->values, s->at, s->first + s->rows);
+    struct tensor new_key = tensor_rows(&keys, s->first, s->rows),
+                  new_value = tensor_rows(&values, s->first, s->rows);
 
-    rms_norm_forward(k, &n, x, &l->norm1, o->c.decoder.eps);
-    linear_parts_forward(k, &qkv, &n, &l->qkv);
-    rope_forward(k, &q, &q, cos, sin, first);
-    rope_forward(k, &key, &new_key, cos, sin, first);
-    kern_copy(k, &value, &new_value);
-    attention_forward(k, &n, NULL, &q, &keys, &values, NULL,
+    for (int i = 0; s->shared && i < 2; i++) {
+        struct tensor from = tensor_rows(kept[i], 0, s->shared), to = tensor_rows(kept[i], s->at, s->shared);
+        kern_copy(k, &to, &from);
+    }
+    rope_forward(k, q, q, cos, sin, s->first);
+    rope_forward(k, &new_key, key, cos, sin, s->first);
+    kern_copy(k, &new_value, value);
+    attention_forward(k, n, NULL, q, &keys, &values, NULL,
                       &(struct attention){.heads = (int)heads,
                                           .scale = (float)(1 / sqrt((double)(width / heads))),
                                           .causal = true});
+}
+
+static void decoder_layer(struct owl *o, const struct owl_decoder_layer *l, struct tensor *x,
+                          const struct owl_stretch *s, int count)
+{
+    struct kern *k = o->k;
+    const int64_t rows = x->shape[0], width = x->shape[1];
+    size_t mark = kern_mark(k);
+    struct tensor n = activation(o, rows, width), all = activation(o, 3 * rows, width),
+                  qkv = tensor_as(&all, 3, 3, rows, width), hidden = activation(o, rows, o->c.decoder.hidden);
+
+    rms_norm_forward(k, &n, x, &l->norm1, o->c.decoder.eps);
+    linear_parts_forward(k, &qkv, &n, &l->qkv);
+    for (int64_t i = 0, row = 0; i < count; row += s[i++].rows) {
+        struct tensor out = tensor_rows(&n, row, s[i].rows), q = tensor_rows(&all, row, s[i].rows),
+                      key = tensor_rows(&all, rows + row, s[i].rows),
+                      value = tensor_rows(&all, 2 * rows + row, s[i].rows);
+        attend(o, l, &s[i], &out, &q, &key, &value);
+    }
     linear_add_forward(k, x, &n, &l->o);
 
     rms_norm_forward(k, &n, x, &l->norm2, o->c.decoder.eps);
@@ -452,9 +472,9 @@ static void decoder_layer(struct owl *o, const struct owl_decoder_layer *l, stru
     kern_release(k, mark);
 }
 
-void owl_decoder(struct owl *o, struct tensor *x, int64_t first)
+void owl_decoder(struct owl *o, struct tensor *x, const struct owl_stretch *s, int count)
 {
-    for (int i = 0; i < o->c.decoder.layers; i++) decoder_layer(o, &o->decoder.layer[i], x, first);
+    for (int i = 0; i < o->c.decoder.layers; i++) decoder_layer(o, &o->decoder.layer[i], x, s, count);
 }
 
 void owl_head(struct owl *o, struct tensor *logits, const struct tensor *x)

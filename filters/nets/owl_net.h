@@ -56,16 +56,24 @@ struct owl {
         struct tensor cos, sin; /* F32 [positions,d/2] */
         struct owl_decoder_layer {
             struct tensor norm1, qkv, o, norm2, gate_up, down;
-            struct tensor keys, values; /* [positions,width] of what has been read */
+            struct tensor keys, values; /* [positions,width] of what has been read, prompt after prompt */
         } layer[OWL_MAX_LAYERS];
     } decoder;
 
     struct tensor video; /* [owl_video_ids(),decoder width]: the clip that was looked at */
     bool looked;         /* there is one */
     int64_t frames;      /* of a clip that there is scratch memory for */
-    int32_t *ids;        /* host, [positions]: of the prompt that the keys and values are of */
-    int end[2], kept;    /* where its first two blocks end, and how many of them still hold */
-    float *logits;       /* host, [vocabulary] */
+    int32_t *ids;        /* host, [positions]: those before the video that keys and values are of */
+    int head;            /* how many; 0: none */
+    float *logits;       /* host, [questions,vocabulary] */
+};
+
+/* Ids one after the other: rows at positions first .. of a prompt whose keys and values begin at row `at` of all.
+ * Those of its first `shared` positions are copied from the prompt at row 0, which begins alike. */
+struct owl_stretch {
+    const int32_t *ids; /* [rows]; all OWL_VIDEO: the clip that was looked at */
+    int64_t rows, first, at, shared;
+    float *logits; /* host, [vocabulary], of its last row; NULL: not wanted */
 };
 
 /* config.json as mPLUG-Owl's configuration class reads it. false with the reason in err. */
@@ -84,9 +92,9 @@ void owl_vision(struct owl *o, struct tensor *y, const struct tensor *pixels);
 void owl_vision_layer(struct owl *o, const struct owl_vision_layer *l, struct tensor *x, int64_t frames);
 /* video = the visual abstractor of seen [n,width]        video [queries+1,decoder width] */
 void owl_abstractor(struct owl *o, struct tensor *video, const struct tensor *seen);
-/* The decoder's layers, in place, over rows x [n,width] at positions first .. first+n-1. Their keys and
- * values are kept; those of the positions before must be there. */
-void owl_decoder(struct owl *o, struct tensor *x, int64_t first);
+/* The decoder's layers, in place, over x [n,width]: the rows of `count` stretches in their order, n together.
+ * Their keys and values are kept; those of the positions before must be there, or come in a stretch before. */
+void owl_decoder(struct owl *o, struct tensor *x, const struct owl_stretch *s, int count);
 /* logits F32 [1,vocabulary] of row x [1,width] */
 void owl_head(struct owl *o, struct tensor *logits, const struct tensor *x);
 

@@ -228,7 +228,8 @@ static bool encode(struct text_encoder *e, struct tensor *embeds, const struct t
                   all = tensor_as(ids, 1, count * length);
     /* The CPU gains nothing by more than one. On a GPU the way of a product depends on how many rows there are: with
      * T5's one length it was measured to be the same for one text and for many; of other lengths each goes alone. */
-    const int64_t step = !strcmp(kern_device(t->k), "cpu") || !e->kind->padded || length == 1 ? 1 : count;
+    const int64_t step =
+        !strcmp(kern_device(t->k), "cpu") || !e->kind->padded || length <= FEW_ROWS ? 1 : count;
     for (int64_t i = 0; i < count && room_for(t, step, length); i += step) {
         struct tensor to = tensor_rows(&rows, i * length, step * length),
                       from = tensor_rows(&all, i * length, step * length);

@@ -1,4 +1,4 @@
-/* Products, through cuBLASLt; a single row, of which it makes less than memory allows, through
+/* Products, through cuBLASLt; few rows, of which it makes less than memory allows, through
  * row_product.cu.
  *
  * cuBLASLt counts by columns: its D [n,m] is our C [m,n], and its first operand our second. The algorithm for
@@ -337,7 +337,7 @@ static struct arguments linear(struct tensor *y, const struct tensor *x, const s
 extern "C" void cuda_linear_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                     const struct tensor *w, const struct tensor *b)
 {
-    if (cuda_row_product(k, y, x, w, b)) return;
+    if (x->shape[0] == 1 && cuda_row_product(k, y, x, w, b, false)) return;
     struct arguments g = linear(y, x, w, b);
     cublas_good(k, "linear_forward", multiply(k, &g));
 }
@@ -374,8 +374,8 @@ bool cuda_can_fp8(struct kern *k)
     return false;
 }
 
-/* Whatever the number of rows, a row of the result has the same bits: the algorithm is that of so many rows,
- * and where it does not take all of them they go so many at a time. */
+/* Whatever the number of rows above FEW_ROWS, a row of the result has the same bits: the algorithm is that of so many
+ * rows, and where it does not take all of them they go so many at a time. */
 static cublasStatus_t multiply_rows(struct kern *k, struct arguments *g)
 {
     const int64_t ROWS = 226; /* a prompt's */
@@ -404,7 +404,7 @@ static cublasStatus_t multiply_rows(struct kern *k, struct arguments *g)
 extern "C" void cuda_linear_parts_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                           const struct tensor *w)
 {
-    if (cuda_row_product(k, y, x, w, NULL)) return;
+    if (cuda_row_product(k, y, x, w, NULL, false)) return;
     struct tensor part = *y;
     part.rank = 2, part.shape[0] = y->shape[1], part.shape[1] = y->shape[2];
     struct arguments g = arguments(&part, x, false, w, true);
@@ -415,6 +415,7 @@ extern "C" void cuda_linear_parts_forward(struct kern *k, struct tensor *y, cons
 extern "C" void cuda_linear_add_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                         const struct tensor *w)
 {
+    if (cuda_row_product(k, y, x, w, NULL, true)) return;
     struct arguments g = linear(y, x, w, NULL);
     g.beta = 1;
     cublas_good(k, "linear_add_forward", multiply_rows(k, &g));

@@ -153,10 +153,10 @@ static void make_prompt(int32_t *ids, int n, const struct owl *o, int seed)
 static bool run_grading(void *context)
 {
     struct grading *g = context;
-    int32_t answer[NEW];
-    return (!g->look || owl_look(g->owl, &g->frames)) &&
-           (!g->ask || (owl_answer(g->owl, g->sa, SA, answer, NULL, NEW, true) >= 0 &&
-                        owl_answer(g->owl, g->pc, PC, answer, NULL, NEW, true) >= 0));
+    int32_t answer[2][NEW];
+    struct owl_question q[] = {{.ids = g->sa, .n = SA, .max_new = NEW, .answer = answer[0]},
+                               {.ids = g->pc, .n = PC, .max_new = NEW, .answer = answer[1]}};
+    return (!g->look || owl_look(g->owl, &g->frames)) && (!g->ask || owl_answer(g->owl, q, 2, true));
 }
 
 static void section_owl(void)

@@ -148,6 +148,15 @@ static void small(const char *name, int64_t rows, int64_t in, int64_t out)
          linear_forward(k, &y, &x, &w[i % COPIES], &b));
 }
 
+/* The next ids of several answers. */
+static void side_by_side(const char *name, int64_t rows, int64_t in, int64_t out)
+{
+    struct tensor w[COPIES], x = random(DT_BF16, 2, rows, in), y = random(DT_BF16, 2, rows, out);
+    for (int i = 0; i < COPIES; i++) w[i] = random(DT_BF16, 2, out, in);
+    TIME(name, bytes_of(rows * (in + 2 * out) + in * out), 2.0 * (double)(rows * in * out),
+         linear_add_forward(k, &y, &x, &w[i % COPIES]));
+}
+
 static void few_rows(void)
 {
     small("text, 4096 to 3072", TEXT, 4096, WIDE);
@@ -162,6 +171,13 @@ static void few_rows(void)
     small("one row, 11008 to 4096", 1, 11008, 4096);
     small("one row, 4096 to 32000", 1, 4096, 32000);
     small("3 rows, 4096 to 4096", 3, 4096, 4096);
+    for (int rows = 1; rows <= FEW_ROWS + 1; rows++) {
+        char name[2][48];
+        snprintf(name[0], sizeof name[0], "%d rows added, 4096 to 4096", rows);
+        snprintf(name[1], sizeof name[1], "%d rows added, 11008 to 4096", rows);
+        side_by_side(name[0], rows, 4096, 4096);
+        side_by_side(name[1], rows, 11008, 4096);
+    }
 }
 
 /* ---- between latents and tokens, and training ---- */
