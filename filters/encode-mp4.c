@@ -16,7 +16,7 @@ static const char help[] =
     "usage: encode-mp4 -o DIR [options] <videos >list.jsonl\n"
     "  -o, --output DIR     where KEY.mp4 goes; made if need be       required\n"
     "      --fps N          frames a second; meta.fps, which is the source's, is ignored\n"
-    "                       [8; of what sample made, as the model's family has it: Wan 16]\n"
+    "                       [8; of what sample made, as its model has it: Wan 16, TI2V-5B 24]\n"
     "      --codec NAME     libx264 | libopenh264 | mpeg4             [the first that this libavcodec has]\n"
     "      --sheet FILE     a PNG at the end: 8 frames of each of the first 40 videos, with key, run and caption\n"
     "                       above them; gnuplot draws these. The run is the name of DIR  [none]\n"

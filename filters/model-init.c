@@ -11,8 +11,8 @@
 static const char help[] =
     "model-init - write a model folder with random weights\n"
     "usage: model-init [options] PRESET DIR\n"
-    "      PRESET           tiny | cogvideox-2b | cogvideox-5b | wan-tiny | wan-1.3b | wan-14b | wan-a14b | owl-tiny |\n"
-    "                       owl-7b, or a folder of configs (with a / in its name)\n"
+    "      PRESET           tiny | cogvideox-2b | cogvideox-5b | wan-tiny | wan-1.3b | wan-14b | wan-a14b | wan-5b |\n"
+    "                       wan-5b-tiny | owl-tiny | owl-7b, or a folder of configs (with a / in its name)\n"
     "      DIR              the folder to make; it must not hold anything yet\n"
     "      --shard-bytes N  largest weight file; more are split, with an index   [5000000000]\n"
     "COMMON\n"

@@ -28,7 +28,7 @@ static const char help[] =
     "      --merge          fold them into the weights: faster, rounded otherwise; standard only; not with fp8 [off]\n"
     "      --frames N       as the family has them, 4n+1. Of CogVideoX's, with n odd, more frames decode from the\n"
     "                       latents than asked for, 4n+4, which is said [the model's: CogVideoX-5B 49, Wan 81]\n"
-    "      --size WxH       in pixels, multiples of 16                [the model's: 720x480, 832x480]\n"
+    "      --size WxH       in pixels, multiples of 16, of Wan 2.2 TI2V-5B 32  [the model's: 720x480, 832x480]\n"
     "      --steps N        a divisor of 1000 for dpm and ddim                     [50]\n"
     "      --guidance X     classifier-free guidance; 1 or less for none           [CogVideoX 6, Wan 5]\n"
     "      --guidance-steps A-B  guidance at steps A to B alone, which count from 0  [all]\n"
@@ -302,7 +302,6 @@ static void close_second(void *unused)
 static void describe(void)
 {
     const struct latent_geometry *g = &network()->geometry;
-    const double fps = network()->kind->published.fps;
     json_t *settings = filter.settings;
     for (int e = both.first; e <= both.last; e++) {
         json_object_set_new(settings, e ? "model_low" : "model", json_string(s[e].denoiser->id));
@@ -321,7 +320,7 @@ static void describe(void)
     if (shift != 0 || s[HIGH].scheduler.noise.flow)
         json_object_set_new(settings, "shift", json_real(s[HIGH].scheduler.shift));
     step_choice_describe(&s[HIGH].choice, settings);
-    if (fps > 0) json_object_set_new(settings, "fps", json_real(fps));
+    if (g->fps > 0) json_object_set_new(settings, "fps", json_real(g->fps));
     if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)
         json_object_set_new(settings, "size",

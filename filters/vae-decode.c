@@ -12,9 +12,10 @@ static const char help[] =
     "  -m, --model DIR      model folder (its vae/), or random:PRESET\n"
     "      --tiling         work in overlapping tiles: less memory, slightly other pixels  [off]\n"
     "COMMON\n"
-    "stdin   latents BF16, F16 or F32 [T,16,h,w], as vae-encode and sample give them; another family's are refused\n"
-    "stdout  video U8 [F,8h,8w,3], RGB; T gives F = 4T-3, of CogVideoX 4T when it is even; meta: vae (the weights'\n"
-    "        id), decode_tiling\n"
+    "stdin   latents BF16, F16 or F32 [T,16,h,w], of Wan 2.2 TI2V-5B [T,48,h,w], as vae-encode and sample give them;\n"
+    "        another family's are refused\n"
+    "stdout  video U8 [F,8h,8w,3], of TI2V-5B [F,16h,16w,3], RGB; T gives F = 4T-3, of CogVideoX 4T when it is even;\n"
+    "        meta: vae (the weights' id), decode_tiling\n"
     "exit    0 every record decoded, 1 something failed, 2 wrong usage\n"
     "e.g.    sample -m CogVideoX-5b <embeds.mp | vae-decode -m CogVideoX-5b | encode-mp4 -o videos/ >videos.jsonl\n"
     "see also: vae-encode, sample, encode-mp4\n";

@@ -1,6 +1,6 @@
 /* vae-encode - pixels to the latents of a video VAE.
  *
- *   stdin   video U8 [F,H,W,3]            H, W multiples of 8 (sizes are CogVideoX's and Wan's; a family has its own)
+ *   stdin   video U8 [F,H,W,3]            H, W multiples of 8 (sizes are CogVideoX's and Wan 2.1's; others have their own)
  *   stdout  latents [T,16,H/8,W/8]        everything else passes through */
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
@@ -15,12 +15,12 @@ static const char help[] =
     "      --tiling         work in overlapping tiles: less memory, slightly other values  [off]\n"
     "      --image-latents  encode frame 0 by itself, too, as image_latents [1,16,h,w]     [off]\n"
     "COMMON\n"
-    "stdin   video U8 [F,H,W,3], RGB; H and W multiples of 8. F = 4n+1 gives T = n+1; other counts are taken, too:\n"
-    "        CogVideoX halves each chunk of 8 frames, the first with the remainder, twice, rounding up; Wan leaves out\n"
-    "        the last frames, which fill no group of four\n"
-    "stdout  latents BF16 or F32 [T,16,H/8,W/8], in the scale that the transformer reads: CogVideoX's times the\n"
-    "        scaling factor, Wan's less latents_mean, by latents_std; meta: vae (the weights' id), posterior,\n"
-    "        posterior_seed, encode_tiling, and vae_class where it is not CogVideoX's\n"
+    "stdin   video U8 [F,H,W,3], RGB; H and W multiples of 8, for Wan 2.2 TI2V-5B of 16. F = 4n+1 gives T = n+1; other\n"
+    "        counts are taken, too: CogVideoX halves each chunk of 8 frames, the first with the remainder, twice,\n"
+    "        rounding up; Wan leaves out the last frames, which fill no group of four\n"
+    "stdout  latents BF16 or F32 [T,16,H/8,W/8], TI2V-5B's [T,48,H/16,W/16], in the scale that the transformer reads:\n"
+    "        CogVideoX's times the scaling factor, Wan's less latents_mean, by latents_std; meta: vae (the weights'\n"
+    "        id), posterior, posterior_seed, encode_tiling, and vae_class where it is not CogVideoX's\n"
     "exit    0 every clip encoded, 1 something failed, 2 wrong usage\n"
     "e.g.    decode <clips.jsonl | vae-encode -m CogVideoX-5b >latents.mp\n"
     "see also: decode, vae-decode, t5-encode, pack\n";

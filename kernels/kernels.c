@@ -752,6 +752,60 @@ void unit_to_pixels(struct kern *k, struct tensor *u8, const struct tensor *y)
     RUN(unit_to_pixels, u8, y);
 }
 
+static bool square_shapes(struct kern *k, const char *op, const struct tensor *y, const struct tensor *x,
+                          int patch)
+{
+    const int64_t any[] = {4, -1, -1, -1, -1};
+    if (!wanted(k, op, "x", x, X, any)) return false;
+    const int64_t T = x->shape[0], H = x->shape[1], W = x->shape[2];
+    if (patch < 1 || H % patch || W % patch)
+        return refuse(k, op, "frames of %lldx%lld in squares of %d", (long long)W, (long long)H, patch);
+    const int64_t shape[] = {4, T, H / patch, W / patch, x->shape[3] * patch * patch};
+    return wanted(k, op, "y", y, X, shape);
+}
+
+void fold_pixels(struct kern *k, struct tensor *y, const struct tensor *x, int patch)
+{
+    if (square_shapes(k, __func__, y, x, patch)) RUN(fold_pixels, y, x, patch);
+}
+
+void unfold_pixels(struct kern *k, struct tensor *x, const struct tensor *y, int patch)
+{
+    if (square_shapes(k, __func__, y, x, patch)) RUN(unfold_pixels, x, y, patch);
+}
+
+/* cut is cut into blocks, each of which goes with a pixel of `blocks`, and evenly with its channels. */
+static bool block_shapes(struct kern *k, const char *op, const struct tensor *cut,
+                         const struct tensor *blocks, int frames, int side)
+{
+    const int64_t T = blocks->shape[0], C = cut->shape[3], channels = blocks->shape[3];
+    const int64_t missing = T * frames - cut->shape[0];
+    if (frames < 1 || side < 1 || missing < 0 || missing >= frames ||
+        cut->shape[1] != blocks->shape[1] * side || cut->shape[2] != blocks->shape[2] * side)
+        return refuse(k, op, "[%lld,%lld,%lld] is not [%lld,%lld,%lld] blocks of %d frames of %dx%d",
+                      (long long)cut->shape[0], (long long)cut->shape[1], (long long)cut->shape[2],
+                      (long long)T, (long long)blocks->shape[1], (long long)blocks->shape[2], frames, side,
+                      side);
+    return (channels > 0 && C * frames * side * side % channels == 0) ||
+           refuse(k, op, "blocks of %lld channels give no %lld", (long long)C, (long long)channels);
+}
+
+void average_blocks_forward(struct kern *k, struct tensor *y, const struct tensor *x, int frames, int side)
+{
+    if (!want(x, X, 4, -1, -1, -1, -1) || !want(y, X, 4, -1, -1, -1, -1) ||
+        !block_shapes(k, __func__, x, y, frames, side))
+        return;
+    RUN(average_blocks_forward, y, x, frames, side);
+}
+
+void repeat_blocks_add(struct kern *k, struct tensor *y, const struct tensor *x, int frames, int side)
+{
+    if (!want(x, X, 4, -1, -1, -1, -1) || !want(y, X, 4, -1, -1, -1, -1) ||
+        !block_shapes(k, __func__, y, x, frames, side))
+        return;
+    RUN(repeat_blocks_add, y, x, frames, side);
+}
+
 /* [from, from+n) lies within size */
 static bool inside(int64_t from, int64_t n, int64_t size)
 {

@@ -375,6 +375,21 @@ void channels_second(struct kern *k, struct tensor *y, const struct tensor *x, f
 void pixels_to_unit(struct kern *k, struct tensor *y, const struct tensor *u8);
 void unit_to_pixels(struct kern *k, struct tensor *u8, const struct tensor *y);
 
+/* Squares of P x P pixels as channels, and back: y[t,i,j,(c,q,p)] = x[t,P i + p,P j + q,c]
+ * x [T,H,W,C]  y [T,H/P,W/P,C P P]    (Wan 2.2's VAE: patchify, whose column is slower than its row) */
+void fold_pixels(struct kern *k, struct tensor *y, const struct tensor *x, int patch);
+void unfold_pixels(struct kern *k, struct tensor *x, const struct tensor *y, int patch);
+/* Blocks of f frames of s x s pixels. A block's values in the order n = (c,a,p,q), channel, frame, row, column, are as
+ * many equal groups as y has channels, and y's are their means:
+ *   y[t,i,j,o] = 1/G Σ_g x[f t + a - e,s i + p,s j + q,c], o G + g = (c,a,p,q), G = Ci f s² / Co
+ * e = f T' - T frames of zeros stand before x, fewer than f.
+ * x [T,H,W,Ci]  y [T',H/s,W/s,Co]     (AvgDown3D) */
+void average_blocks_forward(struct kern *k, struct tensor *y, const struct tensor *x, int frames, int side);
+/* The same blocks of y, each group given one value of x; of the frames that come of it the first e are left out:
+ *   y[f t + a - e,s i + p,s j + q,o] += x[t,i,j,⌊(o,a,p,q) / R⌋], R = Co f s² / Ci
+ * x [T,h,w,Ci]  y [f T - e,s h,s w,Co], e < f     (DupUp3D) */
+void repeat_blocks_add(struct kern *k, struct tensor *y, const struct tensor *x, int frames, int side);
+
 /* Copy a window: y[:, y0+i, x0+j, :] = x[:, i0+i, j0+j, :] for i < rows, j < cols.     x, y [T,.,.,C] */
 void copy_window(struct kern *k, struct tensor *y, int64_t y0, int64_t x0, const struct tensor *x, int64_t i0,
                  int64_t j0, int64_t rows, int64_t cols);

@@ -1,4 +1,4 @@
-/* Convolutions, resampling in time and space, windows and blending. */
+/* Convolutions, resampling in time and space, blocks, windows and blending. */
 #include "tests/kernels.h"
 
 /* Sums of 27 C products of numbers below 1. */
@@ -136,6 +136,93 @@ static void test_halve_time(int64_t T, int64_t size)
     near(&y, expected, 1e-7, "halve_time_forward");
 }
 
+static void test_fold(int64_t T, int64_t h, int64_t w, int64_t C, int patch)
+{
+    const int64_t P = patch, D = C * P * P;
+    fresh();
+    struct tensor x = given(4, T, h * P, w * P, C), y = result(X, 4, T, h, w, D),
+                  back = result(X, 4, T, h * P, w * P, C);
+    double *in = wide(&x), *expected = wide_array(T * h * w * D);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < h * P; i++)
+            for (int64_t j = 0; j < w * P; j++)
+                for (int64_t c = 0; c < C; c++)
+                    expected[((t * h + i / P) * w + j / P) * D + c * P * P + j % P * P + i % P] =
+                        in[((t * h * P + i) * w * P + j) * C + c];
+    RUN("fold_pixels and back", (fold_pixels(k, &y, &x, patch), unfold_pixels(k, &back, &y, patch)));
+    near(&y, expected, 0, "fold_pixels");
+    near(&back, in, 0, "unfold_pixels");
+}
+
+/* As the reference has it: x with zeros in front is laid out as [O,G,T',h,w], a mean over G. */
+static void test_average_blocks(int64_t T, int64_t h, int64_t w, int64_t C, int64_t O, int frames, int side)
+{
+    const int64_t S = side, made = (T + frames - 1) / frames, before = made * frames - T,
+                  G = C * frames * S * S / O;
+    char what[100];
+    fresh();
+    struct tensor x = given(4, T, h * S, w * S, C), y = result(X, 4, made, h, w, O);
+    double *in = wide(&x), *expected = wide_array(made * h * w * O);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t i = 0; i < h * S; i++)
+            for (int64_t j = 0; j < w * S; j++)
+                for (int64_t c = 0; c < C; c++) {
+                    const int64_t at = t + before, n = ((c * frames + at % frames) * S + i % S) * S + j % S;
+                    expected[((at / frames * h + i / S) * w + j / S) * O + n / G] +=
+                        in[((t * h * S + i) * w * S + j) * C + c] / (double)G;
+                }
+    snprintf(what, sizeof what, "average_blocks %dx%dx%dx%d to %d, %d frames, side %d", (int)T, (int)h,
+             (int)w, (int)C, (int)O, frames, side);
+    RUN(what, average_blocks_forward(k, &y, &x, frames, side));
+    near(&y, expected, TOLERANCE, what);
+}
+
+/* Channels repeated, then laid out, then without the first frames. */
+static void test_repeat_blocks(int64_t T, int64_t h, int64_t w, int64_t C, int64_t O, int frames, int side,
+                               int dropped)
+{
+    const int64_t S = side, made = T * frames - dropped, R = O * frames * S * S / C;
+    char what[100];
+    fresh();
+    struct tensor x = given(4, T, h, w, C), y = given(4, made, h * S, w * S, O);
+    double *in = wide(&x), *expected = wide(&y);
+    for (int64_t t = 0; t < made; t++)
+        for (int64_t i = 0; i < h * S; i++)
+            for (int64_t j = 0; j < w * S; j++)
+                for (int64_t o = 0; o < O; o++) {
+                    const int64_t at = t + dropped, n = ((o * frames + at % frames) * S + i % S) * S + j % S;
+                    expected[((t * h * S + i) * w * S + j) * O + o] +=
+                        in[((at / frames * h + i / S) * w + j / S) * C + n / R];
+                }
+    snprintf(what, sizeof what, "repeat_blocks %dx%dx%dx%d to %d, %d frames, side %d, but %d", (int)T, (int)h,
+             (int)w, (int)C, (int)O, frames, side, dropped);
+    updated(&y);
+    RUN(what, repeat_blocks_add(k, &y, &x, frames, side));
+    near(&y, expected, TOLERANCE, what);
+}
+
+/* The shapes of Wan 2.2's levels, small, and larger than a thread's share */
+static void test_blocks(void)
+{
+    test_fold(1, 1, 1, 1, 1);
+    test_fold(3, 2, 5, 3, 2);
+    test_fold(2, 3, 2, 2, 3);
+    test_fold(3, 60, 50, 3, 2);
+    test_average_blocks(1, 1, 1, 1, 1, 1, 1);
+    test_average_blocks(1, 3, 2, 5, 5, 1, 2);
+    test_average_blocks(1, 2, 3, 4, 8, 2, 2); /* half of it zeros */
+    test_average_blocks(4, 3, 2, 4, 8, 2, 2);
+    test_average_blocks(5, 2, 1, 3, 4, 2, 2);
+    test_average_blocks(3, 2, 2, 12, 4, 1, 1);
+    test_average_blocks(4, 20, 24, 20, 40, 2, 2);
+    test_repeat_blocks(1, 1, 1, 1, 1, 1, 1, 0);
+    test_repeat_blocks(3, 2, 3, 8, 4, 1, 2, 0);
+    test_repeat_blocks(1, 3, 2, 8, 8, 2, 2, 1);
+    test_repeat_blocks(2, 3, 2, 6, 3, 2, 2, 0);
+    test_repeat_blocks(2, 2, 2, 3, 6, 3, 1, 2);
+    test_repeat_blocks(3, 20, 24, 48, 24, 2, 2, 1);
+}
+
 static void test_copy_window(int64_t rows, int64_t cols)
 {
     int64_t T = 3, Hx = rows + 3, Wx = cols + 4, Hy = rows + 2, Wy = cols + 3, C = 2;
@@ -202,6 +289,7 @@ int main(void)
             test_halve_time(T, 11);
         }
         test_halve_time(9, 7000);
+        test_blocks();
         test_copy_window(0, 0);
         test_copy_window(4, 5);
         test_copy_window(100, 120);

@@ -109,6 +109,10 @@ CALL(channels_last, "y F32 2 4 5 3, x F32 2 3 4 5", t[0], t[1], 1)
 CALL(channels_second, "y F32 2 3 4 5, x F32 2 4 5 3", t[0], t[1], 1)
 CALL(pixels_to_unit, "y F32 3 4, u8 U8 3 4", t[0], t[1])
 CALL(unit_to_pixels, "u8 U8 3 4, y F32 3 4", t[0], t[1])
+CALL(fold_pixels, "y F32 2 3 4 20, x F32 2 6 8 5", t[0], t[1], 2)
+CALL(unfold_pixels, "x F32 2 6 8 5, y F32 2 3 4 20", t[0], t[1], 2)
+CALL(average_blocks_forward, "y F32 2 3 4 12, x F32 3 6 8 3", t[0], t[1], 2, 2)
+CALL(repeat_blocks_add, "y F32 3 6 8 3, x F32 2 3 4 12", t[0], t[1], 2, 2)
 CALL(copy_window, "y F32 2 ~4 ~5 3, x F32 2 ~6 ~7 3", t[0], 1, 2, t[1], 3, 4, 3, 3)
 CALL(blend_edge, "b F32 2 ~4 5 3, a F32 2 ~3 5 3", t[0], t[1], 2, true)
 CALL(mse_forward_backward, "dpred? F32 3 4, pred F32 3 4, target F32 3 4", &sink, t[0], t[1], t[2], 1)
@@ -346,6 +350,14 @@ static void test_scalars(void)
     struct tensor in_time = given(5, 4, 3, 1, 1, 4), no_frame = given(4, 0, 2, 2, 4);
     REFUSES("stride 3", time_conv_forward(k, &out, &video, &in_time, &gain, 3));
     REFUSES("no frames", time_conv_forward(k, &no_frame, &video, &in_time, &gain, 1));
+    REFUSES("squares of 3", fold_pixels(k, &out, &video, 3));
+    REFUSES("squares of 0", unfold_pixels(k, &out, &video, 0));
+    REFUSES("blocks of 0 frames of 1x1", average_blocks_forward(k, &out, &video, 0, 1));
+    REFUSES("blocks of 1 frames of -1x-1", repeat_blocks_add(k, &out, &video, 1, -1));
+    REFUSES("[3,2,2] is not [3,2,2] blocks of 2 frames", average_blocks_forward(k, &out, &video, 2, 1));
+    struct tensor three = given(4, 3, 2, 2, 3), unseen = given(4, 3, 2, 2, 0);
+    REFUSES("blocks of 4 channels give no 3", average_blocks_forward(k, &three, &video, 1, 1));
+    REFUSES("blocks of 4 channels give no 0", repeat_blocks_add(k, &video, &unseen, 1, 1));
     REFUSES("copy_window: ", copy_window(k, &out, 0, 0, &video, 1, 0, 2, 1));
     REFUSES("copy_window: ", copy_window(k, &out, -1, 0, &video, 0, 0, 1, 1));
     REFUSES("copy_window: ", copy_window(k, &out, 0, INT64_MAX, &video, 0, 0, 1, 1));

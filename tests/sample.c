@@ -55,6 +55,9 @@ static const char *model_folder(const char *scheduler, const char *transformer, 
                  json_number_value(json_object_get(line, "boundary")), path);
         if (system(command)) return path;
     }
+    snprintf(command, sizeof command,
+             "echo '{\"expand_timesteps\":true,\"boundary_ratio\":null}' >'%s/model_index.json'", path);
+    if (json_object_get(line, "expand_timesteps") && system(command)) return path;
     json_t *all = json_load_file(config, 0, NULL);
     for (int i = 0; i < 2; i++)
         if (json_object_get(line, settings[i]))
@@ -117,8 +120,10 @@ static void compare(const struct cases *c, size_t n, const char *parts, const ch
                      : INFINITY;
     if (!ok(rel <= 1e-3, "%s of %d steps, guidance %g%s%s%s%s%s: relative L2 %.2g", scheduler, steps,
             guidance, *seed ? ", " : "", seed, choice,
-            json_object_get(line, "boundary") ? ", two transformers" : "", piped ? " in two processes" : "",
-            rel))
+            json_object_get(line, "boundary")           ? ", two transformers"
+            : json_object_get(line, "expand_timesteps") ? ", a timestep for each token"
+                                                        : "",
+            piped ? " in two processes" : "", rel))
         printf("# %s\n", command);
     free(want.data);
     record_free(&f);
@@ -133,7 +138,8 @@ int main(void)
                                         {"residual", "sample", "sample"},
                                         {"wan/residual", "wan/sample", "wan/h20"},
                                         {"wan/experts", "wan/experts", "wan/h20"},
-                                        {"wan/experts", "wan/experts", "wan/h20"}};
+                                        {"wan/experts", "wan/experts", "wan/h20"},
+                                        {"wan/ti2v", "wan/ti2v", "wan/ti2v"}};
     char command[128];
     if (!mkdtemp(work)) return 1;
     for (size_t i = 0; i < sizeof of / sizeof *of; i++) {

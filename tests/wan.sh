@@ -65,6 +65,29 @@ ok 'a folder by model-init is the preset, and its parts are named as published' 
     show -m folder | grep "^transformer/blocks.0.attn2.to_out.0.weight"
     sample -m folder --frames 5 --size 48x32 --steps 2 <embeds.mp >of-folder.mp
     sample -m $M:42 --frames 5 --size 48x32 --steps 2 <embeds.mp | tensor-eq --quiet - of-folder.mp'
+ok 'Wan 2.2 TI2V-5B: sizes, rate and shift are the model'"'"'s own, and every program goes by them' '
+    five=random:wan-5b-tiny
+    show -m $five --geometry | sed -n "s/^\(channels\|spatial\|width\|height\) *//p" | tr "\n" " " | grep -x "48 16 96 64 "
+    show -m random:wan-5b --geometry | sed -n "s/^\(channels\|spatial\|frames\|width\|height\) *//p" | tr "\n" " " | grep -x "48 16 121 1280 704 "
+    echo "$prompt" | t5-encode -m $five | sample -m $five --steps 2 >five.mp
+    show --jsonl five.mp | grep -F "\"latents\":{\"dtype\":\"BF16\",\"shape\":[5,48,4,6]}" | grep -F "\"shift\":5.0,\"fps\":24.0"
+    vae-decode -m $five <five.mp >video.mp; show --jsonl video.mp | grep -F "\"shape\":[17,64,96,3]"
+    encode-mp4 -o videos <video.mp | grep -F "\"fps\":24.0"
+    vae-encode -m $five --image-latents <video.mp >back.mp; show --jsonl back.mp | grep -F "\"shape\":[5,48,4,6]" | grep -F "\"shape\":[1,48,4,6]"
+    fails 2 sample -m $five --check-options --size 48x32; grep -e "--size: multiples of 32" err
+    tensor-gen --name video --shape 5,24,32,3 --dtype u8 --key a | { fails 1 vae-encode -m $five >out; }; grep "32x24: width and height must be multiples of 16" err'
+ok 'its latents are no input of Wan 2.1, nor the other way; a folder of it trains and samples' '
+    fails 1 vae-decode -m $M <five.mp >out; grep "latents are BF16 \[5,48,4,6\], not a float \[T,16,h,w\]" err
+    fails 1 vae-decode -m random:wan-5b-tiny <plain.mp >out; grep "not a float \[T,48,h,w\]" err
+    model-init wan-5b-tiny ti2v; grep -F "\"expand_timesteps\": true" ti2v/model_index.json
+    show -m ti2v --check
+    vae-encode -m ti2v <video.mp | t5-encode -m ti2v >clip.mp
+    for i in 1 2 3; do cat clip.mp; done | train-step -m ti2v --lr 1e-2 --warmup 0 --max-steps 3 --state fives | grep -c grad_norm | grep -x 3
+    sample -m ti2v --frames 5 --size 64x32 --steps 2 <embeds.mp >base.mp; sample -m ti2v -a fives/last.safetensors --frames 5 --size 64x32 --steps 2 <embeds.mp >tuned.mp
+    sample -m random:wan-5b-tiny:42 --frames 5 --size 64x32 --steps 2 <embeds.mp | tensor-eq --quiet - base.mp
+    fails 1 tensor-eq --quiet base.mp tuned.mp
+    sed -i "s/\"in_channels\": 48/\"in_channels\": 96/" ti2v/transformer/config.json
+    fails 1 sample -m ti2v <embeds.mp >out; grep "in_channels and out_channels differ: only text-to-video is known here" err'
 # paper-wan at its smallest: one prompt, one adapter
 { echo '. "$lib/paper-wan.conf"'; sed 1d little.conf; } >wan.conf
 cat >>wan.conf <<'E2'

@@ -264,6 +264,7 @@ int main(void)
     denoiser_close(d);
     counted("random:wan-1.3b", NULL, 5898240);
     counted("random:wan-14b", NULL, 26214400);
+    counted("random:wan-5b", NULL, 11796480);
     counted("random:wan-1.3b", "to_q,to_k,to_v,to_out.0", 5898240);
     counted("random:wan-1.3b", "attn1.to_q,attn1.to_k,attn1.to_v,attn1.to_out.0," ATTN2, 11796480);
     counted("random:wan-1.3b", "to_q,to_k,to_v,to_out.0," ATTN2 "," FFN, 21872640);

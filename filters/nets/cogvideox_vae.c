@@ -57,6 +57,7 @@ static struct passage passage_of(struct autoencoder *a, bool encodes)
     const struct vae_config *c = &((struct vae *)a->net)->c;
     return (struct passage){.a = a,
                             .encodes = encodes,
+                            .fold = 1,
                             .tile_h = c->tile_h,
                             .tile_w = c->tile_w,
                             .blend_h = c->tile_h / 6,

@@ -9,12 +9,13 @@
 #include "filters/nets/linears.h"
 #include "filters/nets/weights.h"
 
-/* What a family's latents and texts look like. Frames, width and height are in pixels' terms. */
+/* What a model's latents and texts look like. Frames, width and height are in pixels' terms. */
 struct latent_geometry {
     int64_t channels;              /* C of latents [T,C,h,w] */
     int64_t temporal, spatial;     /* frames of a latent frame, after the first; pixels of a latent's side */
     int64_t patch;                 /* latents of a token's side */
     int64_t frames, width, height; /* of the videos that the model makes by itself */
+    double fps;                    /* and their frames a second; 0: what encode-mp4 has for itself */
     int64_t text_length, text_width; /* [L,D] of prompt_embeds */
     bool text_short;                 /* fewer rows will do: rows of zeros stand for the others */
 };
@@ -67,7 +68,6 @@ struct denoiser {
 struct published {
     int64_t steps;
     double guidance;
-    double fps;      /* of its videos; 0: what encode-mp4 has for itself */
     bool dynamic;    /* it can vary the guidance from step to step, as scheduler_dynamic_guidance() has it */
     bool by_channel; /* its noise is drawn in F32, channels before frames: noise.h */
     const char *negative; /* a negative prompt, UTF-8; NULL: there is none */

@@ -8,6 +8,17 @@ struct window { /* in latents */
     int64_t y, x, h, w;
 };
 
+/* The network's pixels: of a latent's side, and their channels */
+static int64_t pixel_side(const struct passage *p)
+{
+    return p->a->spatial / p->fold;
+}
+
+static int64_t pixel_channels(const struct passage *p)
+{
+    return (int64_t)3 * p->fold * p->fold;
+}
+
 /* Frames of the host's video or latents on the device */
 static struct tensor uploaded(const struct passage *p, const struct tensor *host)
 {
@@ -17,16 +28,28 @@ static struct tensor uploaded(const struct passage *p, const struct tensor *host
     return raw;
 }
 
+/* x, the network's pixels, of bytes */
+static void load_pixels(const struct passage *p, struct tensor *x, const struct tensor *raw)
+{
+    struct kern *k = p->a->k;
+    const size_t mark = kern_mark(k);
+    struct tensor plain = *x;
+    if (p->fold > 1) plain = activation(k, raw->shape[0], raw->shape[1], raw->shape[2], 3);
+    pixels_to_unit(k, &plain, raw);
+    if (p->fold > 1) fold_pixels(k, x, &plain, p->fold);
+    kern_release(k, mark);
+}
+
 /* What has been uploaded in the network's form, cut to a window */
 static struct tensor load(const struct passage *p, const struct tensor *raw, struct window at)
 {
     struct kern *k = p->a->k;
     const bool pixels = p->encodes;
-    const int64_t side = pixels ? p->a->spatial : 1, frames = raw->shape[0],
-                  height = raw->shape[pixels ? 1 : 2], width = raw->shape[pixels ? 2 : 3];
-    struct tensor x = roomy(k, frames, height, width, pixels ? 3 : p->a->channels);
+    const int64_t side = pixels ? pixel_side(p) : 1, frames = raw->shape[0], fold = pixels ? p->fold : 1,
+                  height = raw->shape[pixels ? 1 : 2] / fold, width = raw->shape[pixels ? 2 : 3] / fold;
+    struct tensor x = roomy(k, frames, height, width, pixels ? pixel_channels(p) : p->a->channels);
     if (pixels)
-        pixels_to_unit(k, &x, raw);
+        load_pixels(p, &x, raw);
     else
         channels_last(k, &x, raw, 1);
     if (at.h * side == height && at.w * side == width) return x;
@@ -35,23 +58,37 @@ static struct tensor load(const struct passage *p, const struct tensor *raw, str
     return cut;
 }
 
+/* The network's pixels, y, to the host's, bytes or floats */
+static void store_pixels(const struct passage *p, struct tensor *host, const struct tensor *y)
+{
+    struct kern *k = p->a->k;
+    struct tensor plain = *y;
+    if (p->fold > 1) {
+        plain = activation(k, host->shape[0], host->shape[1], host->shape[2], 3);
+        unfold_pixels(k, &plain, y, p->fold);
+    }
+    if (host->dtype == DT_U8) {
+        struct tensor pixels =
+            kern_tensor(k, DT_U8, 4, plain.shape[0], plain.shape[1], plain.shape[2], plain.shape[3]);
+        unit_to_pixels(k, &pixels, &plain);
+        plain = pixels;
+    }
+    kern_download(k, host, &plain);
+}
+
 /* What the network made, y, to frames from `from` on of the host's moments or video */
 static void store(const struct passage *p, struct tensor *host, int64_t from, const struct tensor *y)
 {
     struct kern *k = p->a->k;
     struct tensor rows = tensor_rows(host, from, y->shape[0]);
     size_t mark = kern_mark(k);
-    if (!p->encodes) expect_finite(k, "the decoder's frames", y);
     if (p->encodes) {
         struct tensor moments = kern_tensor(k, DT_F32, 4, y->shape[0], y->shape[3], y->shape[1], y->shape[2]);
         channels_second(k, &moments, y, 1);
         kern_download(k, &rows, &moments);
-    } else if (host->dtype == DT_U8) {
-        struct tensor pixels = kern_tensor(k, DT_U8, 4, y->shape[0], y->shape[1], y->shape[2], y->shape[3]);
-        unit_to_pixels(k, &pixels, y);
-        kern_download(k, &rows, &pixels);
     } else {
-        kern_download(k, &rows, y);
+        expect_finite(k, "the decoder's frames", y);
+        store_pixels(p, &rows, y);
     }
     kern_release(k, mark);
 }
@@ -96,8 +133,8 @@ static void tiles(const struct passage *p, struct tensor *out, const struct tens
     const bool pixels = !p->encodes;
     const int64_t tile_h = p->tile_h, tile_w = p->tile_w, blend_h = p->blend_h, blend_w = p->blend_w;
     const int64_t step_h = tile_h - blend_h, step_w = tile_w - blend_w, columns = (w + step_w - 1) / step_w;
-    const int64_t side = pixels ? p->a->spatial : 1, frames = out->shape[0],
-                  channels = pixels ? 3 : 2 * p->a->channels;
+    const int64_t side = pixels ? pixel_side(p) : 1, frames = out->shape[0],
+                  channels = pixels ? pixel_channels(p) : 2 * p->a->channels;
     const int64_t largest = frames * least(tile_h, h) * side * least(tile_w, w) * side * channels;
     struct tensor whole = activation(k, frames, h * side, w * side, channels), all = uploaded(p, in);
     struct tensor kept = kern_tensor(k, kern_compute(k), 2, 2 * columns, largest);

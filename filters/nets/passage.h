@@ -8,13 +8,15 @@
 struct passage {
     struct autoencoder *a;
     bool encodes;             /* pixels to moments; else latents to pixels */
+    int fold;                 /* the network sees squares of so many pixels a side as one pixel */
     int64_t tile_h, tile_w;   /* in latents; 0: there are no tiles */
     int64_t blend_h, blend_w; /* how far they overlap, in latents */
     /* Where the chunk of frames ends that begins at `from`. */
     int64_t (*chunk_end)(const void *net, int64_t from, int64_t frames);
     /* Before the first chunk of a window of [h,w] latents: histories, from the scratch stack. */
     void (*begin)(void *net, int64_t h, int64_t w);
-    /* pixels [T,H,W,3] -> moments [T',h,w,2C], or z [T,h,w,C] -> pixels [T',H,W,3]; x is roomy (causal.h). */
+    /* pixels [T,H,W,3] -> moments [T',h,w,2C], or z [T,h,w,C] -> pixels [T',H,W,3]; x is roomy (causal.h).
+     * Folded, pixels are [T,H/fold,W/fold,3 fold fold], as fold_pixels() has it. */
     struct tensor (*chunk)(void *net, struct tensor x, bool first);
 };
 

@@ -1,6 +1,9 @@
 /* wan_dit - the diffusion transformer of Wan 2.1 and 2.2, text to video (WanTransformer3DModel): forward, and backward
  * with respect to activations and to what hooks onto the ten linear layers of each block.
  *
+ * TI2V-5B's pipeline (expand_timesteps) tells every token its timestep. Without an image all of them are the same, so
+ * one is told here.
+ *
  * One video at a time. The rows are video tokens alone, row-major over (frame, row, column) of 2x2 patches; the text
  * is what they attend to in each block, all rows of it: those past the prompt's are zeros going in, and no mask hides
  * them. As in the reference the timestep's embedding and all modulation are in F32. */
@@ -20,7 +23,8 @@ struct wan_config {
     int64_t positions;                   /* of each axis at most */
     int64_t spatial;                     /* pixels of a latent's side */
     int64_t sample_width, sample_height; /* of the videos that the model makes by itself, in latents, */
-    int64_t sample_frames;               /* and their frames, in pixels' terms */
+    int64_t sample_frames;               /* and their frames, in pixels' terms, */
+    double fps;                          /* so many a second */
     double eps;
 };
 
@@ -98,9 +102,11 @@ static bool configure(void *net, json_t *json, const char *file, char *err, size
     d->width = d->heads * d->head_dim;
     int64_t out_channels = config_int_or(&c, "out_channels", 1, 1024, d->channels);
     /* What no published config says, being the pipeline's: 512 tokens, and, by the VAE that the channels tell of,
-     * 121 frames of 1280x704 (Wan 2.2's, 16 pixels a latent) or 81 of 832x480 (2.1's, 8 pixels). */
+     * 121 frames of 1280x704, 24 a second (Wan 2.2's, 16 pixels a latent), or 81 of 832x480, 16 a second (2.1's, 8
+     * pixels). */
     const bool fine = d->channels != 48;
     d->spatial = fine ? 8 : 16;
+    d->fps = fine ? 16 : 24;
     d->text_length = config_int_or(&c, "text_len", 1, 65536, 512);
     d->sample_frames = config_int_or(&c, "sample_frames", 1, 65536, fine ? 81 : 121);
     d->sample_width = config_int_or(&c, "sample_width", 1, 65536, fine ? 104 : 80);
@@ -195,6 +201,7 @@ static void geometry(struct latent_geometry *g, const void *net)
                                   .frames = c->sample_frames,
                                   .width = c->sample_width * c->spatial,
                                   .height = c->sample_height * c->spatial,
+                                  .fps = c->fps,
                                   .text_length = c->text_length,
                                   .text_width = c->text_dim,
                                   .text_short = true};
@@ -777,7 +784,7 @@ const struct denoiser_kind wan_dit = {
                 .configure = configure,
                 .params = add_params},
     .names = &names,
-    .published = {.steps = 50, .guidance = 5, .fps = 16, .by_channel = true, .negative = negative},
+    .published = {.steps = 50, .guidance = 5, .by_channel = true, .negative = negative},
     .geometry = geometry,
     .text_shape = text_shape,
     .open = open_wan,

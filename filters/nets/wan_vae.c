@@ -1,4 +1,4 @@
-/* wan_vae - the 3-D causal video VAE of Wan 2.1 (Wan team 2025; diffusers' AutoencoderKLWan).
+/* wan_vae - the 3-D causal video VAEs of Wan 2.1 and of Wan 2.2 TI2V-5B (Wan team 2025; diffusers' AutoencoderKLWan).
  *
  * F frames give 1 + floor((F-1)/4) latents, frames that fill no group of four are not read, and T latents give 4T-3
  * frames back. A video goes through in chunks: frame 0, then eight frames, or two latents, at a time. Every layer sees
@@ -42,9 +42,12 @@ static int64_t frames_of(const struct autoencoder *a, int64_t latents)
 
 static struct passage passage_of(struct autoencoder *a, bool encodes)
 {
-    const int64_t tile = TILE / a->spatial, blend = tile - STEP / a->spatial;
+    /* As in the reference, an encoder's tile is of so many of the network's pixels, a decoder's of the video's. */
+    const struct wan_vae *v = a->net;
+    const int64_t side = encodes ? v->c.side : a->spatial, tile = TILE / side, blend = tile - STEP / side;
     return (struct passage){.a = a,
                             .encodes = encodes,
+                            .fold = v->c.patch,
                             .tile_h = tile,
                             .tile_w = tile,
                             .blend_h = blend,
@@ -103,7 +106,7 @@ static bool open_vae(struct autoencoder *a, char *err, size_t errlen)
     struct wan_vae *v = a->net;
     v->k = a->k;
     v->chunk = CHUNK;
-    a->spatial = v->c.side;
+    a->spatial = v->c.side * v->c.patch;
     a->channels = v->c.latent;
     a->mean = calloc((size_t)a->channels, sizeof *a->mean);
     a->scale = calloc((size_t)a->channels, sizeof *a->scale);

@@ -43,6 +43,23 @@ static bool read_time(struct wan_vae_config *c, json_t *json, const char *file, 
     return true;
 }
 
+/* Shortcuts share values out evenly: into means of so many, and into so many repeats. */
+static bool check_shortcuts(const struct wan_vae_config *c, const char *file, char *err, size_t errlen)
+{
+    const int last = c->levels - 1;
+    for (int i = 0; i <= last; i++) {
+        const int64_t down = i == last ? 1 : c->halves_time[i] ? 8 : 4;
+        if (c->encoder[i] * down % c->encoder[i + 1])
+            return fail(err, errlen, "%s: dim_mult: no even shortcut from %lld to %lld channels", file,
+                        (long long)c->encoder[i], (long long)c->encoder[i + 1]);
+        const int64_t up = i == last ? 0 : c->halves_time[last - 1 - i] ? 8 : 4;
+        if (c->decoder[i + 1] * up % c->decoder[i])
+            return fail(err, errlen, "%s: dim_mult: no even shortcut from %lld to %lld channels", file,
+                        (long long)c->decoder[i], (long long)c->decoder[i + 1]);
+    }
+    return true;
+}
+
 bool wan_vae_configure(void *net, json_t *json, const char *file, char *err, size_t errlen)
 {
     struct wan_vae_config *c = &((struct wan_vae *)net)->c;
@@ -54,15 +71,20 @@ bool wan_vae_configure(void *net, json_t *json, const char *file, char *err, siz
         .levels = config_ints(&f, "dim_mult", times, WAN_LEVELS),
         .resnets = (int)config_int(&f, "num_res_blocks", 1, WAN_RESNETS - 1),
         .latent = config_int(&f, "z_dim", 1, sizeof c->mean / sizeof *c->mean),
+        .residual = config_bool_or(&f, "is_residual", false),
+        .patch = (int)config_int_or(&f, "patch_size", 1, 64, 1),
     };
+    if (!f.error[0] && c->patch != (c->residual ? 2 : 1))
+        return fail(err, errlen,
+                    "%s: patch_size %d, is_residual %s; supported are 2 with true and none with false", file,
+                    c->patch, c->residual ? "true" : "false");
+    const int64_t pixel = (int64_t)3 * c->patch * c->patch;
     c->side = (int64_t)1 << (c->levels > 0 ? c->levels - 1 : 0);
-    config_expect(&f, "is_residual", json_false()); /* VAE 2.2 */
-    config_expect(&f, "patch_size", json_null());
     config_expect(&f, "attn_scales", json_array());
-    config_expect(&f, "in_channels", json_integer(3));
-    config_expect(&f, "out_channels", json_integer(3));
+    config_expect(&f, "in_channels", json_integer(pixel));
+    config_expect(&f, "out_channels", json_integer(pixel));
     config_expect(&f, "scale_factor_temporal", json_integer(WAN_GROUP));
-    config_expect(&f, "scale_factor_spatial", json_integer(c->side));
+    config_expect(&f, "scale_factor_spatial", json_integer(c->side * c->patch));
     if (f.error[0]) return fail(err, errlen, "%s", f.error);
 
     for (int i = 0; i < c->levels; i++)
@@ -72,11 +94,11 @@ bool wan_vae_configure(void *net, json_t *json, const char *file, char *err, siz
     for (int i = 0; i < c->levels; i++) {
         c->encoder[i + 1] = base * times[i];
         c->decoder[i + 1] = decoder_base * times[c->levels - 1 - i];
-        if (i < c->levels - 1 && c->decoder[i + 1] < 2)
+        if (!c->residual && i < c->levels - 1 && c->decoder[i + 1] < 2)
             return fail(err, errlen, "%s: base_dim %lld leaves no channels to halve", file,
                         (long long)decoder_base);
     }
-    return read_time(c, json, file, err, errlen) &&
+    return read_time(c, json, file, err, errlen) && (!c->residual || check_shortcuts(c, file, err, errlen)) &&
            read_reals(json, file, "latents_mean", c->mean, c->latent, -INFINITY, err, errlen) &&
            read_reals(json, file, "latents_std", c->deviation, c->latent, 0, err, errlen);
 }
@@ -156,22 +178,32 @@ static void declare_mid(struct params *list, struct wan_coder *coder, int64_t ch
 #undef PART
 }
 
+/* Of residual block j of a level of the encoder, and after the last of what halves it. In 2.1 all of them are one list. */
+static void name_down(char name[64], const struct wan_vae_config *c, int i, int j)
+{
+    if (!c->residual)
+        snprintf(name, 64, "encoder.down_blocks.%d", i * (c->resnets + 1) + j);
+    else if (j < c->resnets)
+        snprintf(name, 64, "encoder.down_blocks.%d.resnets.%d", i, j);
+    else
+        snprintf(name, 64, "encoder.down_blocks.%d.downsampler", i);
+}
+
 static void encoder_params(struct params *list, const struct wan_vae_config *c, struct wan_coder *e)
 {
     const int last = c->levels - 1;
     const int64_t top = c->encoder[c->levels];
     char name[64];
-    int block = 0;
-    declare_causal(list, e, &e->conv_in, 3, c->encoder[0], 0, 1, "encoder.conv_in");
+    declare_causal(list, e, &e->conv_in, 3 * c->patch * c->patch, c->encoder[0], 0, 1, "encoder.conv_in");
     for (int i = 0; i <= last; i++) {
         struct wan_level *l = &e->level[i];
         l->resnets = c->resnets;
         for (int j = 0; j < l->resnets; j++) {
-            snprintf(name, sizeof name, "encoder.down_blocks.%d", block++);
+            name_down(name, c, i, j);
             declare_resnet(list, e, &l->resnet[j], c->encoder[j ? i + 1 : i], c->encoder[i + 1], i, name);
         }
         if (i == last) break;
-        snprintf(name, sizeof name, "encoder.down_blocks.%d", block++);
+        name_down(name, c, i, c->resnets);
         declare_resampling(list, e, l, c->encoder[i + 1], c->encoder[i + 1], c->halves_time[i], 1, i + 1,
                            name);
     }
@@ -191,19 +223,21 @@ static void decoder_params(struct params *list, const struct wan_vae_config *c, 
     declare_mid(list, d, top, last, "decoder");
     for (int i = 0; i <= last; i++) {
         struct wan_level *l = &d->level[i];
-        const int64_t in = i ? c->decoder[i] / 2 : c->decoder[0], out = c->decoder[i + 1];
+        const int64_t in = i && !c->residual ? c->decoder[i] / 2 : c->decoder[i], out = c->decoder[i + 1];
         l->resnets = c->resnets + 1;
         for (int j = 0; j < l->resnets; j++) {
             snprintf(name, sizeof name, "decoder.up_blocks.%d.resnets.%d", i, j);
             declare_resnet(list, d, &l->resnet[j], j ? out : in, out, last - i, name);
         }
         if (i == last) break;
-        snprintf(name, sizeof name, "decoder.up_blocks.%d.upsamplers.0", i);
-        declare_resampling(list, d, l, out, out / 2, c->halves_time[last - 1 - i], 2, last - i, name);
+        snprintf(name, sizeof name, "decoder.up_blocks.%d.upsampler%s", i, c->residual ? "" : "s.0");
+        declare_resampling(list, d, l, out, c->residual ? out : out / 2, c->halves_time[last - 1 - i], 2,
+                           last - i, name);
     }
     param_add(list, &d->norm_out, shape_of(4, c->decoder[c->levels], 1, 1, 1), 1, 0,
               "decoder.norm_out.gamma");
-    declare_causal(list, d, &d->conv_out, c->decoder[c->levels], 3, 0, 0.5, "decoder.conv_out");
+    declare_causal(list, d, &d->conv_out, c->decoder[c->levels], 3 * c->patch * c->patch, 0, 0.5,
+                   "decoder.conv_out");
 }
 
 void wan_vae_params(struct params *list, void *net)
@@ -341,19 +375,56 @@ static struct tensor upsample(struct wan_vae *v, struct wan_level *l, struct ten
     return y;
 }
 
+/* The shortcut around a level of the encoder that leaves one pixel of so many squared: means of blocks of x */
+static struct tensor averaged(struct wan_vae *v, const struct wan_level *l, const struct tensor *x, int side)
+{
+    const int frames = l->in_time ? 2 : 1;
+    struct tensor y = activation(v->k, (x->shape[0] + frames - 1) / frames, x->shape[1] / side,
+                                 x->shape[2] / side, l->resnet[0].out);
+    average_blocks_forward(v->k, &y, x, frames, side);
+    return y;
+}
+
+static struct tensor copied(struct wan_vae *v, const struct tensor *x)
+{
+    struct tensor y = activation_like(v->k, x, x->shape[3]);
+    kern_copy(v->k, &y, x);
+    return y;
+}
+
+static struct tensor encoder_level(struct wan_vae *v, int i, struct tensor x, bool first)
+{
+    struct wan_level *l = &v->encoder.level[i];
+    const bool ends = i == v->c.levels - 1;
+    struct tensor around = {0};
+    if (v->c.residual) around = averaged(v, l, &x, ends ? 1 : 2);
+    x = level(v, l, x, NULL);
+    if (!ends) x = downsample(v, l, x, first);
+    if (v->c.residual) add(v->k, &x, &around);
+    return x;
+}
+
+/* The shortcut around it is x in repeats; of frame 0, which stays one, the last. */
+static struct tensor decoder_level(struct wan_vae *v, int i, struct tensor x, bool first)
+{
+    struct wan_level *l = &v->decoder.level[i];
+    struct tensor before = {0};
+    if (i == v->c.levels - 1) return level(v, l, x, NULL);
+    if (v->c.residual) before = copied(v, &x); /* x is used up */
+    x = upsample(v, l, level(v, l, x, NULL), first);
+    if (v->c.residual) repeat_blocks_add(v->k, &x, &before, l->in_time ? 2 : 1, 2);
+    return x;
+}
+
 /* ---- one chunk ---- */
 
 struct tensor wan_vae_encode_chunk(void *net, struct tensor pixels, bool first)
 {
     struct wan_vae *v = net;
     struct wan_coder *e = &v->encoder;
-    const int last = v->c.levels - 1;
     struct tensor x = roomy_like(v->k, &pixels, v->c.encoder[0]);
     causal_forward(v->k, &x, &pixels, &e->conv_in, false, NULL);
-    for (int i = 0; i <= last; i++) {
-        x = level(v, &e->level[i], x, NULL);
-        if (i < last) x = downsample(v, &e->level[i], x, first);
-    }
+    for (int i = 0; i < v->c.levels; i++) x = encoder_level(v, i, x, first);
     x = level(v, &e->mid, x, &e->attention);
     norm(v, &x, &x, &e->norm_out, true);
     struct tensor made = activation_like(v->k, &x, 2 * v->c.latent),
@@ -367,17 +438,13 @@ struct tensor wan_vae_decode_chunk(void *net, struct tensor z, bool first)
 {
     struct wan_vae *v = net;
     struct wan_coder *d = &v->decoder;
-    const int last = v->c.levels - 1;
     struct tensor in = roomy_like(v->k, &z, v->c.latent), x = roomy_like(v->k, &z, v->c.decoder[0]);
     pointwise_forward(v->k, &in, &z, &d->quant);
     causal_forward(v->k, &x, &in, &d->conv_in, false, NULL);
     x = level(v, &d->mid, x, &d->attention);
-    for (int i = 0; i <= last; i++) {
-        x = level(v, &d->level[i], x, NULL);
-        if (i < last) x = upsample(v, &d->level[i], x, first);
-    }
+    for (int i = 0; i < v->c.levels; i++) x = decoder_level(v, i, x, first);
     norm(v, &x, &x, &d->norm_out, true);
-    struct tensor pixels = activation_like(v->k, &x, 3);
+    struct tensor pixels = activation_like(v->k, &x, d->conv_out.conv.w.shape[0]);
     causal_forward(v->k, &pixels, &x, &d->conv_out, false, NULL);
     return pixels;
 }

@@ -1,4 +1,7 @@
-/* wan_vae_net - Wan's VAE network on one chunk of frames: what wan_vae.c drives over videos and tiles.
+/* wan_vae_net - Wan's VAE network, 2.1 or 2.2, on one chunk of frames: what wan_vae.c drives over videos and tiles.
+ *
+ * 2.2 (is_residual) reads squares of 2x2 pixels as one pixel of 12 channels, and has a shortcut without weights around
+ * each level that changes resolution and, in the encoder, around the last.
  *
  * The first chunk is frame 0 alone, which layers in time let through as it is; every later one is of whole groups of
  * four frames, or of latents. Norms see one pixel, and what a layer has to know of earlier frames is its history, so
@@ -20,8 +23,10 @@ struct wan_vae_config {
     int levels, resnets; /* residual blocks of a level of the encoder; the decoder's have one more */
     int64_t encoder[WAN_LEVELS + 1], decoder[WAN_LEVELS + 1]; /* channels before and after each level */
     bool halves_time[WAN_LEVELS];                             /* at the end of this level of the encoder */
-    int64_t latent, side;
-    double mean[1024], deviation[1024]; /* of the latents */
+    bool residual;                                            /* VAE 2.2 */
+    int patch;                                                /* pixels of the side of one of the network's */
+    int64_t latent, side;                                     /* side: the network's pixels of a latent's */
+    double mean[1024], deviation[1024];                       /* of the latents */
 };
 
 struct wan_resnet {

@@ -12,9 +12,10 @@ MODELS = {  # head sizes that divide three ways, and not; 128 is the published o
     "h12": {**SMALL, "num_attention_heads": 2, "attention_head_dim": 12},
     "h20": {**SMALL, "num_attention_heads": 1, "attention_head_dim": 20, "in_channels": 16, "out_channels": 16},
     "h24": {**SMALL, "num_attention_heads": 1, "attention_head_dim": 24, "num_layers": 1, "freq_dim": 256},
+    "h8": {**SMALL, "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 48, "out_channels": 48},
     "h128": {**SMALL, "num_attention_heads": 1, "attention_head_dim": 128, "num_layers": 1, "in_channels": 16, "out_channels": 16},
 }
-TEXT = {"h12": 12, "h20": 512, "h24": 16, "h128": 20}  # rows of text; 512 is the pipeline's, and stands in no config
+TEXT = {"h12": 12, "h20": 512, "h8": 512, "h24": 16, "h128": 20}  # rows of text; 512 is the pipeline's, and stands in no config
 
 
 def make(name, seed):
