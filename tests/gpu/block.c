@@ -52,7 +52,7 @@ static void gradients(struct trainer *t)
     struct tensor s = cases_tensor(&c, "s"), loss = cases_tensor(&c, "f32.loss"),
                   half = cases_tensor(&c, "bf16.loss");
     struct example e = {cases_tensor(&c, "x0"), cases_tensor(&c, "eps"), cases_tensor(&c, "text"),
-                        *(float *)s.data};
+                        *(float *)s.data, false};
     struct tensor first = tensor_of(DT_F32, NULL, 1, a->size);
     for (int r = RECOMPUTE_NONE; r <= RECOMPUTE_FULL; r++) {
         t->recompute = (enum recompute)r;
