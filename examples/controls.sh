@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # controls.sh - is the measurement to be trusted? Three adapters whose effect is known beforehand, trained, sampled and graded as any other.
 #
-#     examples/controls.sh [DIR]     results below DIR [build/controls]; a quarter of an hour on two cores, a third of that with SEEDS=1
+#     examples/controls.sh [DIR]     results below DIR [build/controls]; half an hour on two cores, a third of that with SEEDS=1
 #
 # The toy model saw clips of which two in five break a law, and shows it. Three adapters are trained on new clips of all kinds:
 #
@@ -9,10 +9,10 @@
 #     same     two in five, as before    a null control: it must leave Joint as it is
 #     broken   each breaks one           a negative control: it must lower Joint
 #
-# Each is validated on clips of its own mix. The learning rate (of RATES) is the one with the lowest validation loss, and the step is the
-# last that lowered it by train-step's --min-delta; no video is looked at for that. RATES is 1e-3 because that had a lower validation loss
-# than 3e-3 with each of the three. Then videos of held-out captions, as many of each kind, from the same noise; their scores by the grader,
-# and by toy-check, which measures. All of it for each of SEEDS, which decides on the adapter's start, the order of clips, and all noise.
+# Each is validated on clips of its own mix. The learning rate (of RATES) is the one with the lowest validation loss, and so is the step; no
+# video is looked at for that. RATES is 1e-3 because that had a lower validation loss than 3e-3 with each of the three. Then videos of
+# held-out captions, as many of each kind, from the same noise; their scores by the grader, and by toy-check, which measures. All of it for
+# each of SEEDS, which decides on the adapter's start, the order of clips, and all noise.
 set -euo pipefail
 
 examples=$(cd "$(dirname "$0")" && pwd)

@@ -32,6 +32,9 @@ class CogVideoX:
             num_attention_heads=3, attention_head_dim=64, num_layers=6, time_embed_dim=64, text_embed_dim=64, max_text_seq_length=WORDS,
             in_channels=16, out_channels=16, sample_width=12, sample_height=8, sample_frames=17, use_rotary_positional_embeddings=True)
 
+    def blocks(self, transformer):
+        return transformer.transformer_blocks
+
     def text(self):
         return T5EncoderModel(T5Config(**TEXT))
 
@@ -78,6 +81,9 @@ class Wan:
             num_attention_heads=3, attention_head_dim=64, num_layers=6, ffn_dim=512, text_dim=64, freq_dim=64, rope_max_seq_len=64)
         model.register_to_config(text_len=WORDS, sample_frames=17, sample_height=8, sample_width=12)  # which Sluice asks for
         return model
+
+    def blocks(self, transformer):
+        return transformer.blocks
 
     def text(self):
         return UMT5EncoderModel(UMT5Config(**TEXT))

@@ -156,6 +156,9 @@ def train_transformer(args, family, vae, tokenizer):
         return mse_loss(answer.float(), right)
 
     training = Training(args, args.stage, [model.train(), text.train()], 1e-3)
+    if args.device != "cpu":
+        for block in family.blocks(model):
+            block.compile()
     for n in training.each():
         pick = torch.randint(len(latents["train"]), (args.batch,), device=args.device)
         x, told = latents["train"][pick], ids["train"][pick]
