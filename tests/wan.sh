@@ -127,6 +127,10 @@ ok 'paper-wan: what each stage would need, and how long clips have to be' '
     [ "$(awk "/^precompute|^generate/ { print \$2, \$3 }" table | tr "\n" " ")" = "2 clips 2 videos " ]
     awk "/^precompute/ { exit !(\$4 > 0.0167 && \$4 < 0.0169) }" table # 2 x 2 (21 16 60 104 + 512 4096) bytes at most
     generate "$@" --dry-run >told 2>err; grep -e "--frames 81 --size 832x480 --steps 50 --guidance 5 --scheduler unipc" told; grep -e "--fps 16" told
+    set -- "$@" MODEL=random:wan-5b FRAMES=121 SIZE=1280x704 FPS=24 # TI2V-5B, of 24 frames a second and 16 pixels a latent
+    precompute "$@" --dry-run >told 2>err; grep "^curate .* --min-seconds 5.0417 clips.csv" told; grep -e "decode --frames 121 --size 1280x704 " told
+    plan "$@" VAL_FRACTION=0.5 base >table 2>err || grep "cannot be done: .* of memory" err
+    awk "/^precompute/ { exit !(\$2 == 3 && \$4 > 0.0438 && \$4 < 0.0441) }" table # 3 x 2 (31 48 44 80 + 512 4096) bytes at most
     train "$@" --dry-run >told 2>err; grep -e "--objective flow" told; fails 2 train "$@" --dry-run OBJECTIVE=v >out
     fails 2 generate "$@" --dry-run SCHEDULER=dpm >out; grep "^sample: --scheduler: dpm" err'
 finish

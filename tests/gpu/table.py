@@ -11,10 +11,13 @@ AGAINST = {
     "train standard, recompute full": ["train_checkpointing"],
     "wan13 pair": ["wan13 pair 81x480x832"],
     "wan14 pair": ["wan14 pair 81x480x832"],
+    "wan5 pair": ["wan5 pair 121x704x1280"],
     "wan13 step standard, recompute none": ["wan13 step checkpointing", "wan13 step none", "wan13 step none compiled"],
     "wan13 step standard, recompute full": ["wan13 step checkpointing"],
     "wanvae encode": ["wan vae encode 81x480x832 torch.bfloat16", "wan vae encode 81x480x832 torch.float32"],
     "wanvae decode": ["wan vae decode 81x480x832 torch.bfloat16", "wan vae decode 81x480x832 torch.float32"],
+    "wan5vae encode": ["wan5 vae encode 121x704x1280"],
+    "wan5vae decode": ["wan5 vae decode 121x704x1280"],
     "umt5 60 tokens": ["umt5 one prompt, padded to 512"],
 }
 

@@ -1,20 +1,23 @@
-/* Wan at full size on one GPU, random weights, 81 frames of 832x480: median times of what peers_wan.py times for PyTorch.
+/* Wan at full size on one GPU, random weights, 81 frames of 832x480, and TI2V-5B's 121 of 1280x704: median times of what
+ * peers_wan.py times for PyTorch.
  *
- *   wan SECTION...     wan13 wan14 wanvae umt5
+ *   wan SECTION...     wan13 wan14 wan5 wanvae wan5vae umt5
  *
  * One JSON line a figure on stdout: {"name": .., "ms": .., "runs": ..} and what else is known of it. */
 #include "tests/gpu/nets.h"
 
-enum { T = 21, C = 16, H = 60, W = 104, TOKENS = 77 }; /* of latents; of a caption */
+enum { TOKENS = 77 }; /* of a caption */
+/* Shapes of latents, with their rank */
+static const int64_t usual[] = {4, 21, 16, 60, 104}, of_5b[] = {4, 31, 48, 44, 80};
 
 /* A guidance pair: two texts, each digested once, as in a step of the sampler. tflop: of both. */
-static void pair(const char *preset, const char *name, double tflop)
+static void pair(const char *preset, const char *name, const int64_t *shape, double tflop)
 {
     open_device();
     struct model *m = model(preset);
     struct forward f = {.dit = denoiser_open(k, m, false, err, sizeof err), .videos = 2};
     if (!f.dit) stop(name, err);
-    struct tensor latents = host(DT_F32, "latents", 4, T, C, H, W),
+    struct tensor latents = random_host(DT_F32, shape, "latents"),
                   text = host(DT_F32, "text", 2, TOKENS, 4096);
     kern_plan_begin(k);
     forward_once(&f, &latents, &text);
@@ -35,27 +38,41 @@ static void pair(const char *preset, const char *name, double tflop)
 static void section_wan13(void)
 {
     static const char *const adapters[] = {"standard", "gdn_cssm:k=1"};
-    struct tensor latents = host(DT_F32, "latents", 4, T, C, H, W);
-    pair("random:wan-1.3b", "wan13 pair", 566);
+    struct tensor latents = random_host(DT_F32, usual, "latents");
+    pair("random:wan-1.3b", "wan13 pair", usual, 566);
     timed_steps("random:wan-1.3b", "wan13 step", adapters, 2, &latents, TOKENS, (const double[]){864, 1147});
     free(latents.data);
 }
 
 static void section_wan14(void)
 {
-    pair("random:wan-14b", "wan14 pair", 3357);
+    pair("random:wan-14b", "wan14 pair", usual, 3357);
 }
 
-static void section_wanvae(void)
+static void section_wan5(void)
 {
+    static const char *const adapters[] = {"standard"};
+    struct tensor latents = random_host(DT_F32, of_5b, "latents");
+    pair("random:wan-5b", "wan5 pair", of_5b, 1034);
+    timed_steps("random:wan-5b", "wan5 step", adapters, 1, &latents, TOKENS, (const double[]){1448, 1965});
+    free(latents.data);
+}
+
+/* tflop: to encode, to decode */
+static void vae(const char *preset, const char *name, const int64_t *video, const int64_t *latents,
+                const double tflop[2])
+{
+    char what[64];
     open_device();
-    struct model *m = model("random:wan-1.3b");
+    struct model *m = model(preset);
     struct clip c = {.vae = autoencoder_open(k, m, true, true, err, sizeof err),
-                     .video = host(DT_U8, "video", 4, 81, 480, 832, 3),
-                     .latents = host(DT_F32, "latents", 4, T, C, H, W)};
+                     .video = random_host(DT_U8, video, "video"),
+                     .latents = random_host(DT_F32, latents, "latents")};
     if (!c.vae) stop("vae", err);
-    timed("wanvae encode", 3, 164, run_encode, &c);
-    timed("wanvae decode", 3, 275, run_decode, &c);
+    snprintf(what, sizeof what, "%s encode", name);
+    timed(what, 3, tflop[0], run_encode, &c);
+    snprintf(what, sizeof what, "%s decode", name);
+    timed(what, 3, tflop[1], run_decode, &c);
     kern_profile_start(k);
     run_encode(&c);
     profile("encode");
@@ -65,6 +82,19 @@ static void section_wanvae(void)
     autoencoder_close(c.vae);
     model_close(m);
     kern_close(k);
+    free(c.video.data), free(c.latents.data);
+}
+
+static void section_wanvae(void)
+{
+    vae("random:wan-1.3b", "wanvae", (const int64_t[]){4, 81, 480, 832, 3}, usual,
+        (const double[]){164, 275});
+}
+
+static void section_wan5vae(void)
+{
+    vae("random:wan-5b", "wan5vae", (const int64_t[]){4, 121, 704, 1280, 3}, of_5b,
+        (const double[]){383, 2011});
 }
 
 /* Texts as long as the peer's, as long as captions are, and the longest; the first call of a length plans. */
@@ -95,10 +125,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } sections[] = {{"wan13", section_wan13},
-                    {"wan14", section_wan14},
-                    {"wanvae", section_wanvae},
-                    {"umt5", section_umt5}};
+    } sections[] = {{"wan13", section_wan13},   {"wan14", section_wan14},     {"wan5", section_wan5},
+                    {"wanvae", section_wanvae}, {"wan5vae", section_wan5vae}, {"umt5", section_umt5}};
     for (int i = 1; i < argc; i++)
         for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
             if (!strcmp(argv[i], sections[s].name)) sections[s].run();
