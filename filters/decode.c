@@ -2,7 +2,6 @@
  *
  *   stdin   records, or JSON lines, with `path`
  *   stdout  video U8 [F,H,W,3] RGB; meta fps, source_frames, source_size; everything else passes through */
-#include <sched.h>
 #include <string.h>
 
 #include "filters/lib/filter.h"
@@ -60,17 +59,6 @@ static bool decode(struct record *f)
     return true;
 }
 
-/* Without --threads: enough to feed a GPU, in memory that pipelines side by side still have. */
-static int clips_at_once(void)
-{
-    const int64_t fit = (1 << 30) / (frames * size.height * size.width * 3), most = fit < 8 ? fit : 8;
-    cpu_set_t set;
-    int64_t n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    if (threads) return (int)threads;
-    if (n > most) n = most;
-    return n > 1 ? (int)n : 1;
-}
-
 int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_RECORDS_OUT);
@@ -78,6 +66,6 @@ int main(int argc, char **argv)
         usage_error("%lld frames of %lldx%lld are more than a tensor's 4 GiB", (long long)frames,
                     (long long)size.width, (long long)size.height);
     filter_checked();
-    filter_side_by_side(clips_at_once(), decode);
+    filter_side_by_side(filter_clips_at_once(threads, frames * size.height * size.width * 3), decode, NULL);
     return filter_finish();
 }

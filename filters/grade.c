@@ -133,16 +133,25 @@ static const char *field_of(const char *task)
     return !strcmp(task, "sa") ? "caption" : !strcmp(task, "rule") ? "rule" : NULL;
 }
 
+/* Its frames as a tensor of the record, which its line does not tell of. In a thread of its own. */
+static const char seen_frames[] = "grade.frames";
 static bool look(struct record *f)
 {
-    const struct tensor *video = record_find(f, "video");
     const char *path = record_text(f, "path"), *field;
+    const int64_t side = grader_side(grader);
+    char why[sizeof f->error] = "";
+    if (json_object_get(done, record_key(f))) return true;
     for (int i = 0; task[i]; i++)
         if ((field = field_of(task[i])) && !record_text(f, field))
-            return snprintf(err, sizeof err, "no `%s`, which %s asks about", field, task[i]), false;
-    if (video) return grader_look(grader, video, err, sizeof err);
-    if (path && *path) return grader_look_file(grader, path, err, sizeof err);
-    return snprintf(err, sizeof err, "neither a video nor a `path` to one"), false;
+            return snprintf(f->error, sizeof f->error, "no `%s`, which %s asks about", field, task[i]), false;
+    struct tensor *frames = record_add(f, seen_frames, DT_U8, 4, set.frames, side, side, 3);
+    if (!frames) return false;
+    const struct tensor *video = record_find(f, "video");
+    bool good = video           ? grader_frames(grader, video, frames, why, sizeof why)
+                : path && *path ? grader_frames_file(grader, path, frames, why, sizeof why)
+                                : (snprintf(why, sizeof why, "neither a video nor a `path` to one"), false);
+    if (!good) memcpy(f->error, why, sizeof why);
+    return good;
 }
 
 static void put(json_t *line, const char *task, const char *what, json_t *value)
@@ -179,7 +188,9 @@ static json_t *grade(struct record *f)
     int count = 0;
     for (; task[count]; count++)
         text[count] = field_of(task[count]) ? record_text(f, field_of(task[count])) : NULL;
-    if (!look(f) || !grader_ask(grader, count, task, text, v, err, sizeof err)) return NULL;
+    if (!grader_look(grader, record_find(f, seen_frames), err, sizeof err) ||
+        !grader_ask(grader, count, task, text, v, err, sizeof err))
+        return NULL;
     json_t *line = filter_record_json(f);
     for (int i = 0; i < count; i++) {
         tell(f, task[i], &v[i], line);
@@ -203,7 +214,8 @@ static json_t *taken_up(struct record *f, json_t *line)
     return json_incref(line);
 }
 
-static void take(struct record *f)
+/* looked: there are its frames, or a line of it. */
+static void take(struct record *f, bool looked)
 {
     json_t *before = json_object_get(done, record_key(f));
     if (json_object_get(seen, record_key(f))) {
@@ -211,9 +223,9 @@ static void take(struct record *f)
         return;
     }
     if (json_object_set_new(seen, record_key(f), json_true())) die("out of memory");
-    json_t *line = before ? taken_up(f, before) : grade(f);
+    json_t *line = before ? taken_up(f, before) : looked ? grade(f) : NULL;
     if (!line) {
-        filter_fail(f, "%s", err);
+        filter_fail(f, "%s", looked ? err : f->error);
         return;
     }
     for (int i = 0; csv && task[i]; i++) {
@@ -228,7 +240,6 @@ static void take(struct record *f)
 
 int main(int argc, char **argv)
 {
-    struct record f = RECORD_INIT;
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
     settle_tasks();
     filter_checked();
@@ -237,7 +248,6 @@ int main(int argc, char **argv)
             die("--csv %s", err);
     if (columns && !csv) usage_error("--columns is of the --csv");
     set.exact_frames = !strcmp(frames_from, "exact");
-    set.threads = (int)filter.threads;
     set.exact_rope = !strcmp(rope, "exact"), set.exact_logits = !strcmp(logits, "exact");
 
     struct model *m = model_open(filter.model, err, sizeof err);
@@ -253,13 +263,13 @@ int main(int argc, char **argv)
     seen = json_object();
     if (done_path) take_up();
 
-    while (filter_next(&f)) take(&f);
+    const int64_t side = grader_side(grader);
+    filter_side_by_side(filter_clips_at_once(filter.threads, set.frames * side * side * 3), look, take);
     if (csv && graded_csv_lacks(&table[0], err, sizeof err))
         say(csv, "no record has `%s`: its column is empty", err);
     for (int i = 0; csv && task[i]; i++)
         if (!graded_csv_commit(&table[i], err, sizeof err)) die("--csv %s", err);
 
-    record_free(&f);
     json_decref(how), json_decref(done), json_decref(seen);
     grader_close(grader);
     compute_close(k);

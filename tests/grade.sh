@@ -241,6 +241,17 @@ ok 'what cannot be graded is named and counted, and the rest comes through' '
     [ "$(grep -c "^grade: [a-z]*: " err)" = 1 ]
     [ "$(wc -l <out)" = 1 ]'
 
+ok 'videos decoded ahead change no byte, nor the order of what is said' '
+    for t in 1 3 8; do
+        grader --threads $t --csv ahead$t.csv <mixed.jsonl >ahead$t.jsonl 2>ahead$t.err && false || [ $? = 1 ]
+        grader --threads $t --strict <mixed.jsonl >first$t.jsonl 2>first$t.err && false || [ $? = 1 ]
+    done
+    cmp mixed.out ahead1.jsonl
+    for t in 3 8; do
+        for kind in jsonl err sa.csv pc.csv; do cmp ahead1.$kind ahead$t.$kind; done
+        for kind in jsonl err; do cmp first1.$kind first$t.$kind; done
+    done'
+
 ok 'records that hold no video are refused' '
     for shape in 0,8,8,3 2,0,8,3 2,8,8,1 2,8,8,4; do
         tensor-gen --name video --dtype u8 --shape $shape >odd.mp

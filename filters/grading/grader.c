@@ -12,8 +12,6 @@ struct grader {
     struct owl *owl;
     struct tokenizer *tokenizer;
     struct grader_settings set;
-    struct tensor frames; /* U8 [frames,side,side,3] */
-    int64_t *index;       /* [frames] */
     int32_t digit[OWL_SCORES];
     struct {
         int32_t *answer;
@@ -32,7 +30,7 @@ struct grader *grader_open(struct kern *k, const struct model *m, const struct g
         !(g->owl = owl_open(k, m, s->exact_rope, s->lora, err, errlen)))
         goto failed;
 
-    int64_t side = owl_side(g->owl), vocabulary = owl_vocabulary(g->owl);
+    const int64_t vocabulary = owl_vocabulary(g->owl);
     if (tokenizer_size(g->tokenizer) > vocabulary) {
         fail(err, errlen, "the tokenizer has %d pieces, the network knows %lld", tokenizer_size(g->tokenizer),
              (long long)vocabulary);
@@ -43,10 +41,8 @@ struct grader *grader_open(struct kern *k, const struct model *m, const struct g
              (long long)owl_video_ids(g->owl), OWL_MEDIA_TOKENS);
         goto failed;
     }
-    g->frames = tensor_of(DT_U8, malloc((size_t)(s->frames * side * side * 3)), 4, s->frames, side, side, 3);
-    g->index = malloc((size_t)s->frames * sizeof *g->index);
     const int64_t longest = s->max_new ? s->max_new : GRADER_LENGTH;
-    bool room = g->frames.data && g->index;
+    bool room = true;
     for (int i = 0; i < GRADER_TASKS; i++) {
         g->asked[i].answer = malloc((size_t)longest * sizeof *g->asked[i].answer);
         g->asked[i].logits = malloc((size_t)(longest * vocabulary) * sizeof *g->asked[i].logits);
@@ -64,8 +60,6 @@ void grader_close(struct grader *g)
     if (!g) return;
     owl_close(g->owl);
     tokenizer_close(g->tokenizer);
-    free(g->frames.data);
-    free(g->index);
     for (int i = 0; i < GRADER_TASKS; i++) free(g->asked[i].answer), free(g->asked[i].logits);
     free(g);
 }
@@ -89,24 +83,38 @@ static void choose(int64_t *index, int64_t count, int64_t total)
     owl_frames(total, (int)count, index);
 }
 
-bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen)
+int64_t grader_side(const struct grader *g)
+{
+    return owl_side(g->owl);
+}
+
+bool grader_frames_file(const struct grader *g, const char *path, struct tensor *frames, char *err,
+                        size_t errlen)
 {
     struct video_info info;
     enum video_kernel kernel = g->set.exact_frames ? VIDEO_TRIANGLE : VIDEO_PLAIN;
-    if (!video_read(path, g->set.threads, choose, kernel, &g->frames, &info, err, errlen)) return false;
-    return owl_look(g->owl, &g->frames) || device_failed(g, err, errlen);
+    return video_read(path, 1, choose, kernel, frames, &info, err, errlen);
 }
 
-bool grader_look(struct grader *g, const struct tensor *video, char *err, size_t errlen)
+bool grader_frames(const struct grader *g, const struct tensor *video, struct tensor *frames, char *err,
+                   size_t errlen)
 {
     if (!tensor_is(video, DT_U8, 4, -1, -1, -1, 3) || tensor_count(video) == 0)
         return fail(err, errlen, "its video is not U8 [F,H,W,3] with something to see");
-    owl_frames(video->shape[0], (int)g->set.frames, g->index);
-    for (int64_t i = 0; i < g->set.frames; i++) {
-        struct tensor from = tensor_rows(video, g->index[i], 1), to = tensor_rows(&g->frames, i, 1);
-        if (!resize_triangle(&to, &from)) return fail(err, errlen, "out of memory");
+    int64_t *index = malloc((size_t)g->set.frames * sizeof *index);
+    if (index) choose(index, g->set.frames, video->shape[0]);
+    bool good = index != NULL;
+    for (int64_t i = 0; i < g->set.frames && good; i++) {
+        struct tensor from = tensor_rows(video, index[i], 1), to = tensor_rows(frames, i, 1);
+        good = resize_triangle(&to, &from);
     }
-    return owl_look(g->owl, &g->frames) || device_failed(g, err, errlen);
+    free(index);
+    return good || fail(err, errlen, "out of memory");
+}
+
+bool grader_look(struct grader *g, const struct tensor *frames, char *err, size_t errlen)
+{
+    return owl_look(g->owl, frames) || device_failed(g, err, errlen);
 }
 
 /* ---- asking -------------------------------------------------------------------------------------------- */

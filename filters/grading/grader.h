@@ -23,7 +23,6 @@ struct grader_settings {
     bool exact_rope;   /* owl_open() */
     bool exact_logits; /* owl_answer(): not rounded before they are compared */
     const char *lora;  /* owl_open(); or NULL */
-    int threads;       /* of decoder and scaler */
 };
 
 /* NULL with the reason in err. */
@@ -32,10 +31,17 @@ struct grader *grader_open(struct kern *k, const struct model *m, const struct g
 void grader_close(struct grader *g); /* NULL is fine */
 const char *grader_id(const struct grader *g);
 
-/* Looks at a video file, or at a video U8 [F,H,W,3] RGB (by resize_triangle()): owl_frames() of it, stretched
- * to the network's square. false: reason in err. */
-bool grader_look_file(struct grader *g, const char *path, char *err, size_t errlen);
-bool grader_look(struct grader *g, const struct tensor *video, char *err, size_t errlen);
+/* What is looked at of a video file, or of a video U8 [F,H,W,3] RGB (by resize_triangle()): owl_frames() of it,
+ * stretched to the network's square, into frames U8 [frames,side,side,3]. Several threads may do so at once. false:
+ * reason in err. */
+bool grader_frames_file(const struct grader *g, const char *path, struct tensor *frames, char *err,
+                        size_t errlen);
+bool grader_frames(const struct grader *g, const struct tensor *video, struct tensor *frames, char *err,
+                   size_t errlen);
+int64_t grader_side(const struct grader *g);
+
+/* Looks at them. false: reason in err. */
+bool grader_look(struct grader *g, const struct tensor *frames, char *err, size_t errlen);
 
 /* The answers to tasks about the video. text is the task's caption or rule (owl_prompt_ids()). p: of the six
  * digits, where the answer's first one stands, after a softmax over the whole vocabulary; expected:

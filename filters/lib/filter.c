@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -354,6 +355,7 @@ struct place {
 static struct {
     struct place *place; /* number i of all is at place i % count */
     int64_t count, begun, done;
+    void (*finish)(struct record *f, bool good);
 } row;
 
 static void work_at(void *context)
@@ -366,10 +368,15 @@ static void finish_first(void)
 {
     struct place *p = &row.place[row.done++ % row.count];
     if (p->worker) worker_wait(p->worker);
-    if (p->good)
-        filter_emit(&p->f);
+    row.finish(&p->f, p->good);
+}
+
+static void pass_on(struct record *f, bool good)
+{
+    if (good)
+        filter_emit(f);
     else
-        filter_fail(&p->f, "%s", p->f.error);
+        filter_fail(f, "%s", f->error);
 }
 
 static void finish_row(void)
@@ -377,9 +384,20 @@ static void finish_row(void)
     while (row.done < row.begun) finish_first();
 }
 
-void filter_side_by_side(int n, bool (*work)(struct record *f))
+int filter_clips_at_once(int64_t threads, int64_t bytes)
+{
+    const int64_t fit = (1 << 30) / bytes, most = fit < 8 ? fit : 8;
+    cpu_set_t set;
+    int64_t n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    if (threads) return threads < 64 ? (int)threads : 64;
+    if (n > most) n = most;
+    return n > 1 ? (int)n : 1;
+}
+
+void filter_side_by_side(int n, bool (*work)(struct record *f), void (*finish)(struct record *f, bool good))
 {
     row.count = n;
+    row.finish = finish ? finish : pass_on;
     if (!(row.place = calloc((size_t)n, sizeof *row.place))) die("out of memory");
     settle = finish_row;
     for (;;) {

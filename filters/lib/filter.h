@@ -72,10 +72,15 @@ void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it 
 void filter_emit_text(const char *line);      /* the same for a line given as text, without its newline */
 int filter_finish(void);                      /* returns the exit code */
 
-/* Does the work of every record of stdin, of up to n records at once, each in a thread of its own, and emits them, or
- * reports why one failed, in the order in which they came: what comes out does not depend on n. No more than n are in
- * memory, and none waits for input that is not there. work: false with the reason in f->error. */
-void filter_side_by_side(int n, bool (*work)(struct record *f));
+/* Does the work of every record of stdin, of up to n records at once, each in a thread of its own, and finishes them in
+ * this thread, in the order in which they came: what comes out does not depend on n. No more than n are in memory, and
+ * none waits for input that is not there. work: false with the reason in f->error. finish: is told what work returned;
+ * NULL: emits the record, or reports the reason. */
+void filter_side_by_side(int n, bool (*work)(struct record *f), void (*finish)(struct record *f, bool good));
+
+/* Clips to decode at once: --threads, 64 at most; where that is 0, enough to feed a GPU: as many as there are
+ * processors, but at most 8, and of so many bytes each what 1 GiB holds. */
+int filter_clips_at_once(int64_t threads, int64_t bytes);
 
 /* Reports with its key that a record failed, and counts it; with --strict this ends the program. */
 #define filter_fail(f, ...) filter_fail_at(record_key(f), __VA_ARGS__)
