@@ -43,14 +43,14 @@ ok 'records with a path do as well as JSON lines' '
 # Clips of several lengths, so that later ones are done first; among them what fails, a record that is none, and what has no path.
 mixed_clips() {
     for n in 40 1 12 3; do
-        tensor-gen --name video --dtype u8 --fill uniform --shape $n,48,64,3 --key long$n --seed $n | encode-mp4 -o . >/dev/null
+        tensor-gen --name video --dtype u8 --fill uniform --shape "$n,48,64,3" --key "long$n" --seed "$n" | encode-mp4 -o . >/dev/null
         echo "{\"path\":\"long$n.mp4\"}"
     done
     echo "{\"path\":\"gone.mp4\"}"
     echo "no JSON"
     echo "{\"key\":\"pathless\"}"
     head -c 3000 noise.mp4 >short.mp4
-    for n in 1 2 3 4 5 6 7 8 9; do printf "{\"key\":\"k%d\",\"path\":\"%s.mp4\"}\n" $n long12 $((n + 10)) short; done
+    for n in 1 2 3 4 5 6 7 8 9; do printf "{\"key\":\"k%d\",\"path\":\"%s.mp4\"}\n" "$n" long12 $((n + 10)) short; done
 }
 ok 'clips at once change no bit, nor the order of clips and of what is said of them' '
     mixed_clips >mixed_clips.jsonl
