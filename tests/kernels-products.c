@@ -220,24 +220,26 @@ static void multiply_few(struct tensor *y, const struct tensor *x, const struct 
     kern_wait(kerns[0]);
 }
 
-/* On a GPU a row has the same bits alone as among few. */
-static void test_few_rows(int64_t in, int64_t out, bool adds)
+/* On a GPU a row has the same bits alone as among few, and among some more as among many. */
+static void test_any_rows(int64_t in, int64_t out, bool adds)
 {
-    fresh();
-    struct tensor x = given(2, FEW_ROWS, in), w = given(2, out, in), alone = given(2, FEW_ROWS, out),
-                  y = given(2, FEW_ROWS, out), start = given(2, FEW_ROWS, out);
-    memcpy(alone.data, start.data, tensor_bytes(&start));
-    for (int i = 0; i < FEW_ROWS; i++) {
-        struct tensor from = tensor_rows(&x, i, 1), to = tensor_rows(&alone, i, 1);
-        multiply_few(&to, &from, &w, adds);
-    }
-    for (int m = 2; m <= FEW_ROWS; m++) {
-        struct tensor from = tensor_rows(&x, 0, m), to = tensor_rows(&y, 0, m);
-        memcpy(y.data, start.data, tensor_bytes(&start));
-        multiply_few(&to, &from, &w, adds);
-        ok(kern_ok(kerns[0]) && !memcmp(to.data, alone.data, tensor_bytes(&to)),
-           "%s%d rows of %lld to %lld%s have the bits of each alone %s", mode->label, m, (long long)in,
-           (long long)out, adds ? ", added," : "", kern_error(kerns[0]));
+    enum { MANY = 400 };
+    static const int rows[2][6] = {{1, 2, 3, FEW_ROWS}, {FEW_ROWS + 1, 65, 131, 175, 226, MANY}};
+    for (int many = 0; many < 2; many++) {
+        fresh();
+        struct tensor x = given(2, MANY, in), w = given(2, out, in), y = given(2, MANY, out),
+                      start = given(2, MANY, out), first = given(2, MANY, out);
+        for (int i = 0; i < 6 && rows[many][i]; i++) {
+            const int m = rows[many][i], last = i ? rows[many][i - 1] : 0;
+            struct tensor from = tensor_rows(&x, 0, m), to = tensor_rows(&y, 0, m),
+                          same = tensor_rows(&y, 0, last);
+            memcpy(y.data, start.data, tensor_bytes(&start));
+            multiply_few(&to, &from, &w, adds);
+            ok(kern_ok(kerns[0]) && !memcmp(same.data, first.data, tensor_bytes(&same)),
+               "%s%d rows of %lld to %lld%s have the bits of fewer %s", mode->label, m, (long long)in,
+               (long long)out, adds ? ", added," : "", kern_error(kerns[0]));
+            memcpy(first.data, y.data, tensor_bytes(&y));
+        }
     }
 }
 
@@ -353,7 +355,7 @@ int main(int argc, char **argv)
         test_prompt(2, 16, 8200); /* so many that a warp takes two */
         test_prompt(7, 12, 5);
         for (int adds = 0; adds < 2 && mode != modes; adds++)
-            test_few_rows(264, 40, adds), test_few_rows(16, 8200, adds);
+            test_any_rows(264, 40, adds), test_any_rows(16, 8200, adds), test_any_rows(1024, 1024, adds);
         test_prompt(33, 120, 264);
         test_prompt(226, 256, 136);
         test_gelu_form();
