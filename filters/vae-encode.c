@@ -84,6 +84,7 @@ int main(int argc, char **argv)
     json_object_set_new(filter.settings, "vae", json_string(v->id));
 
     struct record f = RECORD_INIT;
+    filter_read_ahead();
     while (filter_next(&f)) {
         if (encode_record(v, &f)) {
             filter_emit(&f);

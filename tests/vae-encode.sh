@@ -110,6 +110,21 @@ ok 'a clip it cannot take is named; the others are encoded' "
     fails 1 vae-encode $vae --strict <all >out
     [ \$(wc -l <err) = 1 ]"
 
+ok 'the next clip is read while one is encoded, and failures stay where they belong' "
+    clip k 9 224 320 >large
+    { cat large large; wc -c <out >when; } | vae-encode $vae >out
+    [ \"\$(cat when)\" = 0 ] # more than a pipe holds was taken before anything was written
+    clip short 9 15 24 >odd
+    cat in odd second odd in >five
+    fails 1 vae-encode $vae <five >out
+    [ \"\$(grep -c '^vae-encode: short: ' err)\" = 2 ]
+    for n in in second in; do vae-encode $vae <\$n; done >alone
+    tensor-eq out alone
+    head -c \$((\$(wc -c <in) + 100)) five >cut
+    fails 1 vae-encode $vae <cut >out
+    grep truncated err
+    [ \"\$(wc -c <out)\" -gt 192 ]"
+
 ok 'wrong usage, models that are none or broken' "
     fails 2 vae-encode <in >out
     grep -e --model err

@@ -21,6 +21,13 @@ static bool only_checking; /* --check-options */
 static struct record_reader *input;
 static struct record_writer *output;
 static void (*settle)(void); /* what was begun comes before a message about stdin */
+static struct {
+    struct worker *worker; /* NULL: nothing is read ahead */
+    bool reads;
+    struct record f;
+    enum record_got got;
+    int64_t bytes;
+} ahead;
 
 /* ---- stdout -------------------------------------------------------------------------------------------- */
 
@@ -268,13 +275,45 @@ void filter_fail_at(const char *key, const char *fmt, ...)
     if (filter.strict) exit(1);
 }
 
+void filter_read_ahead(void)
+{
+    ahead.worker = worker_start(); /* without a thread it goes as it went */
+}
+
+static void read_one(void *unused)
+{
+    (void)unused;
+    ahead.got = record_read(input, &ahead.f);
+    ahead.bytes = record_reader_bytes(input);
+}
+
+/* The next record, and how many bytes of stdin end with it. What f held is for the one after it. */
+static enum record_got take_next(struct record *f, int64_t *bytes)
+{
+    if (!ahead.worker) {
+        enum record_got got = record_read(input, f);
+        *bytes = record_reader_bytes(input);
+        return got;
+    }
+    if (!ahead.reads) worker_begin(ahead.worker, read_one, NULL);
+    worker_wait(ahead.worker);
+    const struct record before = *f;
+    const enum record_got got = ahead.got;
+    *f = ahead.f;
+    ahead.f = before;
+    *bytes = ahead.bytes;
+    ahead.reads = got == RECORD_GOT || got == RECORD_BAD_LINE;
+    if (ahead.reads) worker_begin(ahead.worker, read_one, NULL);
+    return got;
+}
+
 bool filter_next(struct record *f)
 {
     if (!input && !(input = record_reader_open(0, "stdin"))) die("out of memory");
     while (!io_interrupted) {
-        enum record_got got = record_read(input, f);
-        filter.before = filter.bytes;
-        filter.bytes = record_reader_bytes(input);
+        const int64_t before = filter.bytes;
+        const enum record_got got = take_next(f, &filter.bytes);
+        filter.before = before;
         filter.part = 0;
         switch (got) {
         case RECORD_GOT: progress("%s", record_key(f)); return true;
@@ -338,6 +377,8 @@ int filter_finish(void)
     if (close(1) && flags & (FILTER_RECORDS_OUT | FILTER_TEXT_OUT)) output_failed(strerror(errno));
     progress_end();
     if (filter.failed) say(NULL, "%lld failed, %lld done", (long long)filter.failed, (long long)filter.done);
+    worker_stop(ahead.worker);
+    record_free(&ahead.f);
     record_reader_close(input);
     record_writer_close(output);
     json_decref(filter.settings);

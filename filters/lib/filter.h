@@ -66,6 +66,9 @@ void filter_checked(void);
  * program with exit code 1. A JSON line that is not a record is reported and counted, and the next one is
  * returned. */
 bool filter_next(struct record *f);
+/* From here on the next record is read while the caller works on the one that it has: for large ones, on their way to a
+ * GPU. Not for programs that stop before the end, nor with filter_input_settings(). */
+void filter_read_ahead(void);
 json_t *filter_input_settings(void);          /* of the stream that is read, borrowed; NULL: it has none */
 void filter_emit(struct record *f);           /* write a record to stdout; counts it as done */
 void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it as done */
