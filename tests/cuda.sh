@@ -73,7 +73,8 @@ ok '--dtype fp8 on the GPU: near bf16, the same twice, both halves alike; what h
 driver() {
     need cc
     [ -e "$(dirname "$(command -v vae-encode)")/sluice-cuda.so" ] || { echo "no CUDA backend in this build"; exit 77; }
-    cc -shared -fPIC -o libcuda.so.1 -x c - <<EOF
+    mkdir -p driver
+    cc -shared -fPIC -o driver/libcuda.so.1 -x c - <<EOF
 #include <string.h>
 int cuInit(unsigned flags) { return (void)flags, $1; }
 int cuDriverGetVersion(int *v) { return *v = $2, 0; }
@@ -97,7 +98,7 @@ int cuGetProcAddress_v2(const char *name, void **p, int version, unsigned long f
 }
 EOF
 }
-driven() { LD_LIBRARY_PATH=$PWD${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"; }
+driven() { LD_LIBRARY_PATH=$PWD/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"; }
 ok 'a driver that is too old, finds no device, or fails is told as such, in one line' '
     driver 0 12000
     fails 1 driven vae-encode --device cuda -m random:tiny </dev/null; cat err; [ "$(wc -l <err)" = 1 ]
