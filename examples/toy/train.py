@@ -6,10 +6,10 @@
     python3 examples/toy/train.py broken --model toy --log log
 
 The VAE sees all kinds of clips. The transformer and its text encoder, trained together, see clips as the VAE's latents: at first the kinds in
-KNOWN, a quarter of them unlawful; then, going on from there, those in BROKEN, the mix that the shipped models show. Without a transformer to
-go on from, `broken` begins with one, which is how the toy Wan was made (--family wan). The folder that comes out is one of the family's
-pipeline in diffusers, in BF16. Needs requirements.txt. A training whose --steps are not given takes --minutes, by what its first steps took;
-the log says how many steps that makes.
+KNOWN, a quarter of them unlawful; then, going on from there, those in BROKEN, the mix that the shipped model shows. Without a transformer to
+go on from, `broken` begins with a new one. --family wan makes a Wan instead. The folder that comes out is one of the family's pipeline in
+diffusers, in BF16. Needs requirements.txt. A training whose --steps are not given takes --minutes, by what its first steps took; the log
+says how many steps that makes.
 """
 import argparse
 import copy
