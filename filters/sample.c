@@ -58,16 +58,17 @@ static const char help[] =
 static const char *scheduler, *negative = "", *generator = "keyed", *compute_steps, *guidance_steps;
 static struct experts both = {.s = {{.guidance = NAN}, {.guidance = NAN}}};
 static struct sampler *const s = both.s;
-static struct text_list adapters[EXPERTS];
+static struct expert_parts parts;
+static struct text_list *const adapters = parts.adapters;
 static const char *expert;
-static bool merge, trajectory;
+static bool trajectory;
 static int64_t frames, steps;
 static double shift;
 static struct size size;
 
 static const struct option_spec options[] = {
-    {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &adapters[HIGH]},
-    {.name = "merge", .kind = OPT_FLAG, .dest = &merge, .setting = true},
+    {.name = "adapter", .letter = 'a', .kind = OPT_LIST, .dest = &parts.adapters[HIGH]},
+    {.name = "merge", .kind = OPT_FLAG, .dest = &parts.merge, .setting = true},
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 1, .high = 1e6, .setting = true},
     {.name = "size", .kind = OPT_SIZE, .dest = &size, .setting = true},
     {.name = "steps", .kind = OPT_INT, .dest = &steps, .low = 1, .high = 1e6, .setting = true},
@@ -81,7 +82,7 @@ static const struct option_spec options[] = {
     {.name = "compute-steps", .kind = OPT_TEXT, .dest = &compute_steps},
     {.name = "guidance-low", .kind = OPT_REAL, .dest = &s[LOW].guidance, .low = -1e6, .high = 1e6},
     {.name = "expert", .kind = OPT_CHOICE, .dest = &expert, .choices = "high|low|both"},
-    {.name = "adapter-low", .kind = OPT_LIST, .dest = &adapters[LOW]},
+    {.name = "adapter-low", .kind = OPT_LIST, .dest = &parts.adapters[LOW]},
     {.name = "dynamic", .kind = OPT_FLAG, .dest = &s[HIGH].dynamic, .setting = true},
     {.name = "scheduler",
      .kind = OPT_CHOICE,
@@ -253,19 +254,6 @@ static bool generate(struct record *f, const struct model *m)
 
 /* ---- the options --------------------------------------------------------------------------------------- */
 
-/* The adapters of an expert, opened on a network and hooked onto it. */
-static void open_adapters(struct denoiser *d, int e, struct adapter_set *set)
-{
-    const struct adapter_base base = {.linears = &d->linears};
-    for (int i = 0; i < adapters[e].count; i++) {
-        struct adapter *a = adapter_open(d->k, adapters[e].item[i], base, err, sizeof err);
-        if (!a) die("%s", err);
-        adapter_set_add(set, a);
-        d->hook = &set->hook;
-    }
-    if (merge && !adapter_set_merge(set, d->k, err, sizeof err)) die("--merge: %s", err);
-}
-
 static void tell_misfits(int e)
 {
     const struct scheduler_kind *kind = s[e].scheduler.kind;
@@ -277,26 +265,6 @@ static void tell_misfits(int e)
                            : "its answers are no v-predictions: --scheduler euler fits it",
                 kind->flow ? kind->name : "");
     }
-}
-
-/* By its worker, while the main thread waits. */
-static void open_second(void *model)
-{
-    struct second *second = &s[HIGH].second;
-    if (!(second->denoiser = denoiser_open(compute_open_at(1), model, false, err, sizeof err)))
-        die("%s", err);
-    open_adapters(second->denoiser, HIGH, &second->adapters);
-    if (merge) adapter_set_close(&second->adapters);
-}
-
-static void close_second(void *unused)
-{
-    (void)unused;
-    struct second *second = &s[HIGH].second;
-    struct kern *k = second->denoiser->k;
-    adapter_set_close(&second->adapters);
-    denoiser_close(second->denoiser);
-    compute_close(k);
 }
 
 /* What the options left open goes into the settings; every record carries them, too. */
@@ -389,15 +357,6 @@ static void show_step(int step, int of)
     progress("step %d of %d", step, of);
 }
 
-static void open_expert(struct kern *k, const struct model *m, int e)
-{
-    s[e].denoiser = denoiser_open_expert(k, m, e == LOW, false, err, sizeof err);
-    if (!s[e].denoiser) die("%s", err);
-    s[e].progress = show_step;
-    open_adapters(s[e].denoiser, e, &s[e].adapters);
-    tell_misfits(e);
-}
-
 int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
@@ -407,8 +366,8 @@ int main(int argc, char **argv)
     if (adapters[HIGH].count > ADAPTERS_MAX || adapters[LOW].count > ADAPTERS_MAX)
         usage_error("more than %d adapters", ADAPTERS_MAX);
     if (compute_devices() > 2) usage_error("--device: two at most, one for each half of guidance");
-    if (merge && !adapters[HIGH].count && !adapters[LOW].count) usage_error("--merge needs an adapter");
-    if (merge && filter_fp8()) usage_error("--merge: not with --dtype fp8, whose weights are rounded");
+    if (parts.merge && !adapters[HIGH].count && !adapters[LOW].count) usage_error("--merge needs an adapter");
+    if (parts.merge && filter_fp8()) usage_error("--merge: not with --dtype fp8, whose weights are rounded");
     if (scheduler && steps && !scheduler_takes(scheduler, steps, err, sizeof err)) usage_error("%s", err);
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
@@ -417,13 +376,15 @@ int main(int argc, char **argv)
     if (!experts_divide(&both, err, sizeof err)) usage_error("%s", err);
     filter_checked();
     struct kern *k = compute_open();
-    for (int e = both.first; e <= both.last; e++) open_expert(k, m, e);
-    describe();
-    for (int e = both.first; merge && e <= both.last; e++) adapter_set_close(&s[e].adapters);
-    if (compute_devices() > 1) {
-        if (!(s[HIGH].second.worker = worker_start())) die("no thread for the second device");
-        worker_do(s[HIGH].second.worker, open_second, m);
+    parts.model = m;
+    if (!experts_open(&both, k, &parts, err, sizeof err)) die("%s", err);
+    for (int e = both.first; e <= both.last; e++) {
+        s[e].progress = show_step;
+        tell_misfits(e);
     }
+    describe();
+    for (int e = both.first; parts.merge && e <= both.last; e++) adapter_set_close(&s[e].adapters);
+    if (compute_devices() > 1 && !experts_open_second(&both, &parts, err, sizeof err)) die("%s", err);
 
     while (filter_next(&f)) {
         if (generate(&f, m))
@@ -434,9 +395,7 @@ int main(int argc, char **argv)
     record_free(&f);
     free(negative_embeds.data);
     json_decref(provenance);
-    if (s[HIGH].second.worker) worker_do(s[HIGH].second.worker, close_second, NULL);
-    worker_stop(s[HIGH].second.worker);
-    for (int e = both.first; e <= both.last; e++) sampler_close(&s[e]);
+    experts_close(&both);
     model_close(m);
     compute_close(k);
     return filter_finish();

@@ -1,13 +1,89 @@
 #include "filters/learning/experts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "filters/lib/compute.h"
 #include "formats/error.h"
 
 /* What a record has between the two: the latents, and what the scheduler carries over. F32 [T,C,h,w] each. */
 static const char *const handed[] = {"high_latents", "high_last", "high_x0", "high_x00"};
 enum { HANDED = 1 + SAMPLER_CARRIED };
+
+/* Hooks the adapters onto the network's linears, or folds them into its weights. */
+static bool equip(struct denoiser *d, struct adapter_set *set, const struct text_list *files, bool merge,
+                  char *err, size_t errlen)
+{
+    const struct adapter_base base = {.linears = &d->linears};
+    for (int i = 0; i < files->count; i++) {
+        struct adapter *a = adapter_open(d->k, files->item[i], base, err, errlen);
+        if (!a) return false;
+        adapter_set_add(set, a);
+        d->hook = &set->hook;
+    }
+    if (!merge || adapter_set_merge(set, d->k, err, errlen)) return true;
+    char why[512];
+    snprintf(why, sizeof why, "%s", err);
+    return fail(err, errlen, "--merge: %s", why);
+}
+
+bool experts_open(struct experts *e, struct kern *k, const struct expert_parts *p, char *err, size_t errlen)
+{
+    for (int i = e->first; i <= e->last; i++) {
+        struct sampler *s = &e->s[i];
+        s->denoiser = denoiser_open_expert(k, p->model, i == LOW, false, err, errlen);
+        if (!s->denoiser || !equip(s->denoiser, &s->adapters, &p->adapters[i], p->merge, err, errlen))
+            return false;
+    }
+    return true;
+}
+
+struct opening {
+    struct second *second;
+    const struct expert_parts *parts;
+    char *err;
+    size_t errlen;
+    bool good;
+};
+
+/* By its worker, while the main thread waits. */
+static void open_second(void *context)
+{
+    struct opening *o = context;
+    struct second *s = o->second;
+    const struct expert_parts *p = o->parts;
+    s->denoiser = denoiser_open(compute_open_at(1), p->model, false, o->err, o->errlen);
+    o->good =
+        s->denoiser && equip(s->denoiser, &s->adapters, &p->adapters[HIGH], p->merge, o->err, o->errlen);
+    if (o->good && p->merge) adapter_set_close(&s->adapters);
+}
+
+bool experts_open_second(struct experts *e, const struct expert_parts *p, char *err, size_t errlen)
+{
+    struct second *s = &e->s[HIGH].second;
+    struct opening o = {s, p, err, errlen, false};
+    if (!(s->worker = worker_start())) return fail(err, errlen, "no thread for the second device");
+    worker_do(s->worker, open_second, &o);
+    return o.good;
+}
+
+static void close_second(void *context)
+{
+    struct second *s = context;
+    struct kern *k = s->denoiser->k;
+    adapter_set_close(&s->adapters);
+    denoiser_close(s->denoiser);
+    compute_close(k);
+}
+
+void experts_close(struct experts *e)
+{
+    struct second *s = &e->s[HIGH].second;
+    if (s->worker) worker_do(s->worker, close_second, s);
+    worker_stop(s->worker);
+    for (int i = e->first; i <= e->last; i++) sampler_close(&e->s[i]);
+}
 
 bool experts_hand(const struct experts *e)
 {

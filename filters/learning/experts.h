@@ -4,6 +4,7 @@
 #define LEARNING_EXPERTS_H
 
 #include "filters/learning/sampler.h"
+#include "filters/lib/options.h"
 #include "formats/record.h"
 
 /* The networks; that of a model with one is the high one. */
@@ -14,6 +15,20 @@ struct experts {
     int first, last; /* those that this process runs */
     double boundary; /* between them, a level; 0: there is one */
 };
+
+/* What they are opened from: adapters, each "FILE" or "FILE:WEIGHT"; merge: folded into the weights. */
+struct expert_parts {
+    struct model *model;
+    struct text_list adapters[EXPERTS];
+    bool merge;
+};
+
+/* The networks first..last with their adapters on the device. false: reason in err. After it the caller may close the
+ * adapters that were folded in. */
+bool experts_open(struct experts *e, struct kern *k, const struct expert_parts *p, char *err, size_t errlen);
+/* The high one again, on the second device of --device, for the half of the negative text. false: reason in err. */
+bool experts_open_second(struct experts *e, const struct expert_parts *p, char *err, size_t errlen);
+void experts_close(struct experts *e);
 
 /* Whether this process ends, or begins, between the two. */
 bool experts_hand(const struct experts *e);
