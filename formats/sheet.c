@@ -163,6 +163,7 @@ bool sheet_caption(struct sheet *s, const char *key, const char *about, const ch
 /* The picture in a PNG file, as RGB24; NULL with the reason in err. */
 static AVFrame *decode(char *bytes, size_t size, char *err, size_t errlen)
 {
+    libav_quiet();
     const AVCodec *png = avcodec_find_decoder(AV_CODEC_ID_PNG);
     AVCodecContext *c = png ? avcodec_alloc_context3(png) : NULL;
     AVPacket *packet = av_packet_alloc();
