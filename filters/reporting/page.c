@@ -233,26 +233,34 @@ struct shown {
     char why[512];              /* it is not shown */
 };
 
-/* Reads a video of at most so many bytes that a browser may play. What cannot be read is told when its frames are. */
-static void read_film(struct picture *film, const char *path, int64_t most)
+/* Reads a video that a browser may play; one of more than so many bytes is left to a link. false: the reason in why. */
+static bool read_film(struct picture *film, const char *path, int64_t most, char *why, size_t size)
 {
     const char *dot = strrchr(path, '.');
     struct stat st;
-    FILE *in = dot && !strcmp(dot, ".mp4") ? fopen(path, "re") : NULL;
-    if (in && !fstat(fileno(in), &st) && st.st_size > 0 && st.st_size <= most &&
-        (film->bytes = malloc((size_t)st.st_size)))
-        film->size =
-            fread(film->bytes, 1, (size_t)st.st_size, in) == (size_t)st.st_size ? (size_t)st.st_size : 0;
+    if (!dot || strcmp(dot, ".mp4")) return true;
+    FILE *in = fopen(path, "re");
+    bool good = in && !fstat(fileno(in), &st);
+    if (good && st.st_size > 0 && st.st_size <= most) {
+        film->size = (size_t)st.st_size;
+        errno = EIO; /* of a file that has become shorter */
+        good = (film->bytes = malloc(film->size)) && fread(film->bytes, 1, film->size, in) == film->size;
+    }
+    if (!good) snprintf(why, size, "cannot be read: %s", strerror(errno));
     if (in) fclose(in);
+    return good;
 }
 
 static void read_shown(struct shown *v, const struct report *r, page_told *told)
 {
     const char *path = v->score->path;
     if (!path) return;
-    bool good = draw_strip(&v->strip, path, v->why, sizeof v->why);
-    if (good) read_film(&v->film, path, r->embed);
-    if (!good) free(v->strip.bytes), v->strip = (struct picture){0};
+    bool good = draw_strip(&v->strip, path, v->why, sizeof v->why) &&
+                read_film(&v->film, path, r->embed, v->why, sizeof v->why);
+    if (!good) {
+        free(v->strip.bytes), free(v->film.bytes);
+        v->strip = v->film = (struct picture){0};
+    }
     told(path, good ? NULL : v->why);
 }
 
