@@ -18,11 +18,11 @@ trap 'exit 1' INT TERM
 cd "$work" || exit 1
 count=0 bad=0
 
-# ok NAME COMMANDS: run the commands (in a subshell, -e); a failure shows what they said. Exit 77 with a line on stdout
-# means SKIP for that reason.
+# ok NAME COMMANDS: run the commands (in a subshell, -e); a failure shows what they said, and the end of what they sent
+# to ./err. Exit 77 with a line on stdout means SKIP for that reason.
 ok() {
     count=$((count + 1))
-    (set -e; eval "$2") >"$work/.said" 2>&1
+    (trap 'last_words $?' EXIT; set -e; eval "$2") >"$work/.said" 2>&1
     status=$?
     if [ $status = 77 ]; then
         if [ -n "${NEED_CUDA:-}" ] && grep -qi cuda "$work/.said"; then
@@ -36,6 +36,8 @@ ok() {
         bad=$((bad + 1)); echo "not ok $count - $1"; echo "# exit $status"; sed 's/^/# /' "$work/.said" | tail -n 30
     fi
 }
+
+last_words() { if [ "$1" != 0 ] && [ "$1" != 77 ] && [ -s err ]; then echo 'in err:'; tail -n 5 err; fi; }
 
 # need WHAT: leave the test with SKIP unless it is there: cuda, shared, or a program's name.
 need() {
