@@ -181,7 +181,7 @@ int main(int argc, char **argv)
     if (html && !page_html(f, &report, told, err, sizeof err)) die("%s", err);
     if (!strcmp(format, "text")) page_text(f, &report);
     if (!strcmp(format, "json")) page_json(f, &report);
-    if (!close_written(f)) die("out of memory");
+    if (!close_memory(f, &page)) die("out of memory");
     put(page, size);
     free(page);
     json_decref(report.comparison);

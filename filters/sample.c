@@ -288,7 +288,7 @@ static void describe(void)
     json_object_set_new(settings, "negative", json_string(negative));
     if (shift != 0 || s[HIGH].scheduler.noise.flow)
         json_object_set_new(settings, "shift", json_real(s[HIGH].scheduler.shift));
-    step_choice_describe(&s[HIGH].choice, settings);
+    if (!step_choice_describe(&s[HIGH].choice, settings)) die("out of memory");
     if (g->fps > 0) json_object_set_new(settings, "fps", json_real(g->fps));
     if (!frames) json_object_set_new(settings, "frames", json_integer(g->frames));
     if (!size.width)

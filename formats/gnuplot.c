@@ -141,7 +141,7 @@ static long long copy(int from, FILE *picture, char *err, size_t errlen)
     while ((n = read(from, buffer, sizeof buffer)) != 0 && (n > 0 || errno == EINTR))
         if (n > 0) fwrite(buffer, 1, (size_t)n, all); /* a failed write sticks to the stream */
     bool good = n == 0 || fail(err, errlen, "gnuplot: %s", strerror(errno));
-    if (!close_written(all)) good = fail(err, errlen, "out of memory");
+    if (!close_memory(all, &bytes)) good = fail(err, errlen, "out of memory");
     if (good && size) undate(bytes, size);
     if (good && fwrite(bytes, 1, size, picture) != size) good = fail(err, errlen, "%s", strerror(errno));
     free(bytes);

@@ -58,10 +58,11 @@ ssize_t read_text_line(FILE *f, char **text, size_t *room)
     return -1;
 }
 
-bool close_written(FILE *f)
+bool close_memory(FILE *f, char *const *bytes)
 {
     bool lost = ferror(f);
-    bool closed = fclose(f) == 0;
-    if (lost && closed) errno = EIO;
-    return closed && !lost;
+    if (fclose(f)) return false;
+    if (!lost && *bytes) return true;
+    errno = ENOMEM;
+    return false;
 }

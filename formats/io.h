@@ -21,8 +21,8 @@ bool write_full(int fd, const void *buf, size_t n);
 /* Reads the next line into *text, which the caller frees. Returns its length with the line end, 0 at the end
  * of file, -1 with errno. getline() alone does not tell a lack of memory from the end. */
 ssize_t read_text_line(FILE *f, char **text, size_t *room);
-/* Closes a stream that was written to; false with errno when any write failed. fclose() alone reports only a
- * failure of the last bytes of a stream in memory. */
-bool close_written(FILE *f);
+/* Closes a stream of open_memstream(&bytes, ..); false with errno when any write failed. fclose() alone reports a failure
+ * of the last bytes alone, and not even that when it has no memory to cut them to size: then bytes is NULL. */
+bool close_memory(FILE *f, char *const *bytes);
 
 #endif

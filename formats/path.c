@@ -42,7 +42,7 @@ char *path_beside(const char *file, const char *other)
         for (const char *p = from + shared; *p; p++)
             if (p[0] == '/' && p[1]) fputs("../", f);
         fputs(to + shared + 1, f);
-        if (!close_written(f)) free(path), path = NULL;
+        if (!close_memory(f, &path)) free(path), path = NULL;
     }
     free(from);
     free(to);

@@ -152,7 +152,7 @@ bool sheet_caption(struct sheet *s, const char *key, const char *about, const ch
     gnuplot_shorten(text, sizeof text, key, 120, ROOM / 2 - 1);
     add_label(f, w, 0, text, false);
     const int tall = LINE * (1 + (caption ? add_caption(f, w, caption) : 0)) + 6;
-    if (!close_written(f)) return free(labels), fail(err, errlen, "no memory for the contact sheet");
+    if (!close_memory(f, &labels)) return free(labels), fail(err, errlen, "no memory for the contact sheet");
     free(w->labels);
     w->labels = labels, w->size = size;
     w->at[w->bands] = s->height, w->tall[w->bands++] = tall;
@@ -225,7 +225,7 @@ static AVFrame *draw_words(const struct sheet_words *w, bool few, char *err, siz
         good = gnuplot_draw(script, f, err, errlen);
     }
     if (script) fclose(script);
-    if (f && !close_written(f)) good = fail(err, errlen, "no memory for the contact sheet");
+    if (f && !close_memory(f, &bytes)) good = fail(err, errlen, "no memory for the contact sheet");
     if (good) picture = decode(bytes, size, err, errlen);
     free(bytes);
     if (!picture || few || !is_spoilt(picture)) return picture;

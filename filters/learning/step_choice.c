@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "formats/error.h"
+#include "formats/io.h"
 
 static const char computed_is[] = "--compute-steps", guided_is[] = "--guidance-steps";
 
@@ -118,20 +119,29 @@ bool step_residual_wanted(const struct step_choice *c, int64_t step, bool guided
     return next < end && !c->computed[next];
 }
 
-void step_choice_describe(const struct step_choice *c, json_t *o)
+/* The list of those at which the blocks run, as one would type it. false: no memory. */
+static bool describe_computed(const struct step_choice *c, json_t *o)
 {
     char *text = NULL;
     size_t size;
-    FILE *f = c->count < c->steps ? open_memstream(&text, &size) : NULL;
-    for (int64_t i = 0, from; f && i < c->steps; i++) {
+    FILE *f = open_memstream(&text, &size);
+    if (!f) return false;
+    for (int64_t i = 0, from; i < c->steps; i++) {
         if (!c->computed[i]) continue;
         for (from = i; i + 1 < c->steps && c->computed[i + 1];) i++;
         fprintf(f, from ? ",%lld" : "%lld", (long long)from);
         if (i > from) fprintf(f, "-%lld", (long long)i);
     }
-    if (f && !fclose(f)) json_object_set_new(o, "compute-steps", json_string(text));
+    bool good = close_memory(f, &text) && !json_object_set_new(o, "compute-steps", json_string(text));
     free(text);
+    return good;
+}
+
+bool step_choice_describe(const struct step_choice *c, json_t *o)
+{
+    bool good = c->count == c->steps || describe_computed(c, o);
     if (c->first > 0 || c->last < c->steps - 1)
-        json_object_set_new(o, "guidance-steps",
-                            json_sprintf("%lld-%lld", (long long)c->first, (long long)c->last));
+        good &= !json_object_set_new(o, "guidance-steps",
+                                     json_sprintf("%lld-%lld", (long long)c->first, (long long)c->last));
+    return good;
 }

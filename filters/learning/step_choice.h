@@ -33,7 +33,7 @@ bool step_guided(const struct step_choice *c, int64_t step);
 /* Whether the blocks' residual at a computed step will be asked for; guided: by steps with guidance. */
 bool step_residual_wanted(const struct step_choice *c, int64_t step, bool guided);
 
-/* What differs from all steps, as `compute-steps` and `guidance-steps` in o, in one form whatever was typed. */
-void step_choice_describe(const struct step_choice *c, json_t *o);
+/* What differs from all steps, as `compute-steps` and `guidance-steps` in o, in one form whatever was typed. false: no memory. */
+bool step_choice_describe(const struct step_choice *c, json_t *o);
 
 #endif

@@ -43,7 +43,7 @@ static bool draw_chart(struct picture *p, enum chart chart, const json_t *compar
         good = gnuplot_draw(script, f, err, errlen);
     }
     if (script) fclose(script);
-    return (!f || close_written(f) || fail(err, errlen, "out of memory")) && good;
+    return (!f || close_memory(f, &p->bytes) || fail(err, errlen, "out of memory")) && good;
 }
 
 /* Eight frames of a video side by side, as a PNG. */
@@ -54,7 +54,7 @@ static bool draw_strip(struct picture *p, const char *path, char *err, size_t er
     bool good = f || fail(err, errlen, "out of memory");
     good = good && sheet_add_file(&sheet, path, err, errlen) && sheet_put(&sheet, f, err, errlen);
     sheet_free(&sheet);
-    return (!f || close_written(f) || fail(err, errlen, "out of memory")) && good;
+    return (!f || close_memory(f, &p->bytes) || fail(err, errlen, "out of memory")) && good;
 }
 
 /* ---- HTML ---------------------------------------------------------------------------------------------- */

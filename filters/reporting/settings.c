@@ -68,7 +68,7 @@ static json_t *joined(const json_t *texts)
     FILE *f = open_memstream(&all, &size);
     if (!f) die("out of memory");
     json_array_foreach (texts, i, text) fprintf(f, "%s%s", i ? ", " : "", json_string_value(text));
-    if (!close_written(f)) die("out of memory");
+    if (!close_memory(f, &all)) die("out of memory");
     json_t *one = json_string(json_array_size(texts) ? all : "-");
     free(all);
     return one;
