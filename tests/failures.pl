@@ -149,7 +149,8 @@ sub judge {
     }
     return () if $r->{err} =~ /^AddressSanitizer: CHECK failed/m; # its own want of memory
     my @wrong;
-    my $gone = $kind eq 'memory' && $rest && $r->{err} =~ /^libgomp: Out of memory/m; # in another thread, of all that fails from there on
+    # libgomp's in another thread, of all that fails from there on
+    my $gone = $kind eq 'memory' && $rest && $r->{status} == 1 && $r->{err} =~ /^libgomp: Out of memory/m;
     my $died = $gone || $kind eq 'memory' && $r->{said} =~ /^\S+ (\S+)$/m && ($1 =~ $mortal || ($o{dies} && $1 =~ $o{dies})) &&
         ($r->{status} < 0 || $r->{err} =~ /^libgomp: Out of memory/m ||
          ($r->{status} == 99 && $r->{err} =~ /DEADLYSIGNAL.*?^ +#0 \S+( in \S+)? +\(\/(usr\/)?lib/ms));

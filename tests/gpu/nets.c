@@ -28,11 +28,7 @@ static void section_dit(void)
     fprintf(stderr, "weights made in %.1f s\n", (now() - from) / 1e3);
     struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90),
                   text = host(DT_F32, "text", 2, 226, 4096);
-    kern_plan_begin(k);
-    forward_once(&f, &latents, &text);
-    kern_reserve(k, kern_plan_end(k));
-    forward_once(&f, &latents, &text);
-    if (!kern_ok(k)) stop("transformer", kern_error(k));
+    forward_first(&f, &latents, &text);
     timed("dit_fwd_B1", 5, 332, run_forward, &f);
     f.videos = 2;
     timed("dit_fwd_B2", 5, 664, run_forward, &f);

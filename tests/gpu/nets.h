@@ -109,6 +109,16 @@ static inline void forward_once(struct forward *f, const struct tensor *latents,
     run_forward(f);
 }
 
+/* Plans the memory for it, and runs it once. */
+static inline void forward_first(struct forward *f, const struct tensor *latents, const struct tensor *text)
+{
+    kern_plan_begin(k);
+    forward_once(f, latents, text);
+    kern_reserve(k, kern_plan_end(k));
+    forward_once(f, latents, text);
+    if (!kern_ok(k)) stop("forward pass", kern_error(k));
+}
+
 /* ---- a training step ---- */
 
 struct step {
