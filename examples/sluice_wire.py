@@ -297,8 +297,9 @@ class Store:
 def pack(folder):
     """A Writer into a store, which is made if need be, by Sluice's program: what is there already is left, what has changed replaced."""
     with subprocess.Popen(["pack", "-o", folder], stdin=subprocess.PIPE) as program:
-        with program.stdin as f, Writer(f) as writer:
-            yield writer
+        with contextlib.suppress(BrokenPipeError):  # it ended early, and has said why
+            with program.stdin as f, Writer(f) as writer:
+                yield writer
     if program.returncode:
         raise WireError(f"{folder}: pack failed")
 

@@ -226,8 +226,9 @@ ok 'to a terminal evaluations are words, and the progress line tells step, evalu
     run="train-step -m random:tiny --device cpu --warmup 0 --max-steps 40 --val terminal --eval-every 20"
     for i in 1 2; do tensor-gen --name latents --shape 1,16,4,4 --key t$i | tensor-gen --add --name prompt_embeds --shape 32,64; done | pack -o terminal 2>/dev/null
     draw --count 40 terminal >forty.mp
-    paused="head -c 30000 forty.mp; sleep 1.5; tail -c +30001 forty.mp" # however fast the steps are, a line is due
-    script -qec "($paused) | $run --state terminal-run" typescript </dev/null >/dev/null; tr "\r" "\n" <typescript | sed "s/^$(printf "\033")\[K//" >said
+    # However fast the steps and slow the start: a tenth of a second after the evaluation a line is due.
+    paused="head -c 30000 forty.mp; for i in \$(seq 300); do ! grep -q validation typescript || break; sleep 0.1; done; sleep 0.3; tail -c +30001 forty.mp"
+    script -qfec "($paused) | $run --state terminal-run" typescript </dev/null >/dev/null; tr "\r" "\n" <typescript | sed "s/^$(printf "\033")\[K//" >said
     for step in 0 20 40; do grep "^step $step of 40: validation loss [0-9.]*\$" said; done
     grep "^train-step: step [0-9]* of 40, loss [0-9.]*, evaluations [123], [0-9]* s, [0-9]* s left" said; fails 1 grep "[{]" said
     [ "$(wc -l <terminal-run/metrics.jsonl)" = 43 ]
