@@ -7,6 +7,7 @@
 
 #include "filters/learning/sampler.h"
 #include "filters/learning/trainer.h"
+#include "filters/lib/energy.h"
 #include "filters/nets/autoencoder.h"
 #include "filters/nets/text_encoder.h"
 #include "tests/gpu/timing.h"
@@ -26,22 +27,34 @@ static inline void open_device(void)
     free_at_first = k->backend->available(k);
 }
 
-/* The median of `runs` after two that warm up. tflop: of one run, 0 when of no interest. */
+/* Seconds since 1970. */
+static inline double today(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The median of `runs` after two that warm up; what the card used for one, and when that was. tflop: of one run, 0 when
+ * of no interest. */
 static inline void timed(const char *name, int runs, double tflop, bool (*run)(void *), void *context)
 {
-    double ms[32];
+    double ms[32], joules = NAN, begun = 0;
     for (int i = -2; i < runs; i++) {
+        if (!i) joules = energy_joules(kern_card(k)), begun = today();
         double from = now();
         if (!run(context) || !kern_ok(k)) stop(name, kern_ok(k) ? err : kern_error(k));
         kern_wait(k);
         if (i >= 0) ms[i] = now() - from;
     }
+    joules = (energy_joules(kern_card(k)) - joules) / runs;
     double used = (double)(free_at_first - k->backend->available(k)) / (1 << 30),
            median = sort_times(ms, runs);
     printf("{\"name\": \"%s\", \"ms\": %.2f, \"least\": %.2f, \"most\": %.2f, \"runs\": %d, \"gib\": %.1f",
            name, median, ms[0], ms[runs - 1], runs, used);
     if (tflop > 0) printf(", \"tflops\": %.0f", tflop / median * 1e3);
-    printf("}\n");
+    if (!isnan(joules)) printf(", \"joules\": %.2f", joules);
+    printf(", \"when\": [%.2f, %.2f]}\n", begun, today());
     fflush(stdout);
 }
 

@@ -1,15 +1,20 @@
 """What diffusers, peft and PyTorch need on this GPU for the work that `nets` times: CogVideoX-5B at full size,
 random weights, bf16, medians of CUDA-event times.
 
-    PYTHONPATH=<folder with diffusers> python3 peers.py SECTION...      ceil dit compile train best gdn vae t5 owl pipeline fp8
+    PYTHONPATH=<folder with diffusers> python3 peers.py SECTION...      ceil dit compile train best repeatable gdn vae t5 owl pipeline fp8
 
 One JSON line a figure on stdout, as `nets` writes them.
 """
 
+import ctypes
 import json
+import os
 import sys
+import time
 import traceback
 
+if "repeatable" in sys.argv:  # alone in its process: what follows may cost the others time
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 import torch
 import torch.nn.functional as F
 
@@ -27,12 +32,23 @@ def tell(name, **values):
     print(json.dumps({"name": name, **values}), flush=True)
 
 
+def joules():
+    """What the card has used, by NVML's counter; None where there is none."""
+    try:
+        nvml, card, mj = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_ulonglong()
+        uuid = "GPU-" + str(torch.cuda.get_device_properties(0).uuid).removeprefix("GPU-")
+        bad = nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(card))
+        return None if bad or nvml.nvmlDeviceGetTotalEnergyConsumption(card, ctypes.byref(mj)) else mj.value / 1e3
+    except (OSError, AttributeError):
+        return None
+
+
 def timed(name, f, runs=3, warm=2, tflop=0):
     for _ in range(warm):
         f()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    times = []
+    times, begun, used = [], time.time(), joules()
     for _ in range(runs):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -43,8 +59,10 @@ def timed(name, f, runs=3, warm=2, tflop=0):
     times.sort()
     ms = times[len(times) // 2]
     more = {"tflops": round(tflop / ms * 1e3)} if tflop else {}
+    if used is not None:
+        more["joules"] = round((joules() - used) / runs, 2)
     tell(name, ms=round(ms, 2), least=round(times[0], 2), most=round(times[-1], 2), runs=runs,
-         gib=round(torch.cuda.max_memory_allocated() / 2**30, 1), **more)
+         gib=round(torch.cuda.max_memory_allocated() / 2**30, 1), when=[round(begun, 2), round(time.time(), 2)], **more)
     return ms
 
 
@@ -176,6 +194,14 @@ def best():
     for b in m.transformer_blocks:
         b.compile()
     training_step(m, "train_compiled", False)
+
+
+@section
+def repeatable():
+    """The peer that repeats its bits: gradients are added in one order, above all those of attention."""
+    torch.use_deterministic_algorithms(True)
+    training_step(with_lora(transformer()), "train_repeatable", False)
+    torch.use_deterministic_algorithms(False)
 
 
 def autoencoder():
