@@ -75,6 +75,10 @@ read_settings() {
     # shellcheck source=pipelines/tiny.conf
     . "$1"
     for setting in "${given[@]}"; do printf -v "${setting%%=*}" %s "${setting#*=}"; done
+    trained=() sampled=() adapter_option=-a # what a model of two transformers needs besides
+    [ -z "$EXPERT" ] || trained=(--expert "$EXPERT")
+    [ -z "$GUIDANCE_LOW" ] || sampled=(--guidance-low "$GUIDANCE_LOW")
+    [ "$EXPERT" != low ] || adapter_option=--adapter-low
     [ -n "$WORK" ] || wrong 'WORK is a folder'
     for setting in WORK $paths; do
         case $setting=${!setting} in
@@ -113,6 +117,7 @@ check_settings() {
         [[ ${!setting} =~ ^(yes|no)$ ]] || wrong "$setting is yes or no, not \`${!setting}\`"
     done
     [[ $COST_STEP =~ ^(\ *[a-z_]+\ +$number)*\ *$ ]] || wrong "COST_STEP is kinds of adapters, each with a number, not \`$COST_STEP\`"
+    [[ $EXPERT =~ ^(high|low)?$ ]] || wrong "EXPERT is high, low or empty, not \`$EXPERT\`"
     [[ $FIRST =~ ^([1-9][0-9]{0,8})?$ ]] || wrong "FIRST is a number, not \`$FIRST\`"
     [[ $JOBS =~ ^([1-9][0-9]{0,8})?$ ]] || wrong "-j (JOBS) is a number, not \`$JOBS\`"
     [[ $SIZE =~ ^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$ ]] || wrong "SIZE is WIDTHxHEIGHT, not \`$SIZE\`"

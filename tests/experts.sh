@@ -103,4 +103,15 @@ ok 'what does not belong together is refused by name' '
     cp -r two without; sed -i "s/0.875/null/" without/model_index.json
     fails 1 sample -m without --steps 2 <embeds.mp >out; grep "model_index.json: no boundary_ratio" err
     fails 1 train-step -m two --state r <embeds.mp >out; grep "transformer_2: a model of two transformers" err'
+ok 'the pipelines: EXPERT is trained, and its adapter is where it belongs; GUIDANCE_LOW' '
+    need parallel
+    echo "{\"key\":\"a\",\"prompt\":\"A ball.\"}" >prompts.jsonl
+    piped() { $1 --config paper-wan MODEL=two GRADER=random:owl-tiny CLIPS=x.csv VIDEOS=. PROMPTS=prompts.jsonl FRAMES=5 SIZE=48x32 STEPS=6 DEVICE=cpu --dry-run RUNS="base
+r standard" "$2" "$3"; }
+    train() { piped "$top/pipelines/train" "$@"; }
+    generate() { piped "$top/pipelines/generate" "$@"; }
+    for expert in high low; do train EXPERT=$expert LR=1e-3 >said; grep -e "train-step -m two .* --expert $expert --lr 1e-3 " said; done
+    generate EXPERT=high GUIDANCE_LOW=3 >said; grep -e "sample -m two .* -a experiment-wan/runs/r/best.safetensors .* --guidance 5 --guidance-low 3 " said
+    generate EXPERT=low LR=1 >said; grep -e "--adapter-low experiment-wan/runs/r/best.safetensors" said; fails 1 grep -e --guidance-low said
+    fails 2 train EXPERT=both LR=1; grep "EXPERT is high, low or empty, not .both." err'
 finish
