@@ -12,7 +12,7 @@ try:
     import msgpack  # noqa: F401 (sluice_wire.py needs it)
     import numpy
     import torch
-    from diffusers import CogVideoXDPMScheduler, CogVideoXPipeline
+    from diffusers import CogVideoXDPMScheduler, DiffusionPipeline
 except ImportError as missing:
     print(f"1..0 # SKIP no Python package {missing.name}")
     sys.exit(0)
@@ -44,20 +44,32 @@ def relative(a, b):
 prompt = json.dumps({"key": "k", "prompt": caption}).encode()
 embeds_stream, embeds = ours("prompt_embeds", ["t5-encode"], prompt)
 latents_stream, latents = ours(
-    "latents", ["sample", "--rng", "torch-cpu", "--seed", str(SEED), "--steps", str(STEPS), "--keep"], embeds_stream)
+    "latents", ["sample", "--rng", "torch-cpu", "--seed", str(SEED), "--steps", str(STEPS), "--guidance", "6", "--keep"], embeds_stream)
 _, video = ours("video", ["vae-decode"], latents_stream)
 
-pipe = CogVideoXPipeline.from_pretrained(model, torch_dtype=torch.float32)
-pipe.scheduler = CogVideoXDPMScheduler.from_config(pipe.scheduler.config)
+pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
 pipe.set_progress_bar_config(disable=True)
+wan = type(pipe).__name__ == "WanPipeline"
+if not wan:
+    pipe.scheduler = CogVideoXDPMScheduler.from_config(pipe.scheduler.config)
 frames, height, width, _ = video.shape
-how = dict(num_inference_steps=STEPS, guidance_scale=6.0, num_frames=frames, height=height, width=width,
-           max_sequence_length=embeds.shape[0])
+text = dict(max_sequence_length=pipe.transformer.config.text_len if wan else embeds.shape[0])
+how = dict(num_inference_steps=STEPS, guidance_scale=6.0, num_frames=frames, height=height, width=width, output_type="latent", **text)
+
+
+def decoded(latents):
+    """[1, ...] as the pipeline hands them to the VAE"""
+    if not wan:
+        return pipe.decode_latents(latents)
+    mean, std = [torch.tensor(v).view(-1, 1, 1, 1) for v in (pipe.vae.config.latents_mean, pipe.vae.config.latents_std)]
+    return pipe.vae.decode(latents * std + mean).sample
+
+
 with torch.no_grad():
-    theirs_embeds = pipe.encode_prompt(caption, None, False, 1, max_sequence_length=embeds.shape[0])[0][0]
-    theirs_latents = pipe(caption, generator=torch.Generator("cpu").manual_seed(SEED), output_type="latent", **how).frames[0]
-    decoded = pipe.decode_latents(theirs_latents[None])
-    theirs_video = pipe.video_processor.postprocess_video(decoded, output_type="np")[0]
+    theirs_embeds = pipe.encode_prompt(caption, None, False, 1, **text)[0][0][:len(embeds)]
+    theirs_latents = pipe(caption, generator=torch.Generator("cpu").manual_seed(SEED), **how).frames
+    theirs_video = pipe.video_processor.postprocess_video(decoded(theirs_latents), output_type="np")[0]
+    theirs_latents = theirs_latents[0].transpose(0, 1) if wan else theirs_latents[0]
 
 levels = numpy.abs(theirs_video * 255 - video.numpy()).max()
 checks = [
