@@ -12,7 +12,9 @@
 # Each is validated on clips of its own mix. The learning rate (of RATES) is the one with the lowest validation loss, and so is the step; no
 # video is looked at for that. RATES is 1e-3 because that had a lower validation loss than 3e-3 with each of the three. Then videos of
 # held-out captions, as many of each kind, from the same noise; their scores by the grader, and by toy-check, which measures. All of it for
-# each of SEEDS, which decides on the adapter's start, the order of clips, and all noise.
+# each of SEEDS, which decides on the adapter's start, the order of clips, and all noise. Of the toy Wan:
+#
+#     MODEL=$PWD/examples/toy/wan OBJECTIVE=flow examples/controls.sh build/controls-wan
 set -euo pipefail
 
 examples=$(cd "$(dirname "$0")" && pwd)
@@ -21,9 +23,9 @@ for bin in "$examples/../bin" "${BIN:-}"; do # BIN: the programs of another buil
 done
 out=${1:-$examples/../build/controls}
 mkdir -p "$out" && cd "$out"
-SEEDS=${SEEDS:-1 2 3} RATES=${RATES:-1e-3} STEPS=${STEPS:-800} CLIPS=${CLIPS:-512} EACH=${EACH:-44} JOBS=${JOBS:-2}
+SEEDS=${SEEDS:-1 2 3} RATES=${RATES:-1e-3} STEPS=${STEPS:-800} CLIPS=${CLIPS:-512} EACH=${EACH:-44} JOBS=${JOBS:-2} OBJECTIVE=${OBJECTIVE:-flow-snr}
 kinds='fall bounce roll slide throw hit' controls='lawful same broken'
-export M=${MODEL:-$examples/toy/model} G=$examples/toy/grader STEPS CLIPS EACH OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+export M=${MODEL:-$examples/toy/model} G=$examples/toy/grader OBJECTIVE STEPS CLIPS EACH OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 clips() { # CONTROL PART: a store
     local mix=() count=$CLIPS
@@ -34,7 +36,7 @@ clips() { # CONTROL PART: a store
 }
 fine_tune() { # CONTROL SEED RATE
     draw --seed "$2" --count $((2 * STEPS)) "clips/$1/train" |
-        train-step -m "$M" --seed "$2" --adapter standard --objective flow-snr --lr "$3" --warmup 20 --max-steps "$STEPS" --accumulate 2 \
+        train-step -m "$M" --seed "$2" --adapter standard --objective "$OBJECTIVE" --lr "$3" --warmup 20 --max-steps "$STEPS" --accumulate 2 \
             --val "clips/$1/val" --eval-every 50 --eval-clips 64 --patience 0 --min-delta 0 --state "runs/$1/$2/$3" >/dev/null
 }
 judged() { # RUN SEED KIND: videos of one kind, and what is said of them

@@ -28,7 +28,7 @@ die() { say "$*"; exit 1; }
 wrong() { say "$* (see $name --help)"; exit 2; }
 shopt -u patsub_replacement 2>/dev/null || true # bash 5.2: a & in a name would stand for what was replaced
 
-common_help='  --config NAME|FILE  settings; paper, paper-wan, tiny or a file with what differs from paper. A file is a
+common_help='  --config NAME|FILE  settings; paper, paper-wan, tiny, tiny-wan or a file with what differs from paper. It is a
                       part of the shell program, and runs what is in it              [paper]
   NAME=VALUE          one setting, before all files; paper.conf tells them all
   --stage N           begin with stage N                                             [1]
@@ -217,8 +217,8 @@ start() {
         shift
     done
     [[ $first =~ ^[0-9]+$ ]] || wrong "--stage is a number, not \`$first\`"
-    case $config in paper | paper-wan | tiny) config=$lib/$config.conf ;; -*) config=./$config ;; esac
-    if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration: there are paper, paper-wan and tiny, and files"; fi
+    case $config in paper | paper-wan | tiny | tiny-wan) config=$lib/$config.conf ;; -*) config=./$config ;; esac
+    if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration: there are paper, paper-wan, tiny and tiny-wan, and files"; fi
     case $config in /*) ;; *) config=$PWD/$config ;; esac # for the shell's `.`, which would look for it along PATH
     read_settings "$config"
     if [ -n "$worker" ]; then work "$worker"; fi

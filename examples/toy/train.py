@@ -257,7 +257,9 @@ def main():
 
     if args.stage == "vae":
         vae = train_vae(args, family)
-        args.decoder or family.scale(vae, encode(family, vae, render(256, "scale", "--split", "train")[0], args))
+        if not args.decoder:
+            family.scale(vae, encode(family, vae, render(256, "scale", "--split", "train")[0], args))
+        vae.register_to_config(_name_or_path="")
         vae.to(torch.bfloat16).save_pretrained(os.path.join(args.model, "vae"))
     else:
         words = tokenizer(os.path.join(HERE, "..", "tokenizer", "spiece.model"))
