@@ -216,6 +216,7 @@ int main(int argc, char **argv)
     bool good = true;
     filter_start(argc, argv, help, options,
                  FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT | FILTER_DEVICES);
+    filter.own_progress = true;
     if (!state && !dry_run) usage_error("--state is required");
     if (t.warmup >= t.max_steps)
         usage_error("--warmup %lld does not end before --max-steps %lld", (long long)t.warmup,

@@ -230,7 +230,8 @@ ok 'to a terminal evaluations are words, and the progress line tells step, evalu
     paused="head -c 30000 forty.mp; for i in \$(seq 300); do ! grep -q validation typescript || break; sleep 0.1; done; sleep 0.3; tail -c +30001 forty.mp"
     script -qfec "($paused) | $run --state terminal-run" typescript </dev/null >/dev/null; tr "\r" "\n" <typescript | sed "s/^$(printf "\033")\[K//" >said
     for step in 0 20 40; do grep "^step $step of 40: validation loss [0-9.]*\$" said; done
-    grep "^train-step: step [0-9]* of 40, loss [0-9.]*, evaluations [123], [0-9]* s, [0-9]* s left" said; fails 1 grep "[{]" said
+    time="([0-9]+ min )?[0-9]+ s"
+    grep -E "^train-step: step [0-9]+ of 40, loss [0-9.]+, evaluations [123], $time, $time left" said; fails 1 grep "[{]" said
     [ "$(wc -l <terminal-run/metrics.jsonl)" = 43 ]
     script -qec "$run --state quiet-run <forty.mp 2>quiet" typescript </dev/null >/dev/null
     [ "$(grep -c "^step [0-9]* of 40: loss [0-9.]*, gradient norm [0-9.e+-]*, rate " typescript)" = 40 ]; cat quiet; [ ! -s quiet ]

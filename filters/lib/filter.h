@@ -45,8 +45,9 @@ extern struct filter_state {
     bool strict, keep, log_json;
     bool
         feeds; /* the next program of a pipeline, and is no more than a part of its work: shows no progress */
-    bool no_memory; /* the program is ending for want of it */
-    int argc;       /* operands */
+    bool own_progress; /* progress_left() tells where it is, not the key of each record */
+    bool no_memory;    /* the program is ending for want of it */
+    int argc;          /* operands */
     char **argv;
     json_t *settings; /* for the begin header; a program may add to it before the first record */
     int64_t bytes;    /* of stdin that have been read, and before the record at hand */

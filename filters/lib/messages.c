@@ -117,7 +117,7 @@ void progress(const char *fmt, ...)
     char text[256];
     double passed, left = -1;
     struct stat st;
-    if (!progress_due(&passed)) return;
+    if (filter.own_progress || !progress_due(&passed)) return;
     va_list ap;
     va_start(ap, fmt);
     int n = vsnprintf(text, sizeof text, fmt, ap);
