@@ -162,7 +162,7 @@ $(BUILD)/tests/gpu-%: $(BUILD)/tests/gpu/%.c.o $(BUILD)/libsluice.a
 
 GPU_PROGRAMS := $(patsubst tests/gpu/%.c,$(BUILD)/tests/gpu-%,$(wildcard tests/gpu/*.c))
 bench-gpu: all $(GPU_PROGRAMS)
-	@BUILD="$(CURDIR)/$(BUILD)" tests/bench-gpu $(S)
+	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench-gpu $(S)
 
 bench: all $(BUILD)/tests/kernels-products
 	@BIN="$(CURDIR)/$(BIN)" BUILD="$(CURDIR)/$(BUILD)" tests/bench

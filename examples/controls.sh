@@ -10,7 +10,7 @@
 #     broken   each breaks one           a negative control: it must lower Joint
 #
 # Each is validated on clips of its own mix. The learning rate (of RATES) is the one with the lowest validation loss, and so is the step; no
-# video is looked at for that. RATES is 1e-3 because that had a lower validation loss than 3e-3 with each of the three. Then videos of
+# video is looked at for that. RATES is 1e-3 because that had a lower validation loss than 3e-3 with each of the three, on the toy CogVideoX. Then videos of
 # held-out captions, as many of each kind, from the same noise; their scores by the grader, and by toy-check, which measures. All of it for
 # each of SEEDS, which decides on the adapter's start, the order of clips, and all noise. Of the toy Wan:
 #

@@ -53,6 +53,7 @@ export LC_ALL=C.UTF-8
 
 # ---- settings ------------------------------------------------------------------------------------------------------------------------
 
+configurations() { local file; for file in "$lib"/*.conf; do file=${file##*/}; printf ' %s,' "${file%.conf}"; done; }
 names() { sed -n 's/^\([A-Z][A-Z_]*\)=.*/\1/p' "$1" | tr '\n' ' '; } # of a file's settings
 settings=$(names "$lib/paper.conf")
 paths=' MODEL GRADER CLIPS VIDEOS ZIPS PROMPTS UPSAMPLED INPUTS '
@@ -217,8 +218,9 @@ start() {
         shift
     done
     [[ $first =~ ^[0-9]+$ ]] || wrong "--stage is a number, not \`$first\`"
-    case $config in paper | paper-wan | tiny | tiny-wan) config=$lib/$config.conf ;; -*) config=./$config ;; esac
-    if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration: there are paper, paper-wan, tiny and tiny-wan, and files"; fi
+    if [[ $config != */* ]] && [ -e "$lib/$config.conf" ]; then config=$lib/$config.conf; fi
+    case $config in -*) config=./$config ;; esac
+    if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration: there are$(configurations) and files"; fi
     case $config in /*) ;; *) config=$PWD/$config ;; esac # for the shell's `.`, which would look for it along PATH
     read_settings "$config"
     if [ -n "$worker" ]; then work "$worker"; fi

@@ -62,5 +62,5 @@ ok 'an adapter that is a run'"'"'s folder, or a folder without one' '
     fails 1 sample -m $m --device cpu -a empty/other.safetensors <prompt.mp >out; grep "other.safetensors: only 2 bytes" err'
 ok 'a setting of the pipelines, a configuration' '
     says 2 "no setting MAX_STEP: did you mean MAX_STEPS? there are " "$top/pipelines/plan" MAX_STEP=3
-    says 1 "tyni: no such configuration: there are paper, paper-wan, tiny and tiny-wan, and files" "$top/pipelines/plan" --config tyni'
+    says 1 "tyni: no such configuration: there are paper-wan, paper, tiny-wan, tiny, and files" "$top/pipelines/plan" --config tyni'
 finish

@@ -40,6 +40,7 @@ class Training:
         self.args, self.begun, self.steps = args, time.time(), args.steps or 10**9
         self.params = [p for m in modules for p in m.parameters()]
         self.mean = [copy.deepcopy(m) for m in modules]
+        # Muon is for what maps many channels to many; a first layer and a norm's scales are not that
         matrices = {p for m in hidden for p in m.parameters() if p.ndim > 1 and min(p.shape[0], p.shape[1]) >= 16}
         rest = [p for p in self.params if p not in matrices]
         self.optimizers = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
@@ -107,7 +108,7 @@ def attention(args):
 
 def some_clips(videos, still, args):
     """A batch, and what never moves in it."""
-    return [pictures(v).to(args.device) for v in (videos[torch.randint(len(videos), (args.batch,))], still[None, None])]
+    return [pictures(v.to(args.device)) for v in (videos[torch.randint(len(videos), (args.batch,))], still[None, None])]
 
 
 def some_pieces(videos, still, args):
@@ -120,7 +121,7 @@ def some_pieces(videos, still, args):
         y, x = [min(max(at - torch.randint(48, ()).item(), 0), size - 48) for at, size in ((y, still.shape[0]), (x, still.shape[1]))]
         moving.append(video[t:t + 9, y:y + 48, x:x + 48])
         fixed.append(still[None, y:y + 48, x:x + 48])
-    return [pictures(torch.stack(v)).to(args.device) for v in (moving, fixed)]
+    return [pictures(torch.stack(v).to(args.device)) for v in (moving, fixed)]
 
 
 def psnr(family, vae, videos, args):
@@ -186,7 +187,8 @@ def train_transformer(args, family, vae, tokenizer):
     torch.manual_seed(2)
     kinds = BROKEN if args.stage == "broken" else KNOWN
     latents, ids = {}, {}
-    vae.encoder.compile()
+    if args.device == "cpu":
+        vae.encoder.compile()
     for split, count in ("train", args.clips), ("test", 256):
         videos, metas = render(count, ("broken-" if args.stage == "broken" else "base-") + split, "--split", split, *kinds)
         latents[split] = family.scaled(vae, encode(family, vae, videos, args))
@@ -251,6 +253,8 @@ def main():
         stage.add_argument("--rate", type=float, default=rate, help=f"the learning rate, of which Muon's is three times as much [{rate}]")
         stage.add_argument("--muon", action="store_true", help="hidden matrices by Muon, which takes fewer steps")
     args = parser.parse_args()
+    if args.stage == "vae" and args.decoder and not os.path.exists(os.path.join(args.model, "vae")):
+        parser.error(f"--decoder: {args.model} has no vae")
     os.makedirs(args.log, exist_ok=True)
     torch.backends.cudnn.benchmark = True
     family = FAMILIES[args.family]()

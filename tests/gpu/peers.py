@@ -6,9 +6,9 @@ random weights, bf16, medians of CUDA-event times.
 One JSON line a figure on stdout, as `nets` writes them.
 """
 
-import ctypes
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -33,14 +33,13 @@ def tell(name, **values):
 
 
 def joules():
-    """What the card has used, by NVML's counter; None where there is none."""
+    """What the card has used, as Sluice's `show` tells it; None where there is no counter, or no `show` on the PATH."""
+    uuid = "GPU-" + str(torch.cuda.get_device_properties(0).uuid).removeprefix("GPU-")
     try:
-        nvml, card, mj = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_ulonglong()
-        uuid = "GPU-" + str(torch.cuda.get_device_properties(0).uuid).removeprefix("GPU-")
-        bad = nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(card))
-        return None if bad or nvml.nvmlDeviceGetTotalEnergyConsumption(card, ctypes.byref(mj)) else mj.value / 1e3
-    except (OSError, AttributeError):
+        said = subprocess.run(["show", "--joules", uuid], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
         return None
+    return float(said.stdout) if said.returncode == 0 else None
 
 
 def timed(name, f, runs=3, warm=2, tflop=0):
