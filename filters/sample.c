@@ -171,10 +171,7 @@ static bool add_trajectory(struct record *f, const struct tensor *latents)
         struct tensor from = *latents;
         from.data = s[HIGH].trajectory + i * tensor_count(latents);
         snprintf(name, sizeof name, "step.%lld", (long long)i);
-        struct tensor *to = record_add(f, name, filter_dtype(), 4, from.shape[0], from.shape[1],
-                                       from.shape[2], from.shape[3]);
-        if (!to) return false;
-        tensor_convert(to, &from);
+        if (!record_put(f, name, filter_dtype(), &from)) return false;
     }
     return true;
 }
@@ -221,10 +218,7 @@ static bool run(struct record *f, struct tensor *latents, const struct tensor *t
             return false;
     if (filter.profile) tell_pace(f, clock_seconds() - since, compute_joules() - joules);
     if (experts_hand(&both)) return experts_hand_over(&both, f, latents);
-    struct tensor *out = record_add(f, "latents", filter_dtype(), 4, latents->shape[0], latents->shape[1],
-                                    latents->shape[2], latents->shape[3]);
-    if (out) tensor_convert(out, latents);
-    return out && (!trajectory || add_trajectory(f, latents));
+    return record_put(f, "latents", filter_dtype(), latents) && (!trajectory || add_trajectory(f, latents));
 }
 
 static bool generate(struct record *f, const struct model *m)

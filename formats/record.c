@@ -158,6 +158,15 @@ struct tensor *record_add_shape(struct record *f, const char *name, enum dtype d
     return &slot->t;
 }
 
+bool record_put(struct record *f, const char *name, enum dtype d, const struct tensor *from)
+{
+    int64_t rank_then_shape[1 + TENSOR_MAX_RANK] = {from->rank};
+    memcpy(rank_then_shape + 1, from->shape, (size_t)from->rank * sizeof *from->shape);
+    struct tensor *to = record_add_shape(f, name, d, rank_then_shape);
+    if (to) tensor_convert(to, from);
+    return to != NULL;
+}
+
 void record_drop(struct record *f, const char *name)
 {
     int i = record_index(f, name);

@@ -68,6 +68,8 @@ struct tensor *record_want(struct record *f, const char *name, enum dtype d, int
 #define record_add(f, name, dtype, ...) record_add_shape(f, name, dtype, (const int64_t[]){__VA_ARGS__})
 struct tensor *record_add_shape(struct record *f, const char *name, enum dtype d,
                                 const int64_t *rank_then_shape);
+/* The same, of the shape and with the values of another tensor of the host. false as above. */
+bool record_put(struct record *f, const char *name, enum dtype d, const struct tensor *from);
 void record_drop(struct record *f, const char *name); /* nothing happens when there is none */
 
 /* ---- reading ------------------------------------------------------------------------------------------- */

@@ -125,12 +125,8 @@ bool experts_room(struct experts *e, struct tensor *latents)
 
 bool experts_hand_over(const struct experts *e, struct record *f, const struct tensor *latents)
 {
-    const int64_t *shape = latents->shape;
-    for (int i = 0; i < HANDED; i++) {
-        struct tensor *to = record_add(f, handed[i], DT_F32, 4, shape[0], shape[1], shape[2], shape[3]);
-        if (!to) return false;
-        memcpy(to->data, i ? e->s[HIGH].carried[i - 1].data : latents->data, tensor_bytes(to));
-    }
+    for (int i = 0; i < HANDED; i++)
+        if (!record_put(f, handed[i], DT_F32, i ? &e->s[HIGH].carried[i - 1] : latents)) return false;
     return true;
 }
 
