@@ -125,8 +125,9 @@ void trainer_set(struct trainer *t, const float *values, const float *m, const f
  * called by the device's own thread. false with the reason in err. */
 bool trainer_add_device(struct trainer *t, const char *model, struct kern *(*open)(int device),
                         void (*close)(struct kern *k), char *err, size_t errlen);
-/* For the trainer itself: the adapter on each of them; the values that the first one has; a record to one of them, and
- * its share of the loss, with its gradients in t->received; and waiting for what was begun. */
+/* For the trainer itself: the adapter on each of them; the values that the first one has, which a device takes with its
+ * next record; a record to one of them, and its share of the loss, with its gradients in t->received; and waiting for
+ * what was begun. */
 bool trainer_start_devices(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                            char *err, size_t errlen);
 void trainer_share(struct trainer *t);

@@ -19,13 +19,14 @@ struct trainer_device {
     const char *model;
     const struct trainer_start *start;
     const struct tensor *latents;
-    const float *values; /* host [size], the first one's */
+    float *values; /* host [size], the first one's; fresh: not here yet */
+    bool fresh;
     /* The record at work, its share of the step's loss, and its gradients. */
     struct example e;
     char key[256];
     int64_t position;
     double share;
-    float *grads; /* host [size] */
+    float *grads; /* host [size], of kern_host_alloc(), so that a GPU writes them by itself */
     bool good;
     char err[600];
 };
@@ -42,6 +43,7 @@ static void close_network(void *context)
 {
     struct trainer_device *d = context;
     struct kern *k = d->t.denoiser->k;
+    kern_host_free(k, d->grads);
     d->t.empty.data = NULL; /* the first one's */
     trainer_close(&d->t);
     d->close(k);
@@ -78,10 +80,9 @@ void trainer_close_devices(struct trainer *t)
         worker_do(d->worker, close_network, d);
         worker_stop(d->worker);
         trainer_example_free(&d->e);
-        free(d->grads);
         free(d);
     }
-    free(t->shared);
+    if (t->shared) kern_host_free(t->denoiser->k, t->shared);
     t->shared = NULL;
 }
 
@@ -89,17 +90,20 @@ static void start_adapter(void *context)
 {
     struct trainer_device *d = context;
     d->good = trainer_start(&d->t, d->start, d->latents, d->err, sizeof d->err);
+    if (!d->good) return;
+    d->grads = kern_host_alloc(d->t.denoiser->k, (size_t)d->t.adapter->size * sizeof(float));
+    d->good = d->grads || fail(d->err, sizeof d->err, "out of memory");
 }
 
 bool trainer_start_devices(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                            char *err, size_t errlen)
 {
     const size_t bytes = (size_t)t->adapter->size * sizeof(float);
-    if (t->more && !(t->shared = malloc(bytes))) return fail(err, errlen, "out of memory");
+    if (t->more && !(t->shared = kern_host_alloc(t->denoiser->k, bytes)))
+        return fail(err, errlen, "out of memory");
     for (int i = 0; i < t->more; i++) {
         struct trainer_device *d = t->device[i];
         d->start = start, d->latents = latents, d->values = t->shared;
-        if (!(d->grads = malloc(bytes))) return fail(err, errlen, "out of memory");
         worker_do(d->worker, start_adapter, d);
         if (!d->good) return fail(err, errlen, "%s", d->err);
     }
@@ -107,18 +111,22 @@ bool trainer_start_devices(struct trainer *t, const struct trainer_start *start,
     return kern_ok(t->denoiser->k) || fail(err, errlen, "%s", kern_error(t->denoiser->k));
 }
 
-static void take_values(void *context)
-{
-    struct trainer_device *d = context;
-    trainer_set(&d->t, d->values, NULL, NULL);
-}
-
 void trainer_share(struct trainer *t)
 {
     if (!t->more) return;
     for (int i = 0; i < t->more; i++) worker_wait(t->device[i]->worker);
     trainer_get(t, t->shared, NULL, NULL);
-    for (int i = 0; i < t->more; i++) worker_begin(t->device[i]->worker, take_values, t->device[i]);
+    for (int i = 0; i < t->more; i++) t->device[i]->fresh = true;
+}
+
+/* They are not changed again before the gradients that are computed with them are there. */
+static void take_values(struct trainer_device *d)
+{
+    struct adapter *a = d->t.adapter;
+    struct tensor host = tensor_of(DT_F32, d->values, 1, a->size);
+    kern_send(a->k, &a->values, &host);
+    adapter_refresh(a);
+    d->fresh = false;
 }
 
 static void compute(void *context)
@@ -126,6 +134,7 @@ static void compute(void *context)
     struct trainer_device *d = context;
     struct adapter *a = d->t.adapter;
     struct tensor host = tensor_of(DT_F32, d->grads, 1, a->size);
+    if (d->fresh) take_values(d);
     fail(d->err, sizeof d->err, "loss or gradient is not finite; nothing was updated");
     d->share = trainer_loss(&d->t, &d->e, true, d->err, sizeof d->err);
     kern_download(a->k, &host, &a->grads);
@@ -143,7 +152,7 @@ static void *copy_of(const struct tensor *t)
 bool trainer_give(struct trainer *t, int device, const struct example *e, const char *key, int64_t position)
 {
     struct trainer_device *d = t->device[device];
-    worker_wait(d->worker); /* for the values of the step before */
+    worker_wait(d->worker);
     d->e = *e;
     d->e.owned = true;
     d->e.x0.data = copy_of(&e->x0); /* the record's own memory is gone when the next one is read */
@@ -163,7 +172,8 @@ double trainer_receive(struct trainer *t, int device, char *err, size_t errlen)
     struct trainer_device *d = t->device[device];
     struct tensor host = tensor_of(DT_F32, d->grads, 1, t->adapter->size);
     worker_wait(d->worker);
-    kern_upload(t->denoiser->k, &t->received, &host);
+    kern_send(t->denoiser->k, &t->received, &host);
+    kern_wait(t->denoiser->k); /* the device's next record overwrites them */
     if (!isfinite(d->share))
         fail(err, errlen, "`%s` at position %lld: %s", d->key, (long long)d->position, d->err);
     return d->share;
