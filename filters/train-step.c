@@ -175,11 +175,12 @@ static void evaluate(void)
             (long long)work.patience, (long long)run.step);
 }
 
-/* One record, and with the last of a step what is due after it. false with the reason in err: all is as after
+/* What is at work, and with the last of a step what is due after it. false with the reason in err: all is as after
  * the last step. */
-static bool step(struct record *f, int64_t position)
+static bool finish(void)
 {
-    if (!training_run_add(&work, f, position, err, sizeof err)) return false;
+    if (!t.busy) return true;
+    if (!training_run_finish(&work, err, sizeof err)) return false;
     if (t.pending) return true;
     progress_left(time_left(), "step %lld of %lld, loss %.4f, evaluations %lld", (long long)run.step,
                   (long long)t.max_steps, t.loss, (long long)evaluations);
@@ -188,6 +189,32 @@ static bool step(struct record *f, int64_t position)
     if (last) run.finished = true;
     if (run.step % save_every == 0 || run.finished) save();
     return true;
+}
+
+static void finish_or_die(void)
+{
+    if (!finish()) die("%s", err);
+}
+
+/* One record; when there is one for each device these begin with them. */
+static bool take(struct record *f, int64_t position)
+{
+    char why[600];
+    if (!trainer_take(&t, f, position, why, sizeof why))
+        return finish() && fail(err, sizeof err, "step %lld, position %lld: %s: %s", (long long)run.step + 1,
+                                (long long)position, record_key(f), why);
+    if (!trainer_full(&t)) return true;
+    if (!finish()) return false;
+    if (!run.finished) training_run_begin(&work);
+    return true;
+}
+
+/* The next record is read while the devices work, if one is wanted and comes in time. */
+static bool next_record(struct record *f, bool *good)
+{
+    const bool wanted = trainer_taken(&t) < t.accumulate * (t.max_steps - run.step);
+    if (t.busy && (!wanted || !filter_ready(training_run_spare(&work)))) *good = finish();
+    return *good && !run.finished && filter_next(f);
 }
 
 /* The first record says for what size of frame the adapter is. */
@@ -252,20 +279,22 @@ int main(int argc, char **argv)
             die("%s", err);
 
     filter_catch_term();
+    filter_on_trouble(finish_or_die);
     bool more = filter_next(&f);
     if (more) begin(&f);
-    for (; more && good && !run.finished; more = good && filter_next(&f)) {
+    for (; more && good && !run.finished; more = good && next_record(&f, &good)) {
         json_t *position = json_object_get(record_meta(&f), "position");
         int64_t at = json_is_integer(position) ? json_integer_value(position) : next;
-        int64_t due = run.position + t.pending;
+        int64_t due = run.position + trainer_taken(&t);
         next = at + 1;
         if (at == due)
-            good = step(&f, at);
+            good = take(&f, at);
         else if (at > due) /* those before were done before the resume */
-            good =
-                fail(err, sizeof err, "%s: position %lld comes where %lld is due: start draw without --from",
-                     record_key(&f), (long long)at, (long long)due);
+            good = finish() && fail(err, sizeof err,
+                                    "%s: position %lld comes where %lld is due: start draw without --from",
+                                    record_key(&f), (long long)at, (long long)due);
     }
+    good = good && finish();
     if (run.metrics && run.step > run.saved && kern_ok(k)) save();
     if (!good) die("%s", err);
     if (io_interrupted) {

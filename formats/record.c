@@ -297,10 +297,10 @@ static int fill(struct record_reader *r)
     return 1;
 }
 
-bool record_reader_ready(const struct record_reader *r)
+bool record_reader_ready(const struct record_reader *r, int ms)
 {
     struct pollfd p = {r->fd, POLLIN, 0};
-    return r->head < r->tail || poll(&p, 1, 0) != 0;
+    return r->head < r->tail || poll(&p, 1, ms) != 0;
 }
 
 /* n bytes to dst: from the buffer, then straight from the descriptor when many are wanted. Returns how many

@@ -89,6 +89,21 @@ ok "train-step: a record that fails on whichever device is named, and nothing of
         grep "step 2.*huge" err
         [ "$(grep -c grad_norm metrics)" = 1 ]
     done'
+ok "train-step: records are read ahead, but none after the last step, and before damage the step at work is finished" '
+    rm -rf one
+    mkfifo feed
+    exec 8<>feed
+    (trained cpu,cpu open <feed >open.metrics) & # the feed does not end
+    cat many.mp >&8
+    wait $!
+    exec 8>&-
+    trained cpu one <many.mp >one.metrics
+    cmp one.metrics open.metrics
+    same_state one open
+    head -c $(($(wc -c <many.mp) * 9 / 24)) many.mp >cut.mp
+    fails 1 trained cpu,cpu cut <cut.mp >cut.metrics
+    grep "stdin" err
+    head -n 2 one.metrics | cmp cut.metrics -'
 ok "one card twice" '
     need cuda
     on cuda:0 >one.mp

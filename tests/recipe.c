@@ -57,11 +57,19 @@ static void learning_rate(void)
        "half the peak in the middle, 0 at the end");
 }
 
+/* One record of the step. */
+static void compute(const char *key, int seed, int64_t position)
+{
+    must(trainer_take(&t, make_record(key, seed), position, err, sizeof err));
+    trainer_begin(&t);
+    must(trainer_finish(&t, err, sizeof err));
+}
+
 /* After the first step m is (1 - β₁) times the clipped gradient. */
 static void clipping(void)
 {
     for (int i = 0; i < 3; i++) {
-        must(trainer_add(&t, make_record("clip", 1), 0, err, sizeof err));
+        compute("clip", 1, 0);
         double norm = t.norm, limits[] = {norm / 2, norm * 2, 0};
         double shrink = i ? 1 : limits[0] / (norm + 1e-6), worst = 0;
         float *g = get(&t.adapter->grads);
@@ -84,7 +92,7 @@ static void accumulation(void)
     float *mean = calloc((size_t)n, sizeof *mean);
     double loss = 0;
     for (int i = 0; i < 3; i++) {
-        must(trainer_add(&t, make_record("part", i), i, err, sizeof err));
+        compute("part", i, i);
         float *g = get(&t.adapter->grads);
         for (int64_t j = 0; j < n; j++) mean[j] += g[j] / 3;
         loss += t.loss / 3;
@@ -92,7 +100,7 @@ static void accumulation(void)
         free(g);
     }
     t.accumulate = 3;
-    for (int i = 0; i < 3; i++) must(trainer_add(&t, make_record("part", i), i, err, sizeof err));
+    for (int i = 0; i < 3; i++) compute("part", i, i);
     float *got = get(&t.adapter->grads);
     double rel = relative_l2(got, mean, (size_t)n);
     ok(t.pending == 3 && rel < 1e-6,

@@ -34,7 +34,7 @@ struct run_folder {
     bool finished;    /* by --max-steps or by early stopping */
     bool resumed;     /* there was a state */
     int64_t timed_steps;
-    double seconds; /* that timed_steps took, without evaluations and waiting for input */
+    double seconds; /* that timed_steps took, without evaluations and without waiting for input idly */
     int64_t metered_steps;
     double joules;         /* that these took */
     float *values, *m, *v; /* host copies [size], filled when resumed */

@@ -176,6 +176,8 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
 void trainer_close(struct trainer *t)
 {
     trainer_close_devices(t);
+    for (int i = 0; i < t->waiting; i++) trainer_record_free(&t->next[i]);
+    trainer_record_free(&t->last);
     free(t->empty.data);
     adapter_set_close(&t->adapters);
     denoiser_close(t->denoiser);
@@ -348,6 +350,36 @@ void trainer_example_free(struct example *e)
     e->owned = false;
 }
 
+static void *copy_of(const struct tensor *t)
+{
+    void *own = malloc(tensor_bytes(t) + 1);
+    if (own) memcpy(own, t->data, tensor_bytes(t));
+    return own;
+}
+
+/* The record's own memory is gone when the next one is read. */
+static bool keep_example(struct trainer_record *r, const char *key, int64_t position)
+{
+    r->e.owned = true;
+    r->e.x0.data = copy_of(&r->e.x0);
+    r->e.text.data = copy_of(&r->e.text);
+    r->key = strdup(key);
+    r->position = position;
+    return r->e.x0.data && r->e.text.data && r->key;
+}
+
+void trainer_record_free(struct trainer_record *r)
+{
+    trainer_example_free(&r->e);
+    free(r->key);
+    *r = (struct trainer_record){0};
+}
+
+bool trainer_fail_at(const struct trainer_record *r, const char *why, char *err, size_t errlen)
+{
+    return fail(err, errlen, "position %lld: %s: %s", (long long)r->position, r->key, why);
+}
+
 /* Of an evaluation: evenly spread over the range, whatever distribution is trained on. */
 static double fixed_level(const struct trainer *t, double part)
 {
@@ -422,45 +454,68 @@ static void add_gradients(struct trainer *t, const struct tensor *g)
     if (last) t->added = 0;
 }
 
-/* The last record of a round, here, and what the other devices made of those before it, in the order of the records. */
-static bool finish_round(struct trainer *t, const struct example *e, char *err, size_t errlen)
+const char trainer_not_finite[] = "loss or gradient is not finite; nothing was updated";
+
+bool trainer_take(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen)
 {
-    char why[600] = "";
-    double own = trainer_loss(t, e, true, err, errlen), share;
-    for (int i = 0; i <= t->more; i++) {
-        const bool here = i == t->more;
-        share = here ? own : trainer_receive(t, i, why, sizeof why);
-        if (!here && !isfinite(share)) {
-            trainer_wait(t);
-            return fail(err, errlen, "%s", why);
-        }
-        t->loss = t->pending - t->more + i > 0 ? t->loss + share : share;
-        add_gradients(t, here ? &t->adapter->grads : &t->received);
+    struct trainer_record *r = &t->next[t->waiting];
+    if (!trainer_example(t, &r->e, f, position, err, errlen)) return false;
+    if (!keep_example(r, record_key(f), position)) {
+        trainer_record_free(r);
+        return fail(err, errlen, "out of memory");
     }
-    return isfinite(t->loss);
+    t->waiting++;
+    return true;
 }
 
-bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen)
+bool trainer_full(const struct trainer *t)
 {
-    struct example e;
-    const int round = t->more + 1, at = (int)(t->pending % round);
-    if (!trainer_example(t, &e, f, position, err, errlen)) {
+    return t->waiting == t->more + 1;
+}
+
+int64_t trainer_taken(const struct trainer *t)
+{
+    return t->pending + (t->busy ? t->more + 1 : 0) + t->waiting;
+}
+
+void trainer_begin(struct trainer *t)
+{
+    for (int i = 0; i < t->more; i++) trainer_give(t, i, &t->next[i]);
+    trainer_record_free(&t->last);
+    t->last = t->next[t->more];
+    t->waiting = 0;
+    t->busy = true;
+    fail(t->why, sizeof t->why, "%s", trainer_not_finite); /* unless there is more to say */
+    t->share = trainer_loss(t, &t->last.e, true, t->why, sizeof t->why);
+}
+
+/* What the devices made of the records of the round, in the order of these. */
+static bool add_round(struct trainer *t, char *err, size_t errlen)
+{
+    for (int i = 0; i <= t->more; i++) {
+        const bool here = i == t->more;
+        const double share = here ? t->share : trainer_receive(t, i, err, errlen);
+        if (!isfinite(share)) return here ? trainer_fail_at(&t->last, t->why, err, errlen) : false;
+        t->loss = t->pending + i > 0 ? t->loss + share : share;
+        add_gradients(t, here ? &t->adapter->grads : &t->received);
+    }
+    return true;
+}
+
+bool trainer_finish(struct trainer *t, char *err, size_t errlen)
+{
+    t->busy = false;
+    if (!add_round(t, err, errlen)) {
         trainer_wait(t);
         return false;
     }
-    t->s = e.s;
-    if (at < t->more) { /* the device's now, noise included */
-        if (!trainer_give(t, at, &e, record_key(f), position)) return fail(err, errlen, "out of memory");
-        t->pending++;
-        return true;
-    }
-    fail(err, errlen,
-         "loss or gradient is not finite; nothing was updated"); /* unless there is more to say */
-    bool good = finish_round(t, &e, err, errlen);
-    trainer_example_free(&e);
-    t->pending++;
-    t->norm = good && t->pending == t->accumulate ? trainer_norm(t) : 0;
-    return good && isfinite(t->norm);
+    if (t->more) kern_wait(t->denoiser->k); /* what it fetches is overwritten in the next round */
+    t->pending += t->more + 1;
+    t->s = t->last.e.s;
+    t->norm = t->pending == t->accumulate ? trainer_norm(t) : 0;
+    if (!kern_ok(t->denoiser->k)) return trainer_fail_at(&t->last, kern_error(t->denoiser->k), err, errlen);
+    return (isfinite(t->loss) && isfinite(t->norm)) ||
+           trainer_fail_at(&t->last, trainer_not_finite, err, errlen);
 }
 
 json_t *trainer_configuration(const struct trainer *t)

@@ -11,6 +11,20 @@
 
 enum { TRAINER_DEVICES = 16 }; /* at most */
 
+/* One training example on the host: x0, eps [T,C,h,w], text [L,D], any float dtype; s in [0,1]. */
+struct example {
+    struct tensor x0, eps, text; /* x0 and text lie in the record, eps is its own */
+    double s;
+    bool owned; /* x0 and text, too, are its own */
+};
+
+/* What a device gets to compute. All of it is its own. */
+struct trainer_record {
+    struct example e;
+    char *key;
+    int64_t position;
+};
+
 struct trainer {
     struct denoiser *denoiser;
     struct adapter *adapter;     /* the one that is trained */
@@ -41,8 +55,14 @@ struct trainer {
     int more;                                           /* so many */
     struct tensor received;                             /* the gradients of one of them [size] */
     float *shared;                                      /* host [size]: the values that they get */
-    int64_t pending, added; /* records of the step at work that are in, and whose gradients are */
-    double s, loss, norm;   /* the last one's level; of the whole step: mean loss, norm of its gradient */
+    struct trainer_record next[TRAINER_DEVICES];        /* of the next round: one for each device */
+    int waiting;                                        /* so many are in */
+    bool busy;                                          /* a round is at work; of it: */
+    struct trainer_record last; /* the first device's record, which is the round's last one, */
+    double share;               /* its share of the loss, */
+    char why[600];              /* and why that is not finite */
+    int64_t pending, added;     /* records of the step at work that are done, and whose gradients are added */
+    double s, loss, norm;       /* the last one's level; of the whole step: mean loss, norm of its gradient */
 };
 
 /* Opens the model. Of one with two transformers t->expert says which, and levels stay on its side of the boundary where
@@ -80,13 +100,7 @@ void trainer_close(struct trainer *t);
  * max_steps. */
 double trainer_rate(const struct trainer *t, int64_t step);
 
-/* One training example on the host: x0, eps [T,C,h,w], text [L,D], any float dtype; s in [0,1]. */
-struct example {
-    struct tensor x0, eps, text; /* x0 and text lie in the record, eps is its own */
-    double s;
-    bool owned; /* x0 and text, too, are its own */
-};
-/* From a record with latents and prompt_embeds. Noise and level are what it brings (tensor `noise`, meta.s),
+/* An example from a record with latents and prompt_embeds. Noise and level are what it brings (tensor `noise`, meta.s),
  * else drawn, and so is whether it loses its caption: keyed by the seed, its key and the position. */
 bool trainer_example(const struct trainer *t, struct example *e, struct record *f, int64_t position,
                      char *err, size_t errlen);
@@ -101,10 +115,16 @@ double trainer_loss(struct trainer *t, const struct example *e, bool backward, c
 double trainer_evaluate(struct trainer *t, const struct store *store, int64_t clips, double *losses,
                         char *err, size_t errlen);
 
-/* A record of the step at work: t->pending of them are in, and with the last of t->accumulate t->loss and
- * t->norm are the step's. The gradients of the records are added one after the other, in the order of the records,
- * whichever devices they were computed on. false with the reason in err: not fit for training, or not finite. */
-bool trainer_add(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen);
+/* A round is a record of the step for each device. Its records are taken one by one, also while the round before is at
+ * work: a GPU is, when trainer_begin() returns. false with the reason in err: not fit for training. */
+bool trainer_take(struct trainer *t, struct record *f, int64_t position, char *err, size_t errlen);
+bool trainer_full(const struct trainer *t);     /* the next round has its records */
+void trainer_begin(struct trainer *t);          /* it is at work from here on, t->busy */
+int64_t trainer_taken(const struct trainer *t); /* records since the step at work began, finished or not */
+/* Waits for the round at work: then t->pending of the step's records are done, and with the last of t->accumulate t->loss
+ * and t->norm are the step's. The gradients of the records are added one after the other, in the order of the records,
+ * whichever devices they were computed on. false with position, key and reason in err: not finite. */
+bool trainer_finish(struct trainer *t, char *err, size_t errlen);
 /* The global norm of the gradients. */
 double trainer_norm(struct trainer *t);
 /* The update of step k, counted from 0, from gradients of this norm. */
@@ -120,21 +140,25 @@ void trainer_set(struct trainer *t, const float *values, const float *m, const f
 
 /* ---- more devices ---- */
 
-/* One more device, on which trainer_add() has one record of a step computed; their number, the first one included, must
+/* One more device, on which one record of each round is computed; their number, the first one included, must
  * divide t->accumulate. To be called when the first one has its weights and before trainer_start(). open and close are
  * called by the device's own thread. false with the reason in err. */
 bool trainer_add_device(struct trainer *t, const char *model, struct kern *(*open)(int device),
                         void (*close)(struct kern *k), char *err, size_t errlen);
 /* For the trainer itself: the adapter on each of them; the values that the first one has, which a device takes with its
- * next record; a record to one of them, and its share of the loss, with its gradients in t->received; and waiting for
- * what was begun. */
+ * next record; a record to one of them, and its share of the loss, with its gradients on their way into t->received; and
+ * waiting for what was begun. */
 bool trainer_start_devices(struct trainer *t, const struct trainer_start *start, const struct tensor *latents,
                            char *err, size_t errlen);
 void trainer_share(struct trainer *t);
-bool trainer_give(struct trainer *t, int device, const struct example *e, const char *key, int64_t position);
+void trainer_give(struct trainer *t, int device, struct trainer_record *record_moved);
 double trainer_receive(struct trainer *t, int device, char *err, size_t errlen);
 void trainer_wait(struct trainer *t);
 void trainer_close_devices(struct trainer *t);
+void trainer_record_free(struct trainer_record *r);
+extern const char trainer_not_finite[];
+/* The reason with the record that it is about; false. */
+bool trainer_fail_at(const struct trainer_record *r, const char *why, char *err, size_t errlen);
 /* What the cards of all its devices have used (energy.h), each counted once; NaN: one of them does not count. */
 double trainer_joules(const struct trainer *t);
 

@@ -22,9 +22,7 @@ struct trainer_device {
     float *values; /* host [size], the first one's; fresh: not here yet */
     bool fresh;
     /* The record at work, its share of the step's loss, and its gradients. */
-    struct example e;
-    char key[256];
-    int64_t position;
+    struct trainer_record record;
     double share;
     float *grads; /* host [size], of kern_host_alloc(), so that a GPU writes them by itself */
     bool good;
@@ -79,7 +77,7 @@ void trainer_close_devices(struct trainer *t)
         struct trainer_device *d = t->device[--t->more];
         worker_do(d->worker, close_network, d);
         worker_stop(d->worker);
-        trainer_example_free(&d->e);
+        trainer_record_free(&d->record);
         free(d);
     }
     if (t->shared) kern_host_free(t->denoiser->k, t->shared);
@@ -135,36 +133,19 @@ static void compute(void *context)
     struct adapter *a = d->t.adapter;
     struct tensor host = tensor_of(DT_F32, d->grads, 1, a->size);
     if (d->fresh) take_values(d);
-    fail(d->err, sizeof d->err, "loss or gradient is not finite; nothing was updated");
-    d->share = trainer_loss(&d->t, &d->e, true, d->err, sizeof d->err);
+    fail(d->err, sizeof d->err, "%s", trainer_not_finite);
+    d->share = trainer_loss(&d->t, &d->record.e, true, d->err, sizeof d->err);
     kern_download(a->k, &host, &a->grads);
     if (!kern_ok(a->k)) d->share = NAN;
-    trainer_example_free(&d->e);
 }
 
-static void *copy_of(const struct tensor *t)
-{
-    void *own = malloc(tensor_bytes(t) + 1);
-    if (own) memcpy(own, t->data, tensor_bytes(t));
-    return own;
-}
-
-bool trainer_give(struct trainer *t, int device, const struct example *e, const char *key, int64_t position)
+void trainer_give(struct trainer *t, int device, struct trainer_record *record_moved)
 {
     struct trainer_device *d = t->device[device];
-    worker_wait(d->worker);
-    d->e = *e;
-    d->e.owned = true;
-    d->e.x0.data = copy_of(&e->x0); /* the record's own memory is gone when the next one is read */
-    d->e.text.data = copy_of(&e->text);
-    d->position = position;
-    snprintf(d->key, sizeof d->key, "%s", key);
-    bool good = d->e.x0.data && d->e.text.data;
-    if (good)
-        worker_begin(d->worker, compute, d);
-    else
-        trainer_example_free(&d->e);
-    return good;
+    trainer_record_free(&d->record);
+    d->record = *record_moved;
+    *record_moved = (struct trainer_record){0};
+    worker_begin(d->worker, compute, d);
 }
 
 double trainer_receive(struct trainer *t, int device, char *err, size_t errlen)
@@ -173,9 +154,7 @@ double trainer_receive(struct trainer *t, int device, char *err, size_t errlen)
     struct tensor host = tensor_of(DT_F32, d->grads, 1, t->adapter->size);
     worker_wait(d->worker);
     kern_send(t->denoiser->k, &t->received, &host);
-    kern_wait(t->denoiser->k); /* the device's next record overwrites them */
-    if (!isfinite(d->share))
-        fail(err, errlen, "`%s` at position %lld: %s", d->key, (long long)d->position, d->err);
+    if (!isfinite(d->share)) trainer_fail_at(&d->record, d->err, err, errlen);
     return d->share;
 }
 

@@ -48,34 +48,57 @@ static void metric(struct training_run *w, json_t *line)
     w->emit(line);
 }
 
-bool training_run_add(struct training_run *w, struct record *f, int64_t position, char *err, size_t errlen)
+/* The counter may take milliseconds to ask: where a round follows another at once, it begins as that ended. */
+void training_run_begin(struct training_run *w)
+{
+    enum { AT_ONCE_MS = 10 };
+    const double now = clock_seconds();
+    if (!w->since || now - w->since > 1e-3 * AT_ONCE_MS) {
+        w->since = now;
+        w->joules_since = trainer_joules(w->t);
+    }
+    trainer_begin(w->t);
+}
+
+double training_run_spare(const struct training_run *w)
+{
+    return w->since + w->took / 2 - clock_seconds();
+}
+
+static void count_round(struct training_run *w, bool first)
+{
+    const double now = clock_seconds(), joules = trainer_joules(w->t);
+    w->took = now - w->since;
+    w->run->seconds += w->took;
+    w->joules = (first ? 0 : w->joules) + joules - w->joules_since;
+    w->since = now;
+    w->joules_since = joules;
+}
+
+bool training_run_finish(struct training_run *w, char *err, size_t errlen)
 {
     struct trainer *t = w->t;
     struct run_folder *r = w->run;
-    char why[600];
-    double started = clock_seconds(), joules = trainer_joules(t);
-    if (!t->pending) w->joules = 0;
-    if (!trainer_add(t, f, position, why, sizeof why))
-        return fail(err, errlen, "step %lld, position %lld: %s: %s", (long long)r->step + 1,
-                    (long long)position, record_key(f), why);
+    const bool first = t->pending == 0;
+    char why[1000];
+    if (!trainer_finish(t, why, sizeof why))
+        return fail(err, errlen, "step %lld, %s", (long long)r->step + 1, why);
     if (t->pending < t->accumulate) {
-        r->seconds += clock_seconds() - started;
-        w->joules += trainer_joules(t) - joules;
+        count_round(w, first);
         return true;
     }
     if (w->dump && !trainer_write_gradients(t, w->dump, err, errlen)) return false;
     w->dump = NULL;
     double rate = trainer_rate(t, r->step);
     trainer_update(t, r->step, t->norm);
-    r->seconds += clock_seconds() - started;
+    count_round(w, first);
     r->timed_steps++;
-    w->joules += trainer_joules(t) - joules;
     if (!isnan(w->joules)) r->joules += w->joules, r->metered_steps++;
     r->step++;
-    r->position = position + 1;
+    r->position = t->last.position + 1;
     metric(w, json_pack("{s:I, s:I, s:s, s:f, s:f, s:f, s:f}", "step", (json_int_t)r->step, "position",
-                        (json_int_t)position, "key", record_key(f), "s", t->s, "loss", t->loss, "grad_norm",
-                        t->norm, "lr", rate));
+                        (json_int_t)t->last.position, "key", t->last.key, "s", t->s, "loss", t->loss,
+                        "grad_norm", t->norm, "lr", rate));
     return true;
 }
 

@@ -16,6 +16,8 @@ struct training_run {
     const char *dump;                  /* where the first step's gradients go as an adapter file, or NULL */
     void (*emit)(json_t *line_stolen); /* gets each line of the metrics, too */
     double joules;                     /* of the step at work; NaN: not counted */
+    double since, joules_since;        /* the clock and the counter as the round at work began */
+    double took;                       /* seconds of the round before it */
 };
 
 /* Makes the adapter for latents [T,C,h,w] of this size, fresh or as the state in the folder has it, and opens
@@ -26,10 +28,13 @@ bool training_run_open(struct training_run *w, const struct trainer_start *start
                        const struct tensor *latents, json_t *stream, char *warning, size_t warninglen,
                        char *err, size_t errlen);
 
-/* One record at this position of the stream. With the last of a step (t->pending is 0 then) the adapter is
- * updated, the step counted, and its line emitted: {"step","position","key","s","loss","grad_norm","lr"}. false with the
- * reason in err: all is as after the last step. */
-bool training_run_add(struct training_run *w, struct record *f, int64_t position, char *err, size_t errlen);
+/* trainer_begin(); and trainer_finish(). With the last round of a step (t->pending is 0 then) the adapter is updated, the
+ * step counted, and its line emitted: {"step","position","key","s","loss","grad_norm","lr"}. false with the reason in err:
+ * all is as after the last step. */
+void training_run_begin(struct training_run *w);
+bool training_run_finish(struct training_run *w, char *err, size_t errlen);
+/* Seconds for which the round at work will surely last yet: up to half of what the one before took. */
+double training_run_spare(const struct training_run *w);
 
 /* Evaluates and emits the line {"step","val_loss","val_losses"}. The best adapter so far is kept; the run may be
  * finished by it. false with the reason in err. */

@@ -307,6 +307,16 @@ static enum record_got take_next(struct record *f, int64_t *bytes)
     return got;
 }
 
+bool filter_ready(double seconds)
+{
+    return record_reader_ready(input, seconds > 0 ? (int)(1e3 * (seconds < 1e6 ? seconds : 1e6)) : 0);
+}
+
+void filter_on_trouble(void (*finish)(void))
+{
+    settle = finish;
+}
+
 bool filter_next(struct record *f)
 {
     if (!input && !(input = record_reader_open(0, "stdin"))) die("out of memory");
@@ -442,7 +452,7 @@ void filter_side_by_side(int n, bool (*work)(struct record *f), void (*finish)(s
     if (!(row.place = calloc((size_t)n, sizeof *row.place))) die("out of memory");
     settle = finish_row;
     for (;;) {
-        if (row.begun - row.done == n || (row.begun > row.done && !record_reader_ready(input))) {
+        if (row.begun - row.done == n || (row.begun > row.done && !filter_ready(0))) {
             finish_first();
             continue;
         }
