@@ -146,7 +146,7 @@ __device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax
                               int steps, int from)
 {
     enum { STAGES = forward_sizes<D>::STAGES };
-    const int group = threadIdx.x / WARPGROUP - 1, lane = threadIdx.x % 32, end = from + steps;
+    const int group = warpgroup_of() - 1, lane = threadIdx.x % 32, end = from + steps;
     const uint64_t q = wgmma_descriptor(m.q + group * 64 * ROW);
     float s[64];
     unsigned p[32];
@@ -172,9 +172,9 @@ __device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax
     for (int i = from + 1; i < end; i++) {
         const int at = i % STAGES, before = (i - 1) % STAGES;
         mbarrier_wait(&m.k_full[at], i / STAGES & 1);
+        mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
         wgmma_fence();
         start_scores<D>(s, q, wgmma_descriptor(m.k[at]));
-        mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
         start_sums(acc, p, wgmma_descriptor(m.v[before], KEYS * ROW));
         wgmma_wait<1>();
         wgmma_fence_operand(s);
