@@ -48,6 +48,7 @@ __device__ static void load_keys(forward_shared<D> &m, const CUtensorMap &k, con
                                  int b, int steps, int from)
 {
     enum { STAGES = forward_sizes<D>::STAGES };
+#pragma unroll 1 /* few registers are left for this warp */
     for (int i = from; i < from + steps; i++) {
         const int at = i % STAGES, old = (i / STAGES & 1) ^ 1, key = (from + steps - 1 - i) * KEYS;
         mbarrier_wait(&m.k_empty[at], old);
