@@ -134,8 +134,18 @@ struct knobs {
 static const char h200[] = "NVIDIA H200";
 
 /* Measured better than the first of the heuristics' list by 2% and more, of all that cuBLASLt's check takes (13.1.0, one
- * H200 as warm as training makes it, 2026-11-30). In ms: the slope of GELU in CogVideoX-5B's feed-forward, of 17,776
- * rows, 2.17 after 2.22; its other products stay at the first: kernels/cuda/README.md. */
+ * H200 as warm as training makes it, 2026-11-30), in ms. Of CogVideoX-5B's products, with 17,776 rows, the slope of GELU:
+ * 2.17 after 2.22; the others stay at the first (README.md). Of T5's, before and now; before, all had what the heuristics
+ * take for 226 rows:
+ *
+ *               gate, up        down            q, k, v         o
+ *     226 rows  0.0754 0.0696   0.0472 0.0365   0.0511 0.0434   0.0214 0.0181
+ *   1,808 rows  0.521  0.458    0.312  0.225    0.315  0.271    0.130  0.0945
+ *   7,232 rows  1.923  1.759    1.158  0.878    1.160  1.032    0.448  0.358
+ *
+ * Where a row's bits must not depend on how many rows there are (multiply_rows), 60 or 300 rows, which have no line, get
+ * the algorithm of 226, by its line or by the heuristics. A line for more rows counts only beside one for 226, and both
+ * have to give the same bits, as all of T5's do, each adding up k in one order: tests/gpu/nets.c compares them. */
 static const struct preferred {
     const char *card;
     int epilogue;
@@ -144,6 +154,17 @@ static const struct preferred {
     struct knobs knobs;
 } preferred[] = {
     {h200, CUBLASLT_EPILOGUE_DGELU, false, 1, 8192, INT64_MAX, 12288, 3072, {39, 20, 35, 3, 0, 1, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 2, 129, 256, 10240, 4096, {66, 30, 35, 2, 0, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 2, 1024, 4096, 10240, 4096, {66, 407, 35, 5, 5, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 2, 4097, INT64_MAX, 10240, 4096, {66, 176, 35, 3, 5, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 1, 129, 256, 4096, 10240, {66, 322, 35, 5, 1, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 1, 1024, 4096, 4096, 10240, {66, 415, 35, 5, 5, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 1, 4097, INT64_MAX, 4096, 10240, {66, 423, 35, 3, 7, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 3, 129, 256, 4096, 4096, {66, 31, 35, 5, 7, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 3, 1024, 4096, 4096, 4096, {66, 408, 35, 2, 5, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 3, 4097, INT64_MAX, 4096, 4096, {66, 407, 35, 3, 1, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 1, 129, 256, 4096, 4096, {66, 18, 35, 3, 0, 0, 0}},
+    {h200, CUBLASLT_EPILOGUE_DEFAULT, true, 1, 1024, INT64_MAX, 4096, 4096, {66, 407, 35, 3, 1, 0, 0}},
 };
 
 static const struct preferred *preferred_for(const struct cuda *c, const struct product *o)
