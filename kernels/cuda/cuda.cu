@@ -216,20 +216,40 @@ static void cuda_upload(struct kern *k, struct tensor *dst, const struct tensor 
     }
 }
 
+static bool gpu_writes(const void *host)
+{
+    cudaPointerAttributes a;
+    return !cudaPointerGetAttributes(&a, host) && a.type == cudaMemoryTypeHost;
+}
+
+/* Likewise; a piece is converted while the one after it is on its way. At once to memory of kern_host_alloc(). */
 static void cuda_download(struct kern *k, struct tensor *host, const struct tensor *src)
 {
     struct cuda *c = cuda_of(k);
-    const int64_t n = tensor_count(src), step = (int64_t)(c->staging_size / dtype_size(src->dtype));
-    const size_t from = dtype_size(src->dtype), to = dtype_size(host->dtype);
-    for (int64_t i = 0; i < n; i += step) {
-        const int64_t count[] = {1, n - i < step ? n - i : step};
-        struct tensor piece = tensor_make(src->dtype, c->staging, count);
-        struct tensor dst = tensor_make(host->dtype, (char *)host->data + (size_t)i * to, count);
-        if (!cuda_good(k, "download",
-                       cudaMemcpyAsync(c->staging, (char *)src->data + (size_t)i * from,
-                                       (size_t)count[1] * from, cudaMemcpyDeviceToHost, c->stream)) ||
-            !cuda_good(k, "download", cudaStreamSynchronize(c->stream)))
+    const size_t from = dtype_size(src->dtype), to = dtype_size(host->dtype),
+                 space = c->staging_size / PIECES;
+    const int64_t n = tensor_count(src), step = (int64_t)(space / from), pieces = ceil_div(n, step);
+    if (src->dtype == host->dtype && gpu_writes(host->data)) {
+        if (cuda_good(
+                k, "download",
+                cudaMemcpyAsync(host->data, src->data, (size_t)n * from, cudaMemcpyDeviceToHost, c->stream)))
+            cuda_good(k, "download", cudaStreamSynchronize(c->stream));
+        return;
+    }
+    const auto count = [&](int64_t i) { return n - i * step < step ? n - i * step : step; };
+    for (int64_t i = 0; i <= pieces; i++) {
+        const int64_t last = i - 1, shape[] = {1, i ? count(last) : 0};
+        if (i < pieces &&
+            (!cuda_good(k, "download",
+                        cudaMemcpyAsync(c->staging + i % PIECES * space,
+                                        (char *)src->data + (size_t)(i * step) * from,
+                                        (size_t)count(i) * from, cudaMemcpyDeviceToHost, c->stream)) ||
+             !cuda_good(k, "download", cudaEventRecord(c->sent[i % PIECES], c->stream))))
             return;
+        if (i == 0) continue;
+        if (!cuda_good(k, "download", cudaEventSynchronize(c->sent[last % PIECES]))) return;
+        struct tensor piece = tensor_make(src->dtype, c->staging + last % PIECES * space, shape);
+        struct tensor dst = tensor_make(host->dtype, (char *)host->data + (size_t)(last * step) * to, shape);
         tensor_convert(&dst, &piece);
     }
 }
