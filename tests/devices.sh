@@ -104,18 +104,21 @@ ok "train-step: records are read ahead, but none after the last step, and before
     fails 1 trained cpu,cpu cut <cut.mp >cut.metrics
     grep "stdin" err
     head -n 2 one.metrics | cmp cut.metrics -'
-ok "one card twice" '
+ok "one card twice, and two where there are" '
     need cuda
     on cuda:0 >one.mp
-    on cuda:0,cuda:0 >two.mp
-    cmp one.mp two.mp
-    on cuda:0 -a x.safetensors --compute-steps 0-1,4 >one.mp
-    on cuda:0,cuda:0 -a x.safetensors --compute-steps 0-1,4 >two.mp
-    cmp one.mp two.mp
-    rm -rf one two
-    trained cuda:0 one <many.mp >/dev/null
-    trained cuda:0,cuda:0 two <many.mp >/dev/null
-    same_state one two'
+    on cuda:0 -a x.safetensors --compute-steps 0-1,4 >one-x.mp
+    trained cuda:0 one-card <many.mp >/dev/null
+    for other in cuda:0 cuda:1; do
+        [ "$other" = cuda:0 ] || [ "$(nvidia-smi -L | grep -c ^GPU)" -gt 1 ] || continue
+        on "cuda:0,$other" >two.mp
+        cmp one.mp two.mp
+        on "cuda:0,$other" -a x.safetensors --compute-steps 0-1,4 >two.mp
+        cmp one-x.mp two.mp
+        rm -rf two
+        trained "cuda:0,$other" two <many.mp >/dev/null
+        same_state one-card two
+    done'
 ok "pipelines: CARDS_PER_JOB GPUs for each job of generate and train, the next free ones, for as long as it lives" '
     cat >choose <<"END"
 set -euo pipefail

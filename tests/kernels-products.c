@@ -221,14 +221,13 @@ static void multiply_few(struct tensor *y, const struct tensor *x, const struct 
 }
 
 /* On a GPU a row has the same bits alone as among few, and among some more as among many. */
-static void test_any_rows(int64_t in, int64_t out, bool adds)
+static void test_any_rows(int64_t in, int64_t out, bool adds, int most)
 {
-    enum { MANY = 400 };
-    static const int rows[2][6] = {{1, 2, 3, FEW_ROWS}, {FEW_ROWS + 1, 65, 131, 175, 226, MANY}};
+    const int rows[2][6] = {{1, 2, 3, FEW_ROWS}, {FEW_ROWS + 1, 65, 131, 175, 226, most}};
     for (int many = 0; many < 2; many++) {
         fresh();
-        struct tensor x = given(2, MANY, in), w = given(2, out, in), y = given(2, MANY, out),
-                      start = given(2, MANY, out), first = given(2, MANY, out);
+        struct tensor x = given(2, most, in), w = given(2, out, in), y = given(2, most, out),
+                      start = given(2, most, out), first = given(2, most, out);
         for (int i = 0; i < 6 && rows[many][i]; i++) {
             const int m = rows[many][i], last = i ? rows[many][i - 1] : 0;
             struct tensor from = tensor_rows(&x, 0, m), to = tensor_rows(&y, 0, m),
@@ -354,8 +353,11 @@ int main(int argc, char **argv)
         for (int n = 2; n <= FEW_ROWS; n++) test_prompt(n, 264, 40), test_prompt(n, 12, 5);
         test_prompt(2, 16, 8200); /* so many that a warp takes two */
         test_prompt(7, 12, 5);
-        for (int adds = 0; adds < 2 && mode != modes; adds++)
-            test_any_rows(264, 40, adds), test_any_rows(16, 8200, adds), test_any_rows(1024, 1024, adds);
+        for (int adds = 0; adds < 2 && mode != modes; adds++) {
+            test_any_rows(264, 40, adds, 400), test_any_rows(16, 8200, adds, 400);
+            test_any_rows(1024, 1024, adds, 400);
+            if (X == DT_BF16) test_any_rows(4096, 4096, adds, 1024); /* of rows in `preferred` */
+        }
         test_prompt(33, 120, 264);
         test_prompt(226, 256, 136);
         test_gelu_form();

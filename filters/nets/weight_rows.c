@@ -56,10 +56,10 @@ static bool read_rows(const struct weight_rows *r, struct tensor *rows, const in
     return true;
 }
 
-void weight_rows_read(struct kern *k, struct tensor *to, const struct weight_rows *r, const int32_t *index)
+/* Row index[i] of each i, on the device. */
+static void fetch(struct kern *k, struct tensor *to, const struct weight_rows *r, const int32_t *index)
 {
     char err[512];
-    if (kern_planning(k)) return;
     if (!r->files) {
         make_up(k, to, r, index);
         return;
@@ -73,4 +73,40 @@ void weight_rows_read(struct kern *k, struct tensor *to, const struct weight_row
     else
         kern_fail(k, "%s", err);
     free(rows.data);
+}
+
+/* The different ones of n numbers, in the order in which they first appear, and where each number stands among them.
+ * How many there are, or -1 without memory. */
+static int64_t different(int32_t *each, int32_t *place, const int32_t *index, int64_t n, int64_t below)
+{
+    int32_t *found = calloc((size_t)below, sizeof *found), count = 0; /* from 1 on */
+    for (int64_t i = 0; found && i < n; i++) {
+        int32_t *at = &found[index[i]];
+        if (!*at) each[count] = index[i], *at = ++count;
+        place[i] = *at - 1;
+    }
+    free(found);
+    return found ? count : -1;
+}
+
+/* Most of a text's ids are padding, and its words come again: each row is read once. */
+void weight_rows_read(struct kern *k, struct tensor *to, const struct weight_rows *r, const int32_t *index)
+{
+    const int64_t n = to->shape[0];
+    const size_t mark = kern_mark(k);
+    struct tensor table = kern_tensor(k, to->dtype, 2, n, to->shape[1]), at = kern_tensor(k, DT_I32, 1, n);
+    if (!kern_planning(k) && kern_ok(k)) {
+        int32_t *each = malloc(2 * (size_t)n * sizeof *each + 1), *place = each ? each + n : NULL;
+        const int64_t count = each ? different(each, place, index, n, r->param.shape.shape[0]) : -1;
+        struct tensor few = tensor_rows(&table, 0, count), places = tensor_of(DT_I32, place, 1, n);
+        if (count < 0) {
+            kern_fail(k, "out of memory for %lld rows of %s", (long long)n, r->param.name);
+        } else {
+            fetch(k, &few, r, each);
+            kern_upload(k, &at, &places);
+            embedding_forward(k, to, &few, &at);
+        }
+        free(each);
+    }
+    kern_release(k, mark);
 }

@@ -95,8 +95,8 @@ struct weight_rows;
 struct weight_rows *weight_rows_open(const struct model *m, const char *part, const struct param *p,
                                      char *err, size_t errlen);
 void weight_rows_close(struct weight_rows *r); /* NULL is fine */
-/* to [n,width], of any float dtype on the device = row index[i] of each i, the values that loading would have put there;
- * index: n numbers below `rows`, on the host. What cannot be read is the device's error. */
+/* to [n,width], of the compute dtype on the device = row index[i] of each i, the values that loading would have put there;
+ * index: n numbers below `rows`, on the host. Takes scratch. What cannot be read is the device's error. */
 void weight_rows_read(struct kern *k, struct tensor *to, const struct weight_rows *r, const int32_t *index);
 
 /* The made-up values of one parameter, the same on every machine: normal from the counter-based generator

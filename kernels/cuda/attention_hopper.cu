@@ -6,8 +6,12 @@
  * With heads of 64, per pair of query and key the tensor cores take as long (256 of 4,096 operations a clock) as the
  * 16 exponentials a clock, so a warpgroup starts the scores of the next keys and the weighted sum of the last ones,
  * and has its exponentials done meanwhile. With heads of 128 the tensor cores take twice as long, and there are
- * registers for two such warpgroups. Turns among warpgroups, so that one has its exponentials done while the products
- * of another run, gained nothing with either. */
+ * registers for two such warpgroups.
+ *
+ * Weights are exp(score - base), and the sums are divided by theirs in the end, so any base near a row's largest score
+ * will do: that of the first 128 keys is kept. To look for the maximum anew at every step took a quarter of the
+ * instructions and 8 % of the time. A block one of whose sums leaves the range of a float after all computes its rows
+ * once more, and then looks. */
 enum { KEYS = 128 };
 
 template <int D> struct forward_sizes {
@@ -38,15 +42,15 @@ struct forward_shape {
 #ifdef HOPPER
 static const float LN2 = 0.69314718f;
 
+/* Keys and values from the last to the first. Steps are counted from `from` on, which tells the phases of the mbarriers. */
 template <int D>
-__device__ static void load_forward(forward_shared<D> &m, const CUtensorMap &q, const CUtensorMap &k,
-                                    const CUtensorMap &v, int h, int first, int b, int steps)
+__device__ static void load_keys(forward_shared<D> &m, const CUtensorMap &k, const CUtensorMap &v, int h,
+                                 int b, int steps, int from)
 {
     enum { STAGES = forward_sizes<D>::STAGES };
-    mbarrier_expect_tx(&m.q_full, sizeof m.q);
-    load_rows<D, forward_sizes<D>::QUERIES>(m.q, q, &m.q_full, h, first, b);
-    for (int i = 0; i < steps; i++) {
-        const int at = i % STAGES, old = (i / STAGES & 1) ^ 1, key = (steps - 1 - i) * KEYS;
+#pragma unroll 1 /* few registers are left for this warp */
+    for (int i = from; i < from + steps; i++) {
+        const int at = i % STAGES, old = (i / STAGES & 1) ^ 1, key = (from + steps - 1 - i) * KEYS;
         mbarrier_wait(&m.k_empty[at], old);
         mbarrier_expect_tx(&m.k_full[at], sizeof m.k[at]);
         load_rows<D, KEYS>(m.k[at], k, &m.k_full[at], h, key, b);
@@ -75,17 +79,14 @@ template <int N> __device__ static void start_sums(float (&o)[N], const unsigned
     wgmma_commit();
 }
 
-/* The softmax of two rows as it goes on: `sum` of exp(score - max), where max is near the largest score. */
+/* The softmax of two rows as it goes on: `sum` of 2^(unit (score - base)). */
 struct softmax {
-    float max[2], sum[2];
+    float base[2], sum[2];
 };
 
-/* s becomes weights, which add to x.sum. A maximum stays until it is passed by more than 2^8: what the
- * weights multiply stays in range, and what is summed need not be scaled anew each time. True when it must
- * be, by 2 to the power of `fall`. */
-template <bool FIRST> __device__ static bool weigh(softmax &x, float (&s)[64], float (&fall)[2], float unit)
+/* The largest score of each row. */
+__device__ static void find_highest(float (&highest)[2], const float (&s)[64])
 {
-    float highest[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         highest[r] = fmaxf(s[2 * r], s[2 * r + 1]);
@@ -95,15 +96,33 @@ template <bool FIRST> __device__ static bool weigh(softmax &x, float (&s)[64], f
         highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffff, highest[r], 1));
         highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffff, highest[r], 2));
     }
-    const bool anew =
-        FIRST || __any_sync(0xffffffff, fmaxf(highest[0] - x.max[0], highest[1] - x.max[1]) * unit > 8);
+}
+
+/* Puts a base up that a score has passed by more than 2^8; not each time, since all sums must then be scaled, by `shrink`.
+ * True when there is such a row in the warp. */
+__device__ static bool raise_base(softmax &x, float (&shrink)[2], const float (&s)[64], float unit)
+{
+    float highest[2];
+    find_highest(highest, s);
+    if (!__any_sync(0xffffffff, fmaxf(highest[0] - x.base[0], highest[1] - x.base[1]) * unit > 8))
+        return false;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        const float max = FIRST ? highest[r] : anew ? fmaxf(highest[r], x.max[r]) : x.max[r];
-        const float shift = -max * unit;
+        const float base = fmaxf(highest[r], x.base[r]);
+        shrink[r] = power_of_2((x.base[r] - base) * unit);
+        x.base[r] = base;
+        x.sum[r] *= shrink[r];
+    }
+    return true;
+}
+
+/* s becomes weights, which add to x.sum. */
+__device__ static void weigh(softmax &x, float (&s)[64], float unit)
+{
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float shift = -x.base[r] * unit;
         float sum[2] = {};
-        fall[r] = FIRST ? 0 : (x.max[r] - max) * unit;
-        x.max[r] = max;
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
@@ -112,9 +131,8 @@ template <bool FIRST> __device__ static bool weigh(softmax &x, float (&s)[64], f
                 y = power_of_2(fmaf(y, unit, shift));
                 sum[e] += y;
             }
-        x.sum[r] = (FIRST ? 0 : x.sum[r] * power_of_2(fall[r])) + (sum[0] + sum[1]);
+        x.sum[r] += sum[0] + sum[1];
     }
-    return anew;
 }
 
 __device__ static void round_weights(unsigned (&p)[32], const float (&s)[64])
@@ -123,79 +141,96 @@ __device__ static void round_weights(unsigned (&p)[32], const float (&s)[64])
     for (int i = 0; i < 32; i++) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
-template <int D>
-__device__ static void attend(forward_shared<D> &m, bf16 *o, float *lse, const forward_shape &a, int h,
-                              int first, int b, int steps)
+/* acc [64,D] = the sums of v by their weights, which are summed in x. CAREFUL: bases are raised where they must be. */
+template <int D, bool CAREFUL>
+__device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax &x, const forward_shape &a,
+                              int steps, int from)
 {
-    using sizes = forward_sizes<D>;
-    enum { STAGES = sizes::STAGES };
-    const int group = threadIdx.x / WARPGROUP - 1, t = threadIdx.x % WARPGROUP, lane = t % 32;
+    enum { STAGES = forward_sizes<D>::STAGES };
+    const int group = warpgroup_of() - 1, lane = threadIdx.x % 32, end = from + steps;
     const uint64_t q = wgmma_descriptor(m.q + group * 64 * ROW);
-    float s[64], acc[D / 2] = {}, fall[2];
+    float s[64];
     unsigned p[32];
-    softmax x;
+#pragma unroll
+    for (int j = 0; j < D / 2; j++) acc[j] = 0;
 
-    mbarrier_wait(&m.q_full, 0);
-    mbarrier_wait(&m.k_full[0], 0);
+    mbarrier_wait(&m.k_full[from % STAGES], from / STAGES & 1);
     wgmma_fence();
-    start_scores<D>(s, q, wgmma_descriptor(m.k[0]));
+    start_scores<D>(s, q, wgmma_descriptor(m.k[from % STAGES]));
     wgmma_wait<0>();
     wgmma_fence_operand(s);
-    if (lane == 0) mbarrier_arrive(&m.k_empty[0]);
+    if (lane == 0) mbarrier_arrive(&m.k_empty[from % STAGES]);
     /* The last keys come first: only there may some be missing. */
     const int seen = (int)(a.keys - (int64_t)(steps - 1) * KEYS) - lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 64; i++)
         if (i / 4 * 8 + i % 2 >= seen) s[i] = -INFINITY;
-    weigh<true>(x, s, fall, a.unit);
+    find_highest(x.base, s);
+    x.sum[0] = x.sum[1] = 0;
+    weigh(x, s, a.unit);
     round_weights(p, s);
 
-    for (int i = 1; i < steps; i++) {
+    for (int i = from + 1; i < end; i++) {
         const int at = i % STAGES, before = (i - 1) % STAGES;
         mbarrier_wait(&m.k_full[at], i / STAGES & 1);
+        mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
         wgmma_fence();
         start_scores<D>(s, q, wgmma_descriptor(m.k[at]));
-        mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
         start_sums(acc, p, wgmma_descriptor(m.v[before], KEYS * ROW));
         wgmma_wait<1>();
         wgmma_fence_operand(s);
         if (lane == 0) mbarrier_arrive(&m.k_empty[at]);
-        const bool anew = weigh<false>(x, s, fall, a.unit);
-        /* All exponentials before the wait, which the assembler moves up where no branch is between. */
-        wgmma_fence_operand(s);
-        if (anew) {
+        float shrink[2];
+        if (CAREFUL && raise_base(x, shrink, s, a.unit)) {
             wgmma_wait<0>();
             wgmma_fence_operand(acc);
-            const float shrink[2] = {power_of_2(fall[0]), power_of_2(fall[1])};
 #pragma unroll
             for (int j = 0; j < D / 2; j++) acc[j] *= shrink[j / 2 % 2];
         }
+        weigh(x, s, a.unit);
         wgmma_wait<0>();
         wgmma_fence_operand(acc);
         wgmma_fence_operand(p);
         if (lane == 0) mbarrier_arrive(&m.v_empty[before]);
         round_weights(p, s);
     }
-    mbarrier_wait(&m.v_full[(steps - 1) % STAGES], (steps - 1) / STAGES & 1);
+    const int last = (end - 1) % STAGES;
+    mbarrier_wait(&m.v_full[last], (end - 1) / STAGES & 1);
     wgmma_fence();
-    start_sums(acc, p, wgmma_descriptor(m.v[(steps - 1) % STAGES], KEYS * ROW));
+    start_sums(acc, p, wgmma_descriptor(m.v[last], KEYS * ROW));
     wgmma_wait<0>();
     wgmma_fence_operand(acc);
+    if (lane == 0) mbarrier_arrive(&m.v_empty[last]);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 1);
+        x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 2);
+    }
+}
 
+template <int D>
+__device__ static void store_rows(bf16 *o, float *lse, const float (&acc)[D / 2], const softmax &x,
+                                  const forward_shape &a, int h, int first, int b)
+{
+    const int group = threadIdx.x / WARPGROUP - 1, t = threadIdx.x % WARPGROUP, lane = t % 32;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int64_t row = first + group * 64 + t / 32 * 16 + lane / 4 + 8 * r;
-        x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 1);
-        x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 2);
         const float part = 1 / x.sum[r];
         if (row >= a.queries) continue;
         if (lse && lane % 4 == 0)
-            lse[(h * a.batch + b) * a.queries + row] = (x.max[r] * a.unit + log2f(x.sum[r])) * LN2;
+            lse[(h * a.batch + b) * a.queries + row] = (x.base[r] * a.unit + log2f(x.sum[r])) * LN2;
         bf16 *const to = o + ((b * a.queries + row) * a.heads + h) * D + lane % 4 * 2;
 #pragma unroll
         for (int j = 0; j < D / 8; j++)
             *(unsigned *)&to[8 * j] = pack_bf16(acc[4 * j + 2 * r] * part, acc[4 * j + 2 * r + 1] * part);
     }
+}
+
+/* Far from infinity, so that what the weights multiply is finite, too, if v is below 2^60. A NaN is not within it. */
+__device__ static bool within_range(const softmax &x)
+{
+    return x.sum[0] < 0x1p64f && x.sum[1] < 0x1p64f;
 }
 #endif
 
@@ -224,10 +259,22 @@ __global__ static void __launch_bounds__(forward_sizes<D>::THREADS, 1)
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         setmaxnreg_dec<D == 64 ? 32 : 24>();
-        if (threadIdx.x == 0) load_forward<D>(m, q, k, v, h, first, b, steps);
+        if (threadIdx.x == 0) {
+            mbarrier_expect_tx(&m.q_full, sizeof m.q);
+            load_rows<D, sizes::QUERIES>(m.q, q, &m.q_full, h, first, b);
+            load_keys<D>(m, k, v, h, b, steps, 0);
+        }
+        __syncwarp();
+        if (barrier_or(1, sizes::THREADS, false) && threadIdx.x == 0)
+            load_keys<D>(m, k, v, h, b, steps, steps);
     } else {
         setmaxnreg_inc<D == 64 ? 160 : 240>();
-        attend<D>(m, o, lse, a, h, first, b, steps);
+        float acc[D / 2];
+        softmax x;
+        mbarrier_wait(&m.q_full, 0);
+        attend<D, false>(m, acc, x, a, steps, 0);
+        if (barrier_or(1, sizes::THREADS, !within_range(x))) attend<D, true>(m, acc, x, a, steps, steps);
+        store_rows<D>(o, lse, acc, x, a, h, first, b);
     }
 #endif
 }

@@ -23,6 +23,13 @@ template <typename S> __device__ static S &aligned(unsigned char *p)
     return *(S *)(p + (ALIGN - shared_address(p) % ALIGN) % ALIGN);
 }
 
+/* This thread's warpgroup, in a way that tells the compiler that a warp's threads are of one: what depends on it alone,
+ * such as wgmma's descriptors, then stays in uniform registers. */
+__device__ static inline int warpgroup_of()
+{
+    return __shfl_sync(0xffffffff, threadIdx.x / WARPGROUP, 0);
+}
+
 #if defined(HOPPER) || !defined(__CUDA_ARCH__)
 /* ROWS rows of head h from row `first` of sequence b on, in D / 64 tiles */
 template <int D, int ROWS>

@@ -4,15 +4,16 @@
  * Sᵀ = k qᵀ and dPᵀ = v doᵀ, whose registers are, rounded, the left operands of dv += Pᵀ do and dk += dSᵀ q.
  * dSᵀ goes through shared memory, too, for dqᵀ = kᵀ dSᵀ, which is left as floats for a warp that has the TMA add it to
  * dq in global memory. Blocks do so in the order of their keys, one after the other for each 64 queries: the sums have
- * one order, and are the same every time. Each block is so some steps behind the one before it. With heads of 64, of
- * 20.0 ms with three stages of q and do, that order took 2.5; a fourth stage won back 1.0. No exponentials at all, or
- * no products for dq, were worth no more than that.
- * In another warpgroup a warp fetches q, do and the rows' sums, and two add dq.
+ * one order, and are the same every time. Each block is so some steps behind the one before it.
+ * In another warpgroup a warp fetches q, do and the rows' sums, and the others add dq, a step each in turn: from the
+ * turn's coming to its passing on takes more than a step.
  *
- * With heads of 64 a warpgroup of its own makes dq. With heads of 128 the sums dk and dv fill 128 registers of each
- * thread, and three warpgroups would not leave enough for the rest. So the two make dq as well, 64 channels each, and
- * meet at each step, when both have stored dSᵀ. What remains for them does not hold P as floats beside S and dP: dS
- * comes from P as it was rounded. */
+ * With heads of 64 a warpgroup of its own makes dq. The other two begin the next S and dP before dv and dk of this step
+ * are done, and have the next exponentials done meanwhile; all products are waited for every fourth step, because
+ * the assembler runs those one after the other that are under way where a loop turns back.
+ * With heads of 128 the sums dk and dv fill 128 registers of each thread, and three warpgroups would not leave enough
+ * for the rest. So the two make dq as well, 64 channels each, and meet at each step, when both have stored dSᵀ.
+ * With neither are there registers for P as floats beside S and dP: dS comes from P as it was rounded. */
 #include "kernels/cuda/attention_hopper.h"
 
 enum {
@@ -25,17 +26,20 @@ template <int D> struct backward_sizes {
     enum {
         THREADS = WARPGROUP * (D == 64 ? 4 : 3),
         TILES = D / WIDTH,
-        STAGES = D == 64 ? 4 : 2, /* of q and do */
-        PARTS = 2 * TILES,        /* of dq: two steps, each a warp's that adds them */
+        STAGES = D == 64 ? 4 : 2,     /* of q and do */
+        ROUND = D == 64 ? STAGES : 1, /* steps from one wait for all products to the next */
+        ADDERS = D == 64 ? 3 : 2,     /* warps that add dq */
+        PARTS = ADDERS * TILES,       /* of dq */
         HELD_BYTES = HELD * ROW * TILES,
         PAST_BYTES = PAST * ROW * TILES,
     };
 };
 
-/* Of two neighbouring queries: log2 of their sums of exponentials, and δ. Queries past the last have infinity
- * and 0, which makes their weights and gradients 0. */
-struct alignas(16) row_pair {
-    float lse[2], delta[2];
+/* Of a step's queries: log2 of their sums of exponentials, and δ. Of every 16 queries, a thread's four lie side by side:
+ * 2 t, + 1, + 8, + 9 for the t-th of four threads. Queries past the last have infinity and 0, which makes their weights
+ * and gradients 0. */
+struct alignas(16) step_rows {
+    float lse[PAST], delta[PAST];
 };
 
 template <int D> struct backward_shared {
@@ -44,7 +48,7 @@ template <int D> struct backward_shared {
         dout[sizes::STAGES][sizes::PAST_BYTES];
     unsigned char ds[2][HELD * PAST * sizeof(bf16)]; /* [keys,queries] */
     float dq[sizes::PARTS][PART];                    /* in the order of the registers that had it */
-    row_pair rows[sizes::STAGES][PAST / 2];
+    step_rows rows[sizes::STAGES];
     uint64_t kv_full, full[sizes::STAGES], empty[sizes::STAGES], ds_full[2], ds_empty[2],
         dq_full[sizes::PARTS], dq_empty[sizes::PARTS];
     int head, block; /* whose keys these are */
@@ -60,10 +64,17 @@ __host__ __device__ static int tiles_of(int rows, int size)
     return (rows + size - 1) / size;
 }
 
+/* In whole rounds. */
+template <int D> __host__ __device__ static int steps_of(int queries)
+{
+    enum { ROUND = backward_sizes<D>::ROUND };
+    return tiles_of(queries, PAST * ROUND) * ROUND;
+}
+
 #ifdef HOPPER
 template <int D>
 __device__ static void load_backward(backward_shared<D> &m, const CUtensorMap &q, const CUtensorMap &k,
-                                     const CUtensorMap &v, const CUtensorMap &dout, const row_pair *rows,
+                                     const CUtensorMap &v, const CUtensorMap &dout, const step_rows *rows,
                                      int h, int first, int steps)
 {
     enum { STAGES = backward_sizes<D>::STAGES };
@@ -77,20 +88,19 @@ __device__ static void load_backward(backward_shared<D> &m, const CUtensorMap &q
         mbarrier_expect_tx(&m.full[at], sizeof m.q[0] + sizeof m.dout[0] + sizeof m.rows[0]);
         load_rows<D, PAST>(m.q[at], q, &m.full[at], h, i * PAST, 0);
         load_rows<D, PAST>(m.dout[at], dout, &m.full[at], h, i * PAST, 0);
-        bulk_load(m.rows[at], rows + ((int64_t)h * steps + i) * (PAST / 2), (int)sizeof m.rows[0],
-                  &m.full[at]);
+        bulk_load(&m.rows[at], rows + (int64_t)h * steps + i, (int)sizeof m.rows[0], &m.full[at]);
     }
 }
 
-/* Every second step's dq, when it is this block's turn. */
+/* The dq of step `which` and of every ADDERS-th after it, when it is this block's turn. */
 template <int D>
 __device__ static void add_dq(backward_shared<D> &m, float *dq, int *turns, int which, int n, int steps)
 {
     enum { TILES = backward_sizes<D>::TILES, PARTS = backward_sizes<D>::PARTS };
-    for (int i = which; i < steps; i += 2) {
+    for (int i = which; i < steps; i += backward_sizes<D>::ADDERS) {
+        turn_wait_async(&turns[i], n);
         for (int j = i * TILES; j < (i + 1) * TILES; j++) {
             mbarrier_wait(&m.dq_full[j % PARTS], j / PARTS & 1);
-            if (j == i * TILES) turn_wait_async(&turns[i], n);
             bulk_store(dq + (int64_t)j * PART, m.dq[j % PARTS], PART * (int)sizeof(float), n > 0);
         }
         bulk_wait_read();
@@ -198,101 +208,109 @@ __device__ static void store_ds(unsigned char *tile, const unsigned (&ds)[16], c
     fence_proxy_async();
 }
 
+/* A thread's 16 of a step's values. */
+__device__ static void load_row_values(float (&x)[16], const float *from, int lane)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float4 four = ((const float4 *)from)[4 * j + lane % 4];
+        x[4 * j] = four.x, x[4 * j + 1] = four.y, x[4 * j + 2] = four.z, x[4 * j + 3] = four.w;
+    }
+}
+
+/* p [64 keys, 64 queries] of the scores s, rounded */
+__device__ static void weigh(unsigned (&p)[16], const float (&s)[32], const float (&lse)[16], float unit)
+{
+#pragma unroll
+    for (int j = 0; j < 16; j++)
+        p[j] = pack_bf16(power_of_2(fmaf(s[2 * j], unit, -lse[j / 2 * 2])),
+                         power_of_2(fmaf(s[2 * j + 1], unit, -lse[j / 2 * 2 + 1])));
+}
+
+/* ds = p (dp - δ), rounded */
+__device__ static void differ(unsigned (&ds)[16], const unsigned (&p)[16], const float (&dp)[32],
+                              const float (&delta)[16])
+{
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+        const float low = __uint_as_float(p[j] << 16), high = __uint_as_float(p[j] & 0xffff0000);
+        ds[j] =
+            pack_bf16(low * (dp[2 * j] - delta[j / 2 * 2]), high * (dp[2 * j + 1] - delta[j / 2 * 2 + 1]));
+    }
+}
+
 /* dk and dv of heads of 64 */
 __device__ static void make_dk_dv(backward_shared<64> &m, bf16 *dk, bf16 *dv, const backward_shape &a, int h,
                                   int first, int steps)
 {
     enum { D = 64, STAGES = backward_sizes<D>::STAGES };
-    const int group = threadIdx.x / WARPGROUP - 2, t = threadIdx.x % WARPGROUP, lane = t % 32;
-    const int mine =
-        group * 64 + t / 32 * 16 + lane / 4; /* the first of this thread's two keys of the block */
-    const uint64_t k = wgmma_descriptor(m.k + group * 64 * ROW), v = wgmma_descriptor(m.v + group * 64 * ROW);
-    const bool there[2] = {first + mine < a.keys, first + mine + 8 < a.keys}, whole = first + HELD <= a.keys;
+    const part x = part_of(warpgroup_of() - 2, a.keys - first);
+    const uint64_t k = wgmma_descriptor(m.k + x.group * 64 * ROW),
+                   v = wgmma_descriptor(m.v + x.group * 64 * ROW);
+    const bool whole = first + HELD <= a.keys;
     const float unit = a.scale * LOG2E;
-    float s[32], dp[32], w[32], sum_k[32] = {}, sum_v[32] = {};
+    float s[32], dp[32], lse[16], delta[16], sum_k[32] = {}, sum_v[32] = {};
     unsigned p[16], ds[16];
-    /* where this lane stores its row of matrices of dSᵀ */
-    const int row = group * 64 + t / 32 * 16 + lane % 16;
-    const int row_at = row * ROW, piece = lane / 16;
 
     mbarrier_wait(&m.kv_full, 0);
     mbarrier_wait(&m.full[0], 0);
     wgmma_fence();
     start_scores<D>(s, k, wgmma_descriptor(m.q[0]));
+    load_row_values(lse, m.rows[0].lse, x.lane);
     wgmma_wait<0>();
     wgmma_fence_operand(s);
-    for (int i = 0; i < steps; i++) {
-        const int at = i % STAGES, next = (i + 1) % STAGES;
-        const row_pair *const rows = m.rows[at] + lane % 4;
-        wgmma_fence();
-        start_scores<D>(dp, v, wgmma_descriptor(m.dout[at]));
+    weigh(p, s, lse, unit);
+#pragma unroll 1
+    for (int from = 0; from < steps; from += STAGES) {
 #pragma unroll
-        for (int j = 0; j < PAST / 8; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                w[4 * j + e] = power_of_2(fmaf(s[4 * j + e], unit, -rows[4 * j].lse[e % 2]));
-        if (!whole)
-#pragma unroll
-            for (int e = 0; e < 32; e++)
-                if (!there[e / 2 % 2]) w[e] = 0;
-#pragma unroll
-        for (int j = 0; j < 16; j++) p[j] = pack_bf16(w[2 * j], w[2 * j + 1]);
-        wgmma_fence();
-        start_sums(sum_v, p, m.dout[at]);
-        wgmma_wait<1>();
-        wgmma_fence_operand(dp);
-#pragma unroll
-        for (int j = 0; j < PAST / 8; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) w[4 * j + e] *= dp[4 * j + e] - rows[4 * j].delta[e % 2];
-#pragma unroll
-        for (int j = 0; j < 16; j++) ds[j] = pack_bf16(w[2 * j], w[2 * j + 1]);
-        mbarrier_wait(&m.ds_empty[i % 2], (i / 2 & 1) ^ 1);
-#pragma unroll
-        for (int c = 0; c < PAST / 16; c++)
-            stmatrix_x4(m.ds[i % 2] + row_at + ((2 * c + piece) ^ row % 8) * 16, &ds[4 * c]);
-        fence_proxy_async();
-        __syncwarp();
-        if (lane == 0) mbarrier_arrive(&m.ds_full[i % 2]);
-        wgmma_fence();
-        start_sums(sum_k, ds, m.q[at]);
-        if (i + 1 < steps) {
-            mbarrier_wait(&m.full[next], (i + 1) / STAGES & 1);
+        for (int at = 0; at < STAGES; at++) {
+            const int i = from + at, next = (at + 1) % STAGES;
+            const bool last = at == STAGES - 1;
+            if (at == 0) {
+                wgmma_fence();
+                start_scores<D>(dp, v, wgmma_descriptor(m.dout[at]));
+            }
+            /* After the last step the next scores are of no use. */
+            if (!last || i + 1 < steps) mbarrier_wait(&m.full[next], (i + 1) / STAGES & 1);
+            wgmma_fence();
+            start_sums(sum_v, p, m.dout[at]);
             start_scores<D>(s, k, wgmma_descriptor(m.q[next]));
+            load_row_values(delta, m.rows[at].delta, x.lane);
+            wgmma_wait<2>();
+            wgmma_fence_operand(dp);
+            wgmma_fence_operand(ds);
+            if (at > 0 && x.lane == 0) mbarrier_arrive(&m.empty[at - 1]);
+            differ(ds, p, dp, delta);
+            if (!whole)
+#pragma unroll
+                for (int j = 0; j < 16; j++) ds[j] &= x.there[j % 2];
+            mbarrier_wait(&m.ds_empty[at % 2], (i / 2 & 1) ^ 1);
+            store_ds(m.ds[at % 2], ds, x);
+            __syncwarp();
+            if (x.lane == 0) mbarrier_arrive(&m.ds_full[at % 2]);
+            wgmma_fence();
+            start_sums(sum_k, ds, m.q[at]);
+            if (!last) start_scores<D>(dp, v, wgmma_descriptor(m.dout[next]));
+            load_row_values(lse, m.rows[next].lse, x.lane);
+            if (last)
+                wgmma_wait<1>();
+            else
+                wgmma_wait<2>();
+            wgmma_fence_operand(s);
+            wgmma_fence_operand(p);
+            weigh(p, s, lse, unit);
+            if (!last) continue;
+            wgmma_wait<0>();
+            wgmma_fence_operand(sum_k);
+            wgmma_fence_operand(sum_v);
+            wgmma_fence_operand(ds);
+            if (x.lane == 0) mbarrier_arrive(&m.empty[at]);
         }
-        wgmma_wait<0>();
-        wgmma_fence_operand(s);
-        wgmma_fence_operand(sum_k);
-        wgmma_fence_operand(sum_v);
-        if (lane == 0) mbarrier_arrive(&m.empty[at]);
     }
     const int stride = a.heads * D;
-    const int64_t to = (int64_t)first * stride + h * D + lane % 4 * 2;
-    store_rows(dk + to, sum_k, a.scale, mine, a.keys - first, stride);
-    store_rows(dv + to, sum_v, 1, mine, a.keys - first, stride);
-}
-
-/* p [64 keys, 64 queries] of the scores s, rounded */
-__device__ static void weigh(unsigned (&p)[16], const float (&s)[32], const row_pair *rows, float unit)
-{
-#pragma unroll
-    for (int j = 0; j < 16; j++) {
-        const float2 lse = *(const float2 *)rows[j / 2 * 4].lse;
-        p[j] =
-            pack_bf16(power_of_2(fmaf(s[2 * j], unit, -lse.x)), power_of_2(fmaf(s[2 * j + 1], unit, -lse.y)));
-    }
-}
-
-/* ds = p (dp - δ), rounded */
-__device__ static void differ(unsigned (&ds)[16], const unsigned (&p)[16], const float (&dp)[32],
-                              const row_pair *rows, const part &x)
-{
-#pragma unroll
-    for (int j = 0; j < 16; j++) {
-        const float2 delta = *(const float2 *)rows[j / 2 * 4].delta;
-        const float low = __uint_as_float(p[j] << 16), high = __uint_as_float(p[j] & 0xffff0000);
-        ds[j] = pack_bf16(low * (dp[2 * j] - delta.x), high * (dp[2 * j + 1] - delta.y)) & x.there[j % 2];
-    }
+    const int64_t to = (int64_t)first * stride + h * D + x.lane % 4 * 2;
+    store_rows(dk + to, sum_k, a.scale, x.mine, a.keys - first, stride);
+    store_rows(dv + to, sum_v, 1, x.mine, a.keys - first, stride);
 }
 
 /* dqᵀ [64 channels, 64 queries] = kᵀ dSᵀ, of 128 keys */
@@ -312,12 +330,12 @@ __device__ static void make_gradients(backward_shared<128> &m, bf16 *dk, bf16 *d
                                       int h, int first, int steps)
 {
     enum { D = 128, STAGES = backward_sizes<D>::STAGES, BOTH = 2 * WARPGROUP };
-    const part x = part_of(threadIdx.x / WARPGROUP - 1, a.keys - first);
+    const part x = part_of(warpgroup_of() - 1, a.keys - first);
     const uint64_t k = wgmma_descriptor(m.k + x.group * 64 * ROW),
                    v = wgmma_descriptor(m.v + x.group * 64 * ROW),
                    channels = wgmma_descriptor(m.k + x.group * HELD * ROW);
     const float unit = a.scale * LOG2E;
-    float s[32], dp[32], dq[32], sum_k[D / 2] = {}, sum_v[D / 2] = {};
+    float s[32], dp[32], dq[32], lse[16], delta[16], sum_k[D / 2] = {}, sum_v[D / 2] = {};
     unsigned p[16], ds[16];
 
     mbarrier_wait(&m.kv_full, 0);
@@ -326,7 +344,8 @@ __device__ static void make_gradients(backward_shared<128> &m, bf16 *dk, bf16 *d
     start_scores<D>(s, k, wgmma_descriptor(m.q[0]));
     wgmma_wait<0>();
     wgmma_fence_operand(s);
-    weigh(p, s, m.rows[0] + x.lane % 4, unit);
+    load_row_values(lse, m.rows[0].lse, x.lane);
+    weigh(p, s, lse, unit);
     for (int i = 0; i < steps; i++) {
         const int at = i % STAGES, next = (i + 1) % STAGES;
         wgmma_fence();
@@ -334,7 +353,10 @@ __device__ static void make_gradients(backward_shared<128> &m, bf16 *dk, bf16 *d
         if (ALL) start_sums(sum_v, p, m.dout[at]);
         wgmma_wait<ALL>();
         wgmma_fence_operand(dp);
-        differ(ds, p, dp, m.rows[at] + x.lane % 4, x);
+        load_row_values(delta, m.rows[at].delta, x.lane);
+        differ(ds, p, dp, delta);
+#pragma unroll
+        for (int j = 0; j < 16; j++) ds[j] &= x.there[j % 2];
         store_ds(m.ds[i % 2], ds, x);
         wgmma_fence();
         if (ALL) {
@@ -361,7 +383,8 @@ __device__ static void make_gradients(backward_shared<128> &m, bf16 *dk, bf16 *d
         wgmma_wait<0>();
         wgmma_fence_operand(dq);
         leave_dq(m, dq, 2 * i + x.group);
-        weigh(p, s, m.rows[next] + x.lane % 4, unit);
+        load_row_values(lse, m.rows[next].lse, x.lane);
+        weigh(p, s, lse, unit);
     }
     if (!ALL) return;
     wgmma_fence_operand(sum_k);
@@ -377,7 +400,7 @@ __device__ static void make_gradients(backward_shared<128> &m, bf16 *dk, bf16 *d
  * begins, so those whose turns it waits for have begun as well. */
 template <int D, bool ALL>
 __global__ static void __launch_bounds__(backward_sizes<D>::THREADS, 1)
-    backward(float *dq, bf16 *dk, bf16 *dv, int *turns, const row_pair *rows,
+    backward(float *dq, bf16 *dk, bf16 *dv, int *turns, const step_rows *rows,
              const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
              const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap dout,
              const backward_shape a)
@@ -386,7 +409,7 @@ __global__ static void __launch_bounds__(backward_sizes<D>::THREADS, 1)
     using sizes = backward_sizes<D>;
     extern __shared__ unsigned char dynamic[];
     backward_shared<D> &m = aligned<backward_shared<D>>(dynamic);
-    const int steps = tiles_of(a.queries, PAST), warpgroup = threadIdx.x / WARPGROUP;
+    const int steps = steps_of<D>(a.queries), warpgroup = threadIdx.x / WARPGROUP;
     if (threadIdx.x == 0) {
         m.head =
             attention_head(atomicAdd(turns, 1), tiles_of(a.keys, HELD), a.heads, a.side_by_side, &m.block);
@@ -413,7 +436,7 @@ __global__ static void __launch_bounds__(backward_sizes<D>::THREADS, 1)
         if (threadIdx.x % 32 == 0) {
             if (warp == 0)
                 load_backward<D>(m, q, k, v, dout, rows, h, n * HELD, steps);
-            else if (warp < 3)
+            else if (warp <= sizes::ADDERS)
                 add_dq<D>(m, dq + (int64_t)h * steps * PART * sizes::TILES, turns + 1 + h * steps, warp - 1,
                           n, steps);
         }
@@ -430,9 +453,9 @@ __global__ static void __launch_bounds__(backward_sizes<D>::THREADS, 1)
 #endif
 }
 
-/* row_pair of every head's queries, rounded up to whole tiles; eight threads for a head's row */
+/* step_rows of every head's queries, rounded up to whole steps; eight threads for a head's row */
 template <int D>
-__global__ static void row_sums(row_pair *pairs, const bf16 *dout, const bf16 *o, const float *lse, int rows,
+__global__ static void row_sums(step_rows *steps, const bf16 *dout, const bf16 *o, const float *lse, int rows,
                                 int heads, int padded)
 {
     const int64_t i = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / 8;
@@ -446,9 +469,10 @@ __global__ static void row_sums(row_pair *pairs, const bf16 *dout, const bf16 *o
         }
     for (int n = 4; n; n /= 2) delta += __shfl_xor_sync(0xffffffff, delta, n);
     if (part == 0 && row < padded) {
-        row_pair &to = pairs[((int64_t)h * padded + row) / 2];
-        to.lse[row % 2] = row < rows ? lse[(int64_t)h * rows + row] * LOG2E : INFINITY;
-        to.delta[row % 2] = delta;
+        step_rows &to = steps[((int64_t)h * padded + row) / PAST];
+        const int r = row % PAST, at = r / 16 * 16 + r % 8 / 2 * 4 + r / 8 % 2 * 2 + r % 2;
+        to.lse[at] = row < rows ? lse[(int64_t)h * rows + row] * LOG2E : INFINITY;
+        to.delta[at] = delta;
     }
 }
 
@@ -497,27 +521,27 @@ static void launch_backward(struct kern *k, const struct attention_shape *s,
                             const struct attention_backward *t)
 {
     enum { TILES = D / WIDTH };
-    const int rows = (int)s->queries, keys = (int)s->keys, heads = s->heads, steps = tiles_of(rows, PAST),
+    const int rows = (int)s->queries, keys = (int)s->keys, heads = s->heads, steps = steps_of<D>(rows),
               blocks = tiles_of(keys, HELD), padded = steps * PAST;
     float *sums = (float *)cuda_scratch(k, DT_F32, (int64_t)heads * steps * TILES * PART);
-    row_pair *pairs = (row_pair *)cuda_scratch(k, DT_F32, (int64_t)heads * padded * 2);
+    step_rows *row_values = (step_rows *)cuda_scratch(k, DT_F32, (int64_t)heads * padded * 2);
     int *turns = (int *)cuda_scratch(k, DT_I32, (int64_t)heads * steps + 1);
     const size_t bytes = sizeof(backward_shared<D>) + ALIGN;
     auto kernel = D == 64 || t->dk ? backward<D, true> : backward<D, D == 64>;
     CUtensorMap qm, km, vm, dm;
-    if (!sums || !pairs || !turns || !attention_allow_shared(k, (const void *)kernel, bytes) ||
+    if (!sums || !row_values || !turns || !attention_allow_shared(k, (const void *)kernel, bytes) ||
         !attention_describe(k, &qm, t->q, 1, PAST) || !attention_describe(k, &km, t->k, 1, HELD) ||
         !attention_describe(k, &vm, t->v, 1, HELD) || !attention_describe(k, &dm, t->dout, 1, PAST) ||
         !cuda_good(k, "attention_backward",
                    cudaMemsetAsync(turns, 0, ((size_t)heads * steps + 1) * sizeof(int), stream_of(k))))
         return;
     row_sums<D><<<(unsigned)ceil_div((int64_t)padded * heads * 8, 256), 256, 0, stream_of(k)>>>(
-        pairs, (const bf16 *)t->dout->data, (const bf16 *)t->o->data, (const float *)t->lse->data, rows,
+        row_values, (const bf16 *)t->dout->data, (const bf16 *)t->o->data, (const float *)t->lse->data, rows,
         heads, padded);
     const backward_shape a = {rows, keys, heads, attention_side_by_side(k, 1, steps), s->scale};
     kernel<<<(unsigned)(blocks * heads), backward_sizes<D>::THREADS, bytes, stream_of(k)>>>(
-        sums, t->dk ? (bf16 *)t->dk->data : NULL, t->dv ? (bf16 *)t->dv->data : NULL, turns, pairs, qm, km,
-        vm, dm, a);
+        sums, t->dk ? (bf16 *)t->dk->data : NULL, t->dv ? (bf16 *)t->dv->data : NULL, turns, row_values, qm,
+        km, vm, dm, a);
     round_dq<D><<<(unsigned)(steps * heads * TILES), WARPGROUP, 0, stream_of(k)>>>(
         (bf16 *)t->dq->data, sums, rows, heads, steps, s->scale);
     cuda_good(k, "attention_backward", cudaGetLastError());

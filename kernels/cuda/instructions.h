@@ -202,6 +202,17 @@ __device__ static inline void barrier_sync(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
+/* The same; whether x is true for any of them. */
+__device__ static inline bool barrier_or(int id, int threads, bool x)
+{
+    int any;
+    asm volatile("{\n.reg .pred p, q;\nsetp.ne.s32 p, %3, 0;\n"
+                 "bar.red.or.pred q, %1, %2, p;\nselp.s32 %0, 1, 0, q;\n}"
+                 : "=r"(any)
+                 : "r"(id), "r"(threads), "r"((int)x)
+                 : "memory");
+    return any;
+}
 
 /* ---- registers ---------------------------------------------------------------------------------------- */
 
