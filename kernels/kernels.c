@@ -548,12 +548,13 @@ void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, con
 
 /* ---- elementwise ------------------------------------------------------------------------------------ */
 
-void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate)
+void gated_add_forward(struct kern *k, struct tensor *out, const struct tensor *x, const struct tensor *y,
+                       const struct tensor *gate)
 {
-    if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) ||
-        !want(gate, X_OR_F32(gate), 1, x->shape[1]))
+    if (!want(x, X, 2, -1, -1) || !want(out, X, 2, x->shape[0], x->shape[1]) ||
+        !want(y, X, 2, x->shape[0], x->shape[1]) || !want(gate, X_OR_F32(gate), 1, x->shape[1]))
         return;
-    RUN(gated_add_forward, x, y, gate);
+    RUN(gated_add_forward, out, x, y, gate);
 }
 
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx, const struct tensor *gate)

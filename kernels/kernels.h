@@ -300,8 +300,9 @@ void gdn_cssm_backward(struct kern *k, struct tensor *dz, struct tensor *dw, con
 
 /* ---- elementwise ------------------------------------------------------------------------------------ */
 
-/* x += gate ⊙ y                       x, y [rows,width]  gate [width], of the compute dtype or F32 */
-void gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y, const struct tensor *gate);
+/* out = x + gate ⊙ y; out may be x    out, x, y [rows,width]  gate [width], of the compute dtype or F32 */
+void gated_add_forward(struct kern *k, struct tensor *out, const struct tensor *x, const struct tensor *y,
+                       const struct tensor *gate);
 /* dy = gate ⊙ dx */
 void gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,
                         const struct tensor *gate);

@@ -74,9 +74,13 @@ static void test_gated(int64_t rows, int64_t width, enum dtype of_gate)
     RUN("gated_add_backward", gated_add_backward(k, &dy, &x, &gate));
     near(&dy, back, TOLERANCE, "gated_add_backward");
     settle(1);
+    struct tensor out = result(X, 2, rows, width);
+    RUN("gated_add_forward", gated_add_forward(k, &out, &x, &y, &gate));
+    near(&out, expected, TOLERANCE, "gated_add_forward");
+    settle(1);
     updated(&x);
-    RUN("gated_add_forward", gated_add_forward(k, &x, &y, &gate));
-    near(&x, expected, TOLERANCE, "gated_add_forward");
+    RUN("gated_add_forward to x itself", gated_add_forward(k, &x, &x, &y, &gate));
+    near(&x, expected, TOLERANCE, "gated_add_forward to x itself");
 }
 
 static void test_sums(int64_t n, enum dtype of_axpby)

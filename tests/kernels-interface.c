@@ -76,7 +76,7 @@ CALL(attention_backward,
      "dq F32 3 8, dk& F32 3 8, dv& F32 3 8, dout F32 3 8, o F32 3 8, lse F32 2 3, q F32 3 8, kk F32 3 8, v "
      "F32 3 8",
      t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], &(struct attention){2, 0.5f, 1, false})
-CALL(gated_add_forward, "x F32 3 4, y F32 3 4, gate F32 4", t[0], t[1], t[2])
+CALL(gated_add_forward, "out F32 3 4, x F32 3 4, y F32 3 4, gate F32 4", t[0], t[1], t[2], t[3])
 CALL(gated_add_backward, "dy F32 3 4, dx F32 3 4, gate F32 4", t[0], t[1], t[2])
 CALL(add, "y F32 3 4, x F32 3 4", t[0], t[1])
 CALL(axpby, "y F32 3 4, x F32 3 4", t[0], 2, t[1], 3)

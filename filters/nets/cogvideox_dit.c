@@ -321,16 +321,16 @@ static void modulate(struct dit *d, const struct denoiser_grid *g, struct tensor
     }
 }
 
-/* x += gate ⊙ y, each stream by its own gate. */
-static void gated_add(struct dit *d, const struct denoiser_grid *g, struct tensor *x, const struct tensor *y,
-                      const struct tensor *m)
+/* out = x + gate ⊙ y, each stream by its own gate. */
+static void gated_add(struct dit *d, const struct denoiser_grid *g, struct tensor *out,
+                      const struct tensor *x, const struct tensor *y, const struct tensor *m)
 {
     struct stream s[2];
     streams(g, s);
     for (int i = 0; i < 2; i++) {
-        struct tensor xs = tensor_rows(x, s[i].from, s[i].rows), ys = tensor_rows(y, s[i].from, s[i].rows);
-        struct tensor gate = part(m, s[i].shift + 2, d->c.width);
-        gated_add_forward(d->k, &xs, &ys, &gate);
+        struct tensor os = tensor_rows(out, s[i].from, s[i].rows), xs = tensor_rows(x, s[i].from, s[i].rows),
+                      ys = tensor_rows(y, s[i].from, s[i].rows), gate = part(m, s[i].shift + 2, d->c.width);
+        gated_add_forward(d->k, &os, &xs, &ys, &gate);
     }
 }
 
@@ -377,8 +377,7 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
         k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL,
         &(struct attention){.heads = (int)d->c.heads, .scale = 1 / sqrtf((float)d->c.head_dim)});
     project(d, g, i, TO_OUT, 1, (struct tensor *[]){&z}, &s->o, s);
-    if (s->mid.data != s->in.data) kern_copy(k, &s->mid, &s->in);
-    gated_add(d, g, &s->mid, &z, &m);
+    gated_add(d, g, &s->mid, &s->in, &z, &m);
     kern_release(k, mark);
 
     z = scratch(d, tokens, d->c.width);
@@ -392,8 +391,7 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
         linear_gelu_forward(k, &hidden, s->pre.rank ? &s->pre : NULL, &z, &b->ff_in.weight, &b->ff_in.bias);
         linear_forward(k, &z, &hidden, &b->ff_out.weight, &b->ff_out.bias);
     }
-    if (out->data != s->mid.data) kern_copy(k, out, &s->mid);
-    gated_add(d, g, out, &z, &m);
+    gated_add(d, g, out, &s->mid, &z, &m);
     kern_release(k, mark);
 }
 

@@ -338,12 +338,12 @@ static void modulate(struct wan *d, struct tensor *z, const struct tensor *x, co
     layer_norm_forward(d->k, z, x, NULL, NULL, &scale, &shift, (float)d->c.eps);
 }
 
-/* x += gate ⊙ y */
-static void gated_add(struct wan *d, struct tensor *x, const struct tensor *y, const struct tensor *m,
-                      int first)
+/* out = x + gate ⊙ y */
+static void gated_add(struct wan *d, struct tensor *out, const struct tensor *x, const struct tensor *y,
+                      const struct tensor *m, int first)
 {
     struct tensor gate = row(m, first + GATE);
-    gated_add_forward(d->k, x, y, &gate);
+    gated_add_forward(d->k, out, x, y, &gate);
 }
 
 /* Queries or keys of attention 1 with their norm and rotation, of attention 2 with their norm alone (g NULL). */
@@ -399,8 +399,7 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
     attention_forward(k, &s->self.o, s->self.lse.rank ? &s->self.lse : NULL, &qn, &kn, &s->self.v, NULL,
                       &heads);
     project(d, &g->rows, i, OUT1, 1, (struct tensor *[]){&z}, &s->self.o, s);
-    if (s->mid.data != s->in.data) kern_copy(k, &s->mid, &s->in);
-    gated_add(d, &s->mid, &z, &m, 0);
+    gated_add(d, &s->mid, &s->in, &z, &m, 0);
     kern_release(k, mark);
 
     layer_norm_forward(k, &z, &s->mid, &b->norm, &b->norm_bias, NULL, NULL, (float)d->c.eps);
@@ -432,8 +431,7 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
         gelu_forward(k, &hidden, &pre);
         project(d, &g->rows, i, DOWN, 1, (struct tensor *[]){&z}, &hidden, s);
     }
-    if (out->data != s->late.data) kern_copy(k, out, &s->late);
-    gated_add(d, out, &z, &m, PARTS);
+    gated_add(d, out, &s->late, &z, &m, PARTS);
     kern_release(k, start);
 }
 

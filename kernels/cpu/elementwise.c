@@ -1,9 +1,9 @@
 #include "kernels/cpu/cpu.h"
 
-HOT static void gated_add_row(float *restrict x, const float *restrict y, const float *restrict gate,
+HOT static void gated_add_row(float *out, const float *x, const float *restrict y, const float *restrict gate,
                               int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) x[i] += gate[i] * y[i];
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] + gate[i] * y[i];
 }
 
 HOT static void multiply_row(float *restrict y, const float *restrict a, const float *restrict b, int64_t n)
@@ -45,14 +45,14 @@ HOT static void silu_mul_run(float *y, const float *a, const float *b, int64_t n
     for (int64_t i = 0; i < n; i++) y[i] = vsilu(a[i]) * b[i];
 }
 
-void cpu_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
+void cpu_gated_add_forward(struct kern *k, struct tensor *out, const struct tensor *x, const struct tensor *y,
                            const struct tensor *gate)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k, rows * width)
     for (int64_t first = 0; first < rows; first += tile)
         for (int64_t r = first; r < min64(first + tile, rows); r++)
-            gated_add_row(f32(x) + r * width, f32(y) + r * width, f32(gate), width);
+            gated_add_row(f32(out) + r * width, f32(x) + r * width, f32(y) + r * width, f32(gate), width);
 }
 
 void cpu_gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,

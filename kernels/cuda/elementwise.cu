@@ -90,8 +90,7 @@ __global__ static void gated(T *out, const T *x, const T *y, const G *__restrict
     for (int i = 0; i < ROWS; i++) {
         if (row + i >= rows) break;
         float u[N];
-        for (int j = 0; j < N; j++)
-            u[j] = (ADDS ? to_float(a[i].v[j]) : 0) + g[j] * to_float(b[i].v[j]);
+        for (int j = 0; j < N; j++) u[j] = (ADDS ? to_float(a[i].v[j]) : 0) + g[j] * to_float(b[i].v[j]);
         store<N>(out + (row + i) * width + col, u);
     }
 }
@@ -104,8 +103,7 @@ static void gate_all(struct kern *k, const char *what, struct tensor *out, const
     const int64_t rows = y->shape[0], width = y->shape[1];
     const bool wide = vectorizable(width, out, x, y, gate);
     if (rows == 0 || width == 0) return;
-    CALL_BY_DTYPES(out->dtype, gate->dtype, T, G,
-                   const int n = wide ? pack<T>::N : 1;
+    CALL_BY_DTYPES(out->dtype, gate->dtype, T, G, const int n = wide ? pack<T>::N : 1;
                    const dim3 grid((unsigned)ceil_div(rows, ROWS), (unsigned)ceil_div(width / n, COLUMNS));
                    const auto kernel = wide ? gated<T, G, pack<T>::N, ADDS> : gated<T, G, 1, ADDS>;
                    kernel<<<grid, COLUMNS, 0, stream_of(k)>>>((T *)out->data, (const T *)x->data,
@@ -114,10 +112,10 @@ static void gate_all(struct kern *k, const char *what, struct tensor *out, const
     cuda_good(k, what, cudaGetLastError());
 }
 
-extern "C" void cuda_gated_add_forward(struct kern *k, struct tensor *x, const struct tensor *y,
-                                       const struct tensor *gate)
+extern "C" void cuda_gated_add_forward(struct kern *k, struct tensor *out, const struct tensor *x,
+                                       const struct tensor *y, const struct tensor *gate)
 {
-    gate_all<true>(k, "gated_add_forward", x, x, y, gate);
+    gate_all<true>(k, "gated_add_forward", out, x, y, gate);
 }
 
 extern "C" void cuda_gated_add_backward(struct kern *k, struct tensor *dy, const struct tensor *dx,

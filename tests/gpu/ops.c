@@ -129,7 +129,7 @@ static void rows_of_3072(struct tensor *x, struct tensor *y, struct tensor *dy)
          qk_norm_rope_forward(k, y, x, &wh, &bh, &cos, &sin, TEXT, 1e-6f));
     TIME("qk_norm_rope_backward", 3 * one + tables, 0,
          qk_norm_rope_backward(k, y, dy, x, &wh, &cos, &sin, TEXT, 1e-6f));
-    TIME("gated_add", 3 * one, 0, gated_add_forward(k, y, x, &w));
+    TIME("gated_add", 3 * one, 0, gated_add_forward(k, y, y, x, &w));
     TIME("gated_add_backward", 2 * one, 0, gated_add_backward(k, y, x, &w));
     TIME("add", 3 * one, 0, add(k, y, x));
     TIME("silu", 2 * one, 0, silu_forward(k, y, x));
