@@ -110,6 +110,24 @@ void kern_zero(struct kern *k, struct tensor *t);
 void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
             bool tb, double alpha, double beta);
 
+/* What adapters of rank r add to n linear layers of one input: y[i] += scale (x a[i]ᵀ) b[i]ᵀ, as its two products, each
+ * for all n at once, so that a GPU goes over x and dx once. Arrays have n items, 1 to THIN_MODULES; a[i] are of one
+ * shape, b[i] and y[i] may differ in out. Each is n matmul() one after the other.
+ * x, dx [rows,in]  z[i], dz[i] [rows,r]  a[i] [r,in]  b[i] [out,r]  y[i], dy[i] [rows,out]  da[i], db[i] F32 */
+enum { THIN_MODULES = 8 };
+/* z[i] = x a[i]ᵀ */
+void thin_down_forward(struct kern *k, struct tensor *z, const struct tensor *x, const struct tensor *a,
+                       int n);
+/* da[i] += dz[i]ᵀ x,  dx += Σ dz[i] a[i]; dx NULL: not wanted */
+void thin_down_backward(struct kern *k, struct tensor *dx, struct tensor *da, const struct tensor *dz,
+                        const struct tensor *x, const struct tensor *a, int n);
+/* y[i] += scale z[i] b[i]ᵀ */
+void thin_up_forward(struct kern *k, struct tensor *y, const struct tensor *z, const struct tensor *b,
+                     double scale, int n);
+/* db[i] += scale dy[i]ᵀ z[i],  dz[i] = scale dy[i] b[i] */
+void thin_up_backward(struct kern *k, struct tensor *dz, struct tensor *db, const struct tensor *dy,
+                      const struct tensor *z, const struct tensor *b, double scale, int n);
+
 /* y = x wᵀ + b                        x [n,in]  w [out,in]  b [out] or NULL  y [n,out] */
 void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b);

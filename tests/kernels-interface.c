@@ -41,6 +41,12 @@ static struct tensor *weights_of(struct tensor **t, int n)
 }
 
 CALL(matmul, "c F32 3 5, a F32 3 4, b F32 4 5", t[0], t[1], false, t[2], false, 1, 0)
+CALL(thin_down_forward, "z F32 3 2, x F32 3 4, a F32 2 4", t[0], t[1], t[2], 1)
+CALL(thin_down_backward, "dx? F32 3 4, da F32 2 4, dz F32 3 2, x F32 3 4, a F32 2 4", t[0], t[1], t[2], t[3],
+     t[4], 1)
+CALL(thin_up_forward, "y F32 3 5, z F32 3 2, b F32 5 2", t[0], t[1], t[2], 0.5, 1)
+CALL(thin_up_backward, "dz F32 3 2, db F32 5 2, dy F32 3 5, z F32 3 2, b F32 5 2", t[0], t[1], t[2], t[3],
+     t[4], 0.5, 1)
 CALL(linear_forward, "y F32 3 5, x F32 3 4, w F32 5 4, b? F32 5", t[0], t[1], t[2], t[3])
 CALL(linear_backward, "dx F32 3 4, dy F32 3 5, w F32 5 4", t[0], t[1], t[2], false)
 CALL(linear_gelu_forward, "y F32 3 5, pre? F32 3 5, x F32 3 4, w F32 5 4, b? F32 5", t[0], t[1], t[2], t[3],
