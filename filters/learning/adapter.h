@@ -74,7 +74,7 @@ struct adapter {
     char warning[160];           /* for the user; empty: none */
 };
 
-/* One linear at work, where several go together: x, y, saved forward, x, dy, dx, saved backward. */
+/* One linear at work: x, y, saved forward, x, dy, dx, saved backward. */
 struct adapter_call {
     int module;
     const struct token_rows *rows;
@@ -95,14 +95,11 @@ struct adapter_kind {
     /* Fills l->param (name, shape, init) for l->in and l->out; how many, or 0 with the reason in err. */
     int (*declare)(struct adapter *a, struct adapter_layout *l, char *err, size_t errlen);
     int64_t (*saved_count)(const struct adapter *a, const struct token_rows *r);
-    /* y += scale D(x) */
-    void (*forward)(struct adapter *a, const struct adapter_call *c);
-    /* dx += scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the module's gradients */
-    void (*backward)(struct adapter *a, const struct adapter_call *c);
-    /* The same for n linears of one input, for kinds that are faster so; NULL: one after the other. dx is the
-     * same for all. */
-    void (*forward_all)(struct adapter *a, const struct adapter_call *c, int n);
-    void (*backward_all)(struct adapter *a, const struct adapter_call *c, int n);
+    /* Of n linears of one input, whose rows, x and dx are the same: y += scale D(x) */
+    void (*forward)(struct adapter *a, const struct adapter_call *c, int n);
+    /* dx += Σ scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the modules' gradients */
+    void (*backward)(struct adapter *a, const struct adapter_call *c, int n);
+    bool together; /* backward is faster for all of them at once, in F32, too: see linears_together() */
     /* w [out,in] F32: D is a matrix, and w += scale D. NULL for kinds that are no matrix. */
     void (*merge)(struct adapter *a, int module, struct tensor *w);
     /* The initial values of a parameter declared INIT_OWN, drawn from r; NULL when there is none. */
