@@ -47,7 +47,8 @@ struct adapter_layout {
 struct adapter_module {
     int linear; /* index into the base's */
     int layout;
-    int64_t offset; /* elements from the start of values and grads */
+    int64_t offset;     /* elements from the start of values and grads */
+    int64_t in_working; /* and from that of working, unless it is values itself */
 };
 
 struct adapter {
@@ -67,11 +68,12 @@ struct adapter {
     int modules;
     int *module_of; /* of each linear; -1: it is no target */
     int64_t size;   /* elements of all modules */
+    int64_t working_size;
     struct kern *k;
     struct tensor values, grads; /* [size] on the device; grads only for training */
-    struct tensor working;       /* the values in the compute dtype, for products; see adapter_refresh() */
-    uint64_t hash;               /* of the values that were read; 0: not read from a file */
-    char warning[160];           /* for the user; empty: none */
+    struct tensor working; /* the values in the compute dtype, for products; each module begins at 16 bytes */
+    uint64_t hash;         /* of the values that were read; 0: not read from a file */
+    char warning[160];     /* for the user; empty: none */
 };
 
 /* One linear at work: x, y, saved forward, x, dy, dx, saved backward. */
@@ -166,7 +168,8 @@ bool adapter_linears(struct linears *l, const char *path, const struct linear_na
 void adapter_param_name(const struct adapter *a, int module, int p, char *name, size_t size);
 /* Parameter p of a module as a view of values or of grads. */
 struct tensor adapter_view(const struct adapter *a, const struct tensor *flat, int module, int p);
-double adapter_scale(const struct adapter *a); /* weight alpha / rank */
+struct tensor adapter_working(const struct adapter *a, int module, int p); /* and of working */
+double adapter_scale(const struct adapter *a);                             /* weight alpha / rank */
 /* variant, rank, alpha, targets, settings, extra; a new object */
 json_t *adapter_description(const struct adapter *a);
 

@@ -153,8 +153,7 @@ static void view(struct views *w, const struct adapter *a, const struct adapter_
 {
     const struct token_rows *r = c->rows;
     for (int i = 0; i < n; i++) {
-        w->v[i] = adapter_view(a, &a->working, c[i].module, V),
-        w->u[i] = adapter_view(a, &a->working, c[i].module, U);
+        w->v[i] = adapter_working(a, c[i].module, V), w->u[i] = adapter_working(a, c[i].module, U);
         w->z[i] = half(c[i].saved, 0, a, r), w->o[i] = half(c[i].saved, 1, a, r);
         w->z4[i] = frames(&w->z[i], a, r), w->o4[i] = frames(&w->o[i], a, r);
         view_own(a, &a->values, c[i].module, w->own + i * GDN_PARAMS);

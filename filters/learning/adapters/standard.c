@@ -26,8 +26,7 @@ static struct views view(const struct adapter *a, const struct adapter_call *c, 
 {
     struct views v = {0};
     for (int i = 0; i < n; i++) {
-        v.a[i] = adapter_view(a, &a->working, c[i].module, A),
-        v.b[i] = adapter_view(a, &a->working, c[i].module, B);
+        v.a[i] = adapter_working(a, c[i].module, A), v.b[i] = adapter_working(a, c[i].module, B);
         v.z[i] = tensor_as(c[i].saved, 2, c[i].x->shape[0], a->rank);
     }
     return v;

@@ -63,8 +63,7 @@ static void forward(struct adapter *a, const struct adapter_call *c, int n)
     struct tensor v[LINEAR_CALLS] = {{0}}, u[LINEAR_CALLS] = {{0}}, all[LINEAR_CALLS] = {{0}},
                   y[LINEAR_CALLS] = {{0}}, own[3];
     for (int i = 0; i < n; i++) {
-        v[i] = adapter_view(a, &a->working, c[i].module, V),
-        u[i] = adapter_view(a, &a->working, c[i].module, U);
+        v[i] = adapter_working(a, c[i].module, V), u[i] = adapter_working(a, c[i].module, U);
         all[i] = parts(a, c->rows, c[i].saved).all, y[i] = *c[i].y;
     }
     thin_down_forward(a->k, all, c->x, v, n);
@@ -85,8 +84,7 @@ static void backward(struct adapter *a, const struct adapter_call *c, int n)
                   dz[LINEAR_CALLS] = {{0}}, own[3], d_own[3];
     size_t mark = kern_mark(a->k);
     for (int i = 0; i < n; i++) {
-        v[i] = adapter_view(a, &a->working, c[i].module, V),
-        u[i] = adapter_view(a, &a->working, c[i].module, U);
+        v[i] = adapter_working(a, c[i].module, V), u[i] = adapter_working(a, c[i].module, U);
         dv[i] = adapter_view(a, &a->grads, c[i].module, V),
         du[i] = adapter_view(a, &a->grads, c[i].module, U);
         all[i] = parts(a, c->rows, c[i].saved).all, dy[i] = *c[i].dy;
