@@ -112,7 +112,8 @@ void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, c
 
 /* What adapters of rank r add to n linear layers of one input: y[i] += scale (x a[i]ᵀ) b[i]ᵀ, as its two products, each
  * for all n at once, so that a GPU goes over x and dx once. Arrays have n items, 1 to THIN_MODULES; a[i] are of one
- * shape, b[i] and y[i] may differ in out. Each is n matmul() one after the other.
+ * shape, b[i] and y[i] may differ in out. On the CPU each is n matmul() one after the other, and so it is on a GPU in
+ * F32 and for ranks other than 16 and 32; in BF16 these add up in F32, and dx is rounded once for every 64 ranks.
  * x, dx [rows,in]  z[i], dz[i] [rows,r]  a[i] [r,in]  b[i] [out,r]  y[i], dy[i] [rows,out]  da[i], db[i] F32 */
 enum { THIN_MODULES = 8 };
 /* z[i] = x a[i]ᵀ */
