@@ -54,6 +54,9 @@ struct backend {
     bool (*can_fp8)(struct kern *k); /* whether linear_fp8_forward() works; false with kern_fail() */
     void (*wait)(struct kern *k);    /* until all that was asked for is done */
     void (*basis)(struct kern *k, char *text, size_t size); /* see kern_basis() */
+    /* Which bits its own kernels give: one more with each release in which a result's bits are others than before,
+     * so that a training state of before goes on with a line that says so. 0 before any was: not told. */
+    int kernels;
 #define OP(name) __typeof__(name) *name;
     KERNEL_OPS(OP)
 #undef OP

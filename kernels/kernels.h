@@ -40,8 +40,9 @@ bool kern_hold_fp8(struct kern *k);
 bool kern_holds_fp8(const struct kern *k);
 
 /* All that the bits of a result may depend on besides what was asked for: the device, the versions of its
- * libraries, the ways that operations take there. A line of text without quotes or backslashes, which belongs
- * to k: "NVIDIA H200 (9.0), cuBLASLt 13.1.0, cuDNN 9.19.0, attention: hopper mma f32". */
+ * libraries, the ways that operations take there, and which of our kernels' bits these are. A line of text without
+ * quotes or backslashes, which belongs to k: "NVIDIA H200, compute capability 9.0, code for 9.0, cuBLASLt 13.1.0,
+ * cuDNN 9.19.0, cuFFT 12.0.0, attention hopper,mma,f32, kernels 1". */
 const char *kern_basis(struct kern *k);
 
 /* tell is called with a line of text, once for each thing that is much slower on this device than it could be:

@@ -521,6 +521,16 @@ static void test_descriptions(void)
     ok(!strncmp(kern_basis(k), "CPU, OpenBLAS ", 14) && strlen(kern_basis(k)) > 16 &&
            !strpbrk(kern_basis(k), "\"\\\n"),
        "what results depend on here: %s", kern_basis(k));
+    const struct backend *const own = k->backend;
+    struct backend other = *own;
+    char before[600];
+    snprintf(before, sizeof before, "%s", kern_basis(k));
+    other.kernels = 7;
+    k->backend = &other;
+    ok(!own->kernels && !strncmp(kern_basis(k), before, strlen(before)) &&
+           !strcmp(kern_basis(k) + strlen(before), ", kernels 7"),
+       "kernels that once gave other bits are told by a number: %s", kern_basis(k));
+    k->backend = own;
     kern_note(k, "early %d", 1);
     kern_on_note(k, tell);
     ok(told == 1 && !strcmp(told_last, "early 1"), "a note from before anybody listened is told");
