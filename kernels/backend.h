@@ -26,7 +26,8 @@
     OP(linear_parts_forward) OP(linear_add_forward) OP(linear_gelu_mul_forward)                             \
     OP(linear_silu_mul_forward) OP(pixel_patches) OP(class_tokens_forward) OP(time_conv_quick_gelu_forward)  \
     OP(random_normal) OP(channel_norm_forward) OP(time_conv_forward) OP(fp8_rows) OP(fp8_gelu_rows)           \
-    OP(linear_fp8_forward) OP(fold_pixels) OP(unfold_pixels) OP(average_blocks_forward) OP(repeat_blocks_add)
+    OP(linear_fp8_forward) OP(fold_pixels) OP(unfold_pixels) OP(average_blocks_forward) OP(repeat_blocks_add) \
+    OP(thin_down_forward) OP(thin_down_backward) OP(thin_up_forward) OP(thin_up_backward)
 /* clang-format on */
 
 /* A backend in a file of its own may be of another build: it states first which operations it was made for. */
@@ -53,6 +54,9 @@ struct backend {
     bool (*can_fp8)(struct kern *k); /* whether linear_fp8_forward() works; false with kern_fail() */
     void (*wait)(struct kern *k);    /* until all that was asked for is done */
     void (*basis)(struct kern *k, char *text, size_t size); /* see kern_basis() */
+    /* Which bits its own kernels give: one more with each release in which a result's bits are others than before,
+     * so that a training state of before goes on with a line that says so. 0 before any was: not told. */
+    int kernels;
 #define OP(name) __typeof__(name) *name;
     KERNEL_OPS(OP)
 #undef OP

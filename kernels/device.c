@@ -128,6 +128,9 @@ bool kern_holds_fp8(const struct kern *k)
 const char *kern_basis(struct kern *k)
 {
     k->backend->basis(k, k->basis, sizeof k->basis);
+    const size_t at = strlen(k->basis);
+    if (k->backend->kernels)
+        snprintf(k->basis + at, sizeof k->basis - at, ", kernels %d", k->backend->kernels);
     for (char *c = k->basis; *c; c++) /* names come from drivers */
         if (*c == '"' || *c == '\\' || *c < ' ' || *c > '~') *c = '?';
     return k->basis;

@@ -91,6 +91,87 @@ void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, c
     RUN(matmul, c, a, ta, b, tb, alpha, beta);
 }
 
+/* The arrays' items; a missing array is a missing item. */
+#define ITEM(t) ((t) ? &(t)[i] : NULL)
+
+static bool thin_modules(struct kern *k, const char *op, int n)
+{
+    if (!kern_ok(k)) return false;
+    return (n >= 1 && n <= THIN_MODULES) || refuse(k, op, "%d modules", n);
+}
+
+/* x [rows,in], and of each module a [r,in] and z [rows,r], which is called so. */
+static bool thin_down_shapes(struct kern *k, const char *op, const struct tensor *x, const struct tensor *a,
+                             const struct tensor *z, const char *called, int n)
+{
+    const int64_t any[] = {2, -1, -1};
+    if (!thin_modules(k, op, n) || !wanted(k, op, "x", x, X, any) || !present(k, op, "a", a)) return false;
+    for (int i = 0; i < n; i++) {
+        const int64_t of_a[] = {2, i ? a->shape[0] : -1, x->shape[1]}, of_z[] = {2, x->shape[0], a->shape[0]};
+        if (!wanted(k, op, "a", &a[i], X, of_a) || !wanted(k, op, called, ITEM(z), X, of_z)) return false;
+    }
+    return true;
+}
+
+/* y [rows,out], called so, z [rows,r] and b [out,r] of each module. */
+static bool thin_up_shapes(struct kern *k, const char *op, const struct tensor *y, const char *called,
+                           const struct tensor *z, const struct tensor *b, int n)
+{
+    if (!thin_modules(k, op, n) || !present(k, op, "z", z)) return false;
+    for (int i = 0; i < n; i++) {
+        const int64_t of_z[] = {2, i ? z->shape[0] : -1, i ? z->shape[1] : -1};
+        if (!wanted(k, op, "z", &z[i], X, of_z)) return false;
+        const int64_t of_b[] = {2, -1, z->shape[1]};
+        if (!wanted(k, op, "b", ITEM(b), X, of_b)) return false;
+        const int64_t of_y[] = {2, z->shape[0], b[i].shape[0]};
+        if (!wanted(k, op, called, ITEM(y), X, of_y)) return false;
+    }
+    return true;
+}
+
+static bool thin_gradients(struct kern *k, const char *op, const struct tensor *d, const char *called,
+                           const struct tensor *of, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const int64_t shape[] = {2, of[i].shape[0], of[i].shape[1]};
+        if (!wanted(k, op, called, ITEM(d), DT_F32, shape)) return false;
+    }
+    return true;
+}
+
+void thin_down_forward(struct kern *k, struct tensor *z, const struct tensor *x, const struct tensor *a,
+                       int n)
+{
+    if (thin_down_shapes(k, __func__, x, a, z, "z", n)) RUN(thin_down_forward, z, x, a, n);
+}
+
+void thin_down_backward(struct kern *k, struct tensor *dx, struct tensor *da, const struct tensor *dz,
+                        const struct tensor *x, const struct tensor *a, int n)
+{
+    if (!thin_down_shapes(k, __func__, x, a, dz, "dz", n) || !thin_gradients(k, __func__, da, "da", a, n) ||
+        (dx && !want(dx, X, 2, x->shape[0], x->shape[1])))
+        return;
+    RUN_WITH_SCRATCH(thin_down_backward, dx, da, dz, x, a, n);
+}
+
+void thin_up_forward(struct kern *k, struct tensor *y, const struct tensor *z, const struct tensor *b,
+                     double scale, int n)
+{
+    if (thin_up_shapes(k, __func__, y, "y", z, b, n)) RUN(thin_up_forward, y, z, b, scale, n);
+}
+
+void thin_up_backward(struct kern *k, struct tensor *dz, struct tensor *db, const struct tensor *dy,
+                      const struct tensor *z, const struct tensor *b, double scale, int n)
+{
+    if (!thin_up_shapes(k, __func__, dy, "dy", z, b, n) || !thin_gradients(k, __func__, db, "db", b, n))
+        return;
+    for (int i = 0; i < n; i++) {
+        const int64_t shape[] = {2, z->shape[0], z->shape[1]};
+        if (!wanted(k, __func__, "dz", ITEM(dz), X, shape)) return;
+    }
+    RUN_WITH_SCRATCH(thin_up_backward, dz, db, dy, z, b, scale, n);
+}
+
 void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b)
 {

@@ -40,8 +40,9 @@ bool kern_hold_fp8(struct kern *k);
 bool kern_holds_fp8(const struct kern *k);
 
 /* All that the bits of a result may depend on besides what was asked for: the device, the versions of its
- * libraries, the ways that operations take there. A line of text without quotes or backslashes, which belongs
- * to k: "NVIDIA H200 (9.0), cuBLASLt 13.1.0, cuDNN 9.19.0, attention: hopper mma f32". */
+ * libraries, the ways that operations take there, and which of our kernels' bits these are. A line of text without
+ * quotes or backslashes, which belongs to k: "NVIDIA H200, compute capability 9.0, code for 9.0, cuBLASLt 13.1.0,
+ * cuDNN 9.19.0, cuFFT 12.0.0, attention hopper,mma,f32, kernels 1". */
 const char *kern_basis(struct kern *k);
 
 /* tell is called with a line of text, once for each thing that is much slower on this device than it could be:
@@ -109,6 +110,25 @@ void kern_zero(struct kern *k, struct tensor *t);
  * F32 everywhere, or F64 everywhere, or a and b of the compute dtype and c of that or F32. */
 void matmul(struct kern *k, struct tensor *c, const struct tensor *a, bool ta, const struct tensor *b,
             bool tb, double alpha, double beta);
+
+/* What adapters of rank r add to n linear layers of one input: y[i] += scale (x a[i]ᵀ) b[i]ᵀ, as its two products, each
+ * for all n at once, so that a GPU goes over x and dx once. Arrays have n items, 1 to THIN_MODULES; a[i] are of one
+ * shape, b[i] and y[i] may differ in out. On the CPU each is n matmul() one after the other, and so it is on a GPU in
+ * F32 and for ranks other than 16 and 32; in BF16 these add up in F32, and dx is rounded once for every 64 ranks.
+ * x, dx [rows,in]  z[i], dz[i] [rows,r]  a[i] [r,in]  b[i] [out,r]  y[i], dy[i] [rows,out]  da[i], db[i] F32 */
+enum { THIN_MODULES = 8 };
+/* z[i] = x a[i]ᵀ */
+void thin_down_forward(struct kern *k, struct tensor *z, const struct tensor *x, const struct tensor *a,
+                       int n);
+/* da[i] += dz[i]ᵀ x,  dx += Σ dz[i] a[i]; dx NULL: not wanted */
+void thin_down_backward(struct kern *k, struct tensor *dx, struct tensor *da, const struct tensor *dz,
+                        const struct tensor *x, const struct tensor *a, int n);
+/* y[i] += scale z[i] b[i]ᵀ */
+void thin_up_forward(struct kern *k, struct tensor *y, const struct tensor *z, const struct tensor *b,
+                     double scale, int n);
+/* db[i] += scale dy[i]ᵀ z[i],  dz[i] = scale dy[i] b[i] */
+void thin_up_backward(struct kern *k, struct tensor *dz, struct tensor *db, const struct tensor *dy,
+                      const struct tensor *z, const struct tensor *b, double scale, int n);
 
 /* y = x wᵀ + b                        x [n,in]  w [out,in]  b [out] or NULL  y [n,out] */
 void linear_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,

@@ -206,7 +206,7 @@ static void test_contract(const char *spec, struct token_rows g, int64_t in, int
         .module = 1, .rows = &g, .x = &x, .dy = &dy, .y = &y, .dx = &dx, .saved = &saved};
     const int64_t module_size = a->layout[0].size;
     adapter_init(a, 7);
-    COMPUTE(a->kind->forward(a, &call));
+    COMPUTE(a->kind->forward(a, &call, 1));
     ok(!memcmp(y.data, before.data, tensor_bytes(&y)), "%s: fresh, it changes not one bit", name);
 
     for (int64_t i = 0; i < a->size; i++) ((float *)a->values.data)[i] = (float)draw();
@@ -215,13 +215,13 @@ static void test_contract(const char *spec, struct token_rows g, int64_t in, int
     struct tensor values = converted(DT_F64, &a->values), x64 = converted(DT_F64, &x),
                   y64 = converted(DT_F64, &before);
     kern_zero(k, &a->grads);
-    COMPUTE(a->kind->forward(a, &call));
+    COMPUTE(a->kind->forward(a, &call, 1));
     COMPUTE(plain_forward(a, &g, &y64, &x64, &values));
     ok(off(&y, &y64) <= 5e-5, "%s: y += scale D(x), off by %.1g", name, off(&y, &y64));
     if (a->kind->bound)
         ok(!memcmp(y.data, before.data, (size_t)(g.text * out) * 4), "%s: text stays as it is", name);
 
-    COMPUTE(a->kind->backward(a, &call));
+    COMPUTE(a->kind->backward(a, &call, 1));
     const float *first = (float *)a->grads.data, *grads = first + module_size, *moved = dx.data;
     bool untouched = true;
     for (int64_t i = 0; i < a->size; i++)
@@ -240,7 +240,7 @@ static void test_contract(const char *spec, struct token_rows g, int64_t in, int
     float *once = malloc((size_t)module_size * 4), most = 0;
     memcpy(once, grads, (size_t)module_size * 4);
     call.dx = NULL;
-    COMPUTE(a->kind->backward(a, &call));
+    COMPUTE(a->kind->backward(a, &call, 1));
     for (int64_t i = 0; i < module_size; i++)
         most = fmaxf(most, fabsf(grads[i] - 2 * once[i]) / (fabsf(once[i]) + 1e-2f));
     ok(most <= 1e-3, "%s: gradients add up, and dx may be left out", name);

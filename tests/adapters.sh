@@ -114,17 +114,21 @@ static void ones(struct adapter *a, struct tensor *t)
     }
 }
 
-static void forward(struct adapter *a, const struct adapter_call *c)
+static void forward(struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct tensor w = adapter_view(a, &a->values, c->module, 0), s = tensor_as(c->saved, 2, c->x->shape[0], 1);
-    ones(a, &s);
-    matmul(a->k, c->y, &s, false, &w, false, adapter_scale(a), 1);
+    for (; n--; c++) {
+        struct tensor w = adapter_view(a, &a->values, c->module, 0), s = tensor_as(c->saved, 2, c->x->shape[0], 1);
+        ones(a, &s);
+        matmul(a->k, c->y, &s, false, &w, false, adapter_scale(a), 1);
+    }
 }
 
-static void backward(struct adapter *a, const struct adapter_call *c)
+static void backward(struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct tensor w = adapter_view(a, &a->grads, c->module, 0), s = tensor_as(c->saved, 2, c->x->shape[0], 1);
-    matmul(a->k, &w, &s, true, c->dy, false, adapter_scale(a), 1);
+    for (; n--; c++) {
+        struct tensor w = adapter_view(a, &a->grads, c->module, 0), s = tensor_as(c->saved, 2, c->x->shape[0], 1);
+        matmul(a->k, &w, &s, true, c->dy, false, adapter_scale(a), 1);
+    }
 }
 
 const struct adapter_kind adapter_seventh = {

@@ -41,6 +41,12 @@ static struct tensor *weights_of(struct tensor **t, int n)
 }
 
 CALL(matmul, "c F32 3 5, a F32 3 4, b F32 4 5", t[0], t[1], false, t[2], false, 1, 0)
+CALL(thin_down_forward, "z F32 3 2, x F32 3 4, a F32 2 4", t[0], t[1], t[2], 1)
+CALL(thin_down_backward, "dx? F32 3 4, da F32 2 4, dz F32 3 2, x F32 3 4, a F32 2 4", t[0], t[1], t[2], t[3],
+     t[4], 1)
+CALL(thin_up_forward, "y F32 3 5, z F32 3 2, b F32 5 2", t[0], t[1], t[2], 0.5, 1)
+CALL(thin_up_backward, "dz F32 3 2, db F32 5 2, dy F32 3 5, z F32 3 2, b F32 5 2", t[0], t[1], t[2], t[3],
+     t[4], 0.5, 1)
 CALL(linear_forward, "y F32 3 5, x F32 3 4, w F32 5 4, b? F32 5", t[0], t[1], t[2], t[3])
 CALL(linear_backward, "dx F32 3 4, dy F32 3 5, w F32 5 4", t[0], t[1], t[2], false)
 CALL(linear_gelu_forward, "y F32 3 5, pre? F32 3 5, x F32 3 4, w F32 5 4, b? F32 5", t[0], t[1], t[2], t[3],
@@ -515,6 +521,16 @@ static void test_descriptions(void)
     ok(!strncmp(kern_basis(k), "CPU, OpenBLAS ", 14) && strlen(kern_basis(k)) > 16 &&
            !strpbrk(kern_basis(k), "\"\\\n"),
        "what results depend on here: %s", kern_basis(k));
+    const struct backend *const own = k->backend;
+    struct backend other = *own;
+    char before[600];
+    snprintf(before, sizeof before, "%s", kern_basis(k));
+    other.kernels = 7;
+    k->backend = &other;
+    ok(!own->kernels && !strncmp(kern_basis(k), before, strlen(before)) &&
+           !strcmp(kern_basis(k) + strlen(before), ", kernels 7"),
+       "kernels that once gave other bits are told by a number: %s", kern_basis(k));
+    k->backend = own;
     kern_note(k, "early %d", 1);
     kern_on_note(k, tell);
     ok(told == 1 && !strcmp(told_last, "early 1"), "a note from before anybody listened is told");

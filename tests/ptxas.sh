@@ -53,6 +53,7 @@ heads 128 0
 gdn_cssm 184 64
 spectrum 80 16
 temporal_attention 80 96
+thin 128 240
 END
 }
 ok "registers and spills are within the budget of the file" '

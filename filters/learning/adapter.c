@@ -116,8 +116,10 @@ static bool place(struct adapter *a, char *err, size_t errlen)
         int layout = layout_of(a, l, err, errlen);
         if (layout < 0) return false;
         a->module_of[i] = a->modules;
-        a->module[a->modules++] = (struct adapter_module){.linear = i, .layout = layout, .offset = a->size};
+        a->module[a->modules++] = (struct adapter_module){
+            .linear = i, .layout = layout, .offset = a->size, .in_working = a->working_size};
         a->size += a->layout[layout].size;
+        a->working_size += (a->layout[layout].size + 7) / 8 * 8;
     }
     return true;
 }
@@ -285,14 +287,22 @@ bool adapter_attach(struct adapter *a, struct kern *k, bool training)
 {
     a->k = k;
     a->values = a->working = kern_alloc(k, DT_F32, 1, a->size);
-    if (kern_compute(k) != DT_F32) a->working = kern_alloc(k, kern_compute(k), 1, a->size);
+    if (kern_compute(k) != DT_F32) a->working = kern_alloc(k, kern_compute(k), 1, a->working_size);
     if (training) a->grads = kern_alloc(k, DT_F32, 1, a->size);
     return kern_ok(k);
 }
 
 void adapter_refresh(struct adapter *a)
 {
-    if (a->working.dtype != DT_F32) kern_copy(a->k, &a->working, &a->values);
+    if (a->working.dtype == DT_F32) return;
+    if (a->working_size == a->size) kern_copy(a->k, &a->working, &a->values);
+    for (int m = 0; m < a->modules && a->working_size != a->size; m++) {
+        const struct adapter_module *at = &a->module[m];
+        const int64_t size = a->layout[at->layout].size;
+        struct tensor to = tensor_rows(&a->working, at->in_working, size),
+                      from = tensor_rows(&a->values, at->offset, size);
+        kern_copy(a->k, &to, &from);
+    }
 }
 
 static void fill_param(const struct adapter *a, const struct adapter_param *p, const struct rng *r, float *v)
@@ -339,14 +349,26 @@ void adapter_param_name(const struct adapter *a, int module, int p, char *name, 
              a->layout[m->layout].param[p].name);
 }
 
-struct tensor adapter_view(const struct adapter *a, const struct tensor *flat, int module, int p)
+/* Parameter p of a module that begins there. */
+static struct tensor view_at(const struct adapter *a, const struct tensor *flat, int module, int64_t begins,
+                             int p)
 {
-    const struct adapter_module *m = &a->module[module];
-    const struct adapter_param *q = &a->layout[m->layout].param[p];
-    struct tensor t = tensor_rows(flat, m->offset + q->offset, elements(q));
+    const struct adapter_param *q = &a->layout[a->module[module].layout].param[p];
+    struct tensor t = tensor_rows(flat, begins + q->offset, elements(q));
     t.rank = q->rank;
     memcpy(t.shape, q->shape, sizeof q->shape);
     return t;
+}
+
+struct tensor adapter_view(const struct adapter *a, const struct tensor *flat, int module, int p)
+{
+    return view_at(a, flat, module, a->module[module].offset, p);
+}
+
+struct tensor adapter_working(const struct adapter *a, int module, int p)
+{
+    const struct adapter_module *m = &a->module[module];
+    return view_at(a, &a->working, module, a->working.dtype == DT_F32 ? m->offset : m->in_working, p);
 }
 
 double adapter_scale(const struct adapter *a)

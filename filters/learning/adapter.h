@@ -47,7 +47,8 @@ struct adapter_layout {
 struct adapter_module {
     int linear; /* index into the base's */
     int layout;
-    int64_t offset; /* elements from the start of values and grads */
+    int64_t offset;     /* elements from the start of values and grads */
+    int64_t in_working; /* and from that of working, unless it is values itself */
 };
 
 struct adapter {
@@ -67,14 +68,15 @@ struct adapter {
     int modules;
     int *module_of; /* of each linear; -1: it is no target */
     int64_t size;   /* elements of all modules */
+    int64_t working_size;
     struct kern *k;
     struct tensor values, grads; /* [size] on the device; grads only for training */
-    struct tensor working;       /* the values in the compute dtype, for products; see adapter_refresh() */
-    uint64_t hash;               /* of the values that were read; 0: not read from a file */
-    char warning[160];           /* for the user; empty: none */
+    struct tensor working; /* the values in the compute dtype, for products; each module begins at 16 bytes */
+    uint64_t hash;         /* of the values that were read; 0: not read from a file */
+    char warning[160];     /* for the user; empty: none */
 };
 
-/* One linear at work, where several go together: x, y, saved forward, x, dy, dx, saved backward. */
+/* One linear at work: x, y, saved forward, x, dy, dx, saved backward. */
 struct adapter_call {
     int module;
     const struct token_rows *rows;
@@ -95,14 +97,11 @@ struct adapter_kind {
     /* Fills l->param (name, shape, init) for l->in and l->out; how many, or 0 with the reason in err. */
     int (*declare)(struct adapter *a, struct adapter_layout *l, char *err, size_t errlen);
     int64_t (*saved_count)(const struct adapter *a, const struct token_rows *r);
-    /* y += scale D(x) */
-    void (*forward)(struct adapter *a, const struct adapter_call *c);
-    /* dx += scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the module's gradients */
-    void (*backward)(struct adapter *a, const struct adapter_call *c);
-    /* The same for n linears of one input, for kinds that are faster so; NULL: one after the other. dx is the
-     * same for all. */
-    void (*forward_all)(struct adapter *a, const struct adapter_call *c, int n);
-    void (*backward_all)(struct adapter *a, const struct adapter_call *c, int n);
+    /* Of n linears of one input, whose rows, x and dx are the same: y += scale D(x) */
+    void (*forward)(struct adapter *a, const struct adapter_call *c, int n);
+    /* dx += Σ scale D'(x)ᵀ dy (dx may be NULL: not wanted), and adds into the modules' gradients */
+    void (*backward)(struct adapter *a, const struct adapter_call *c, int n);
+    bool together; /* backward is faster for all of them at once, in F32, too: see linears_together() */
     /* w [out,in] F32: D is a matrix, and w += scale D. NULL for kinds that are no matrix. */
     void (*merge)(struct adapter *a, int module, struct tensor *w);
     /* The initial values of a parameter declared INIT_OWN, drawn from r; NULL when there is none. */
@@ -169,7 +168,8 @@ bool adapter_linears(struct linears *l, const char *path, const struct linear_na
 void adapter_param_name(const struct adapter *a, int module, int p, char *name, size_t size);
 /* Parameter p of a module as a view of values or of grads. */
 struct tensor adapter_view(const struct adapter *a, const struct tensor *flat, int module, int p);
-double adapter_scale(const struct adapter *a); /* weight alpha / rank */
+struct tensor adapter_working(const struct adapter *a, int module, int p); /* and of working */
+double adapter_scale(const struct adapter *a);                             /* weight alpha / rank */
 /* variant, rank, alpha, targets, settings, extra; a new object */
 json_t *adapter_description(const struct adapter *a);
 

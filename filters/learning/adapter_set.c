@@ -52,22 +52,13 @@ static int calls_of(const struct adapter_set *s, int item, const struct linear_c
     return calls;
 }
 
-/* One adapter's calls, all at once where its kind can. */
-static void call_all(struct adapter *a, const struct adapter_call *call, int calls, bool back)
-{
-    const struct adapter_kind *kind = a->kind;
-    void (*all)(struct adapter *, const struct adapter_call *, int) =
-        back ? kind->backward_all : kind->forward_all;
-    if (all && calls) all(a, call, calls);
-    for (int i = 0; i < calls && !all; i++) (back ? kind->backward : kind->forward)(a, &call[i]);
-}
-
 static void call_each(const struct adapter_set *s, const struct linear_call *c, int n, bool back)
 {
     for (int a = 0; a < s->count; a++) {
         struct adapter_call call[LINEAR_CALLS];
         struct tensor saved[LINEAR_CALLS];
-        call_all(s->item[a], call, calls_of(s, a, c, n, call, saved), back);
+        const int calls = calls_of(s, a, c, n, call, saved);
+        if (calls) (back ? s->item[a]->kind->backward : s->item[a]->kind->forward)(s->item[a], call, calls);
     }
 }
 
@@ -86,7 +77,7 @@ bool adapter_set_add(struct adapter_set *s, struct adapter *a)
     if (s->count == ADAPTERS_MAX) return adapter_close(a), false;
     s->item[s->count++] = a;
     s->hook = (struct linear_hook){.context = s,
-                                   .together = (s->count > 1 && s->hook.together) || a->kind->backward_all,
+                                   .together = (s->count > 1 && s->hook.together) || a->kind->together,
                                    .saved_count = saved_count,
                                    .forward = forward,
                                    .backward = backward};

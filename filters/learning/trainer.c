@@ -121,7 +121,8 @@ bool trainer_start(struct trainer *t, const struct trainer_start *start, const s
     if (t->shapes_only) {
         a->k = k;
         a->values = a->grads = tensor_of(DT_F32, NULL, 1, a->size);
-        a->working = tensor_of(kern_compute(k), NULL, 1, a->size);
+        a->working =
+            tensor_of(kern_compute(k), NULL, 1, kern_compute(k) == DT_F32 ? a->size : a->working_size);
         free(values);
         return true;
     }

@@ -35,7 +35,7 @@ bool training_run_open(struct training_run *w, const struct trainer_start *start
     else
         snprintf(warning, warninglen, "%s", a->warning);
     /* Once the gradients of a step's records were summed within the backward passes: other last bits. */
-    char basis[512];
+    char basis[700];
     snprintf(basis, sizeof basis, "%s%s", kern_basis(w->t->denoiser->k),
              w->t->accumulate > 1 ? ", gradients added record by record" : "");
     run_folder_on(r, basis, warning, warninglen);

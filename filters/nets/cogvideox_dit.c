@@ -546,7 +546,7 @@ static void project_back(struct dit *d, const struct denoiser_grid *g, int64_t l
                                              .dy = dy[t],
                                              .dx = dx,
                                              .saved = &s->hook[first + t]};
-        if (hook && hook->together && t < n - 1) continue;
+        if (linears_together(hook, d->k) && t < n - 1) continue;
         linears_backward(hook, call, calls);
         calls = 0;
     }

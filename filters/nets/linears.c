@@ -69,6 +69,11 @@ static int taking_part(const struct linear_hook *h, struct linear_call *to, cons
     return calls;
 }
 
+bool linears_together(const struct linear_hook *h, const struct kern *k)
+{
+    return h && (h->together || kern_compute(k) != DT_F32);
+}
+
 void linears_forward(const struct linear_hook *h, const struct linear_call *c, int n)
 {
     struct linear_call to[LINEAR_CALLS];

@@ -73,9 +73,7 @@ enum { LINEAR_CALLS = 8 }; /* at most so many linears of one input are called to
 
 struct linear_hook {
     void *context;
-    bool
-        together; /* backward is called once for all linears of one input, after their own dx is complete; else
-                      after each, in turn. It is the order of the sums in dx, and so part of the result. */
+    bool together; /* see linears_together() */
     /* How many elements forward leaves for backward; 0: it does not take part in this linear. */
     int64_t (*saved_count)(const void *context, int linear, const struct token_rows *rows);
     /* y += what the hook adds, of n linears of one input x. */
@@ -83,6 +81,11 @@ struct linear_hook {
     /* dx += its share, and its own gradients. NULL for a hook that is not trained. */
     void (*backward)(void *context, const struct linear_call *c, int n);
 };
+
+/* Whether backward is called once for all linears of one input, after their own dx is complete, or after each, in turn.
+ * It is the order of the sums in dx, and so part of the result: in F32 it is as the hook has it. In BF16, where every
+ * share that is added by itself is rounded by itself, and costs a pass over dx, they always go together. */
+bool linears_together(const struct linear_hook *h, const struct kern *k);
 
 /* Calls the hook (NULL: none) for those of n linears that it takes part in. */
 void linears_forward(const struct linear_hook *h, const struct linear_call *c, int n);

@@ -622,7 +622,7 @@ static void project_back(struct wan *d, const struct token_rows *rows, int64_t b
                                              .dy = dy[t],
                                              .dx = dx,
                                              .saved = &s->hook[first + t]};
-        if (hook && hook->together && t < n - 1) continue;
+        if (linears_together(hook, d->k) && t < n - 1) continue;
         linears_backward(hook, call, calls);
         calls = 0;
     }

@@ -352,6 +352,7 @@ static struct backend table(void)
     b.can_fp8 = cuda_can_fp8;
     b.wait = cuda_wait;
     b.basis = cuda_basis;
+    b.kernels = 1; /* 1: Hopper's attention, forward and backward; thin.cu */
 #define OP(name) b.name = cuda_##name;
     KERNEL_OPS(OP)
 #undef OP

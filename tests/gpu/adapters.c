@@ -2,9 +2,9 @@
  *
  *   adapters [REPEATS [fft]]      fft: the spectral adapter's transforms by cuFFT
  *
- * One JSON line a figure on stdout: the inner operations for as many modules as go together, then a whole
- * block's share (the four projections of one layer) of each kind of adapter. Inputs rotate, so that they do
- * not lie in the cache. */
+ * One JSON line a figure on stdout: the products with the rank for one and three modules, the inner operations for
+ * as many modules as go together, then a whole block's share (the four projections of one layer) of each kind of
+ * adapter. Inputs rotate, so that they do not lie in the cache. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -134,6 +134,78 @@ static void operations(void)
     timed("temporal_attention_backward", attention_backwards, &c);
 }
 
+/* ---- products with the rank ------------------------------------------------------------------------------ */
+
+enum { INPUTS = 3 }; /* q, k and v */
+
+struct products {
+    int modules;
+    struct tensor x, dx, y[INPUTS], z[INPUTS], dz[INPUTS], a[INPUTS], b[INPUTS], da[INPUTS], db[INPUTS];
+};
+
+static void down_forward(void *context, int set)
+{
+    struct products *c = context;
+    (void)set;
+    thin_down_forward(k, c->z, &c->x, c->a, c->modules);
+}
+
+static void down_backward(void *context, int set)
+{
+    struct products *c = context;
+    (void)set;
+    thin_down_backward(k, &c->dx, c->da, c->dz, &c->x, c->a, c->modules);
+}
+
+static void down_weights(void *context, int set)
+{
+    struct products *c = context;
+    (void)set;
+    thin_down_backward(k, NULL, c->da, c->dz, &c->x, c->a, c->modules);
+}
+
+static void up_forward(void *context, int set)
+{
+    struct products *c = context;
+    (void)set;
+    thin_up_forward(k, c->y, c->z, c->b, 1, c->modules);
+}
+
+static void up_backward(void *context, int set)
+{
+    struct products *c = context;
+    (void)set;
+    thin_up_backward(k, c->dz, c->db, c->y, c->z, c->b, 1, c->modules);
+}
+
+/* No tensor of all rows fits the cache, so one of each is enough. */
+static void products(void)
+{
+    static struct products c;
+    static const struct {
+        const char *name;
+        void (*run)(void *, int);
+    } way[] = {{"thin_down_forward", down_forward},
+               {"thin_up_forward", up_forward},
+               {"thin_up_backward", up_backward},
+               {"thin_down_backward", down_backward},
+               {"thin_down_backward_without_dx", down_weights}};
+    const enum dtype X = kern_compute(k);
+    char name[64];
+    c.x = drawn(X, 2, TEXT + TOKENS, WIDTH), c.dx = drawn(X, 2, TEXT + TOKENS, WIDTH);
+    for (int i = 0; i < INPUTS; i++) {
+        c.y[i] = drawn(X, 2, TEXT + TOKENS, WIDTH), c.z[i] = drawn(X, 2, TEXT + TOKENS, R);
+        c.dz[i] = drawn(X, 2, TEXT + TOKENS, R), c.a[i] = drawn(X, 2, R, WIDTH),
+        c.b[i] = drawn(X, 2, WIDTH, R);
+        c.da[i] = drawn(DT_F32, 2, R, WIDTH), c.db[i] = drawn(DT_F32, 2, WIDTH, R);
+    }
+    for (c.modules = 1; c.modules <= INPUTS; c.modules += 2)
+        for (size_t i = 0; i < sizeof way / sizeof *way; i++) {
+            snprintf(name, sizeof name, "%s_x%d", way[i].name, c.modules);
+            timed(name, way[i].run, &c);
+        }
+}
+
 /* ---- whole adapters --------------------------------------------------------------------------------- */
 
 enum { PROJECTIONS = 4 };
@@ -209,6 +281,7 @@ int main(int argc, char **argv)
         if (!fft(k, true)) stop("fft", "out of memory");
     }
     numbers = rng_make(1, "bench", "adapters", 0);
+    products();
     operations();
     blocks();
     kern_close(k);

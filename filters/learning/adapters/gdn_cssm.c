@@ -143,64 +143,59 @@ static struct tensor video_rows(const struct tensor *t, const struct token_rows 
     return tensor_rows(t, r->text, grid_tokens(r));
 }
 
-static void forward_all(struct adapter *a, const struct adapter_call *c, int n)
+/* The projections of n modules, z and o. */
+struct views {
+    struct tensor v[LINEAR_CALLS], u[LINEAR_CALLS], z[LINEAR_CALLS], o[LINEAR_CALLS];
+    struct tensor z4[LINEAR_CALLS], o4[LINEAR_CALLS], own[LINEAR_CALLS * GDN_PARAMS];
+};
+
+static void view(struct views *w, const struct adapter *a, const struct adapter_call *c, int n)
 {
     const struct token_rows *r = c->rows;
-    struct tensor z4[LINEAR_CALLS] = {{0}}, o4[LINEAR_CALLS] = {{0}}, own[LINEAR_CALLS * GDN_PARAMS] = {{0}};
     for (int i = 0; i < n; i++) {
-        struct tensor v = adapter_view(a, &a->working, c[i].module, V), x = video_rows(c[i].x, r);
-        struct tensor z = half(c[i].saved, 0, a, r), o = half(c[i].saved, 1, a, r);
-        matmul(a->k, &z, &x, false, &v, true, 1, 0);
-        view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
-        z4[i] = frames(&z, a, r), o4[i] = frames(&o, a, r);
+        w->v[i] = adapter_working(a, c[i].module, V), w->u[i] = adapter_working(a, c[i].module, U);
+        w->z[i] = half(c[i].saved, 0, a, r), w->o[i] = half(c[i].saved, 1, a, r);
+        w->z4[i] = frames(&w->z[i], a, r), w->o4[i] = frames(&w->o[i], a, r);
+        view_own(a, &a->values, c[i].module, w->own + i * GDN_PARAMS);
     }
-    gdn_cssm_forward(a->k, o4, z4, own, n, a->set[DK], a->set[ROPE]);
-    for (int i = 0; i < n; i++) {
-        struct tensor u = adapter_view(a, &a->working, c[i].module, U), y = video_rows(c[i].y, r);
-        struct tensor o = half(c[i].saved, 1, a, r);
-        matmul(a->k, &y, &o, false, &u, true, adapter_scale(a), 1);
-    }
+}
+
+static void forward(struct adapter *a, const struct adapter_call *c, int n)
+{
+    struct views w = {0};
+    struct tensor x = video_rows(c->x, c->rows), y[LINEAR_CALLS] = {{0}};
+    view(&w, a, c, n);
+    for (int i = 0; i < n; i++) y[i] = video_rows(c[i].y, c->rows);
+    thin_down_forward(a->k, w.z, &x, w.v, n);
+    gdn_cssm_forward(a->k, w.o4, w.z4, w.own, n, a->set[DK], a->set[ROPE]);
+    thin_up_forward(a->k, y, w.o, w.u, adapter_scale(a), n);
 }
 
 /* dU = s dyᵀ o,  do = s dy U,  dz through the operation,  dV = dzᵀ x,  dx += dz V */
-static void backward_all(struct adapter *a, const struct adapter_call *c, int n)
+static void backward(struct adapter *a, const struct adapter_call *c, int n)
 {
     const struct token_rows *r = c->rows;
-    struct tensor z4[LINEAR_CALLS], do4[LINEAR_CALLS], dz[LINEAR_CALLS], dz4[LINEAR_CALLS];
-    struct tensor own[LINEAR_CALLS * GDN_PARAMS], d_own[LINEAR_CALLS * GDN_PARAMS];
+    struct views w = {0};
+    struct tensor du[LINEAR_CALLS] = {{0}}, dv[LINEAR_CALLS] = {{0}},
+                  d_own[LINEAR_CALLS * GDN_PARAMS] = {{0}};
+    struct tensor dy[LINEAR_CALLS] = {{0}}, d_o[LINEAR_CALLS] = {{0}}, dz[LINEAR_CALLS] = {{0}};
+    struct tensor do4[LINEAR_CALLS] = {{0}}, dz4[LINEAR_CALLS] = {{0}};
+    struct tensor x = video_rows(c->x, r), dx = c->dx ? video_rows(c->dx, r) : x;
     size_t mark = kern_mark(a->k);
+    view(&w, a, c, n);
     for (int i = 0; i < n; i++) {
-        struct tensor u = adapter_view(a, &a->working, c[i].module, U),
-                      du = adapter_view(a, &a->grads, c[i].module, U), dy = video_rows(c[i].dy, r);
-        struct tensor z = half(c[i].saved, 0, a, r), o = half(c[i].saved, 1, a, r);
-        struct tensor d_o = kern_tensor(a->k, kern_compute(a->k), 2, grid_tokens(r), a->rank);
-        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, grid_tokens(r), a->rank);
-        matmul(a->k, &du, &dy, true, &o, false, adapter_scale(a), 1);
-        matmul(a->k, &d_o, &dy, false, &u, false, adapter_scale(a), 0);
-        view_own(a, &a->values, c[i].module, own + i * GDN_PARAMS);
+        du[i] = adapter_view(a, &a->grads, c[i].module, U),
+        dv[i] = adapter_view(a, &a->grads, c[i].module, V);
         view_own(a, &a->grads, c[i].module, d_own + i * GDN_PARAMS);
-        z4[i] = frames(&z, a, r), do4[i] = frames(&d_o, a, r), dz4[i] = frames(&dz[i], a, r);
+        dy[i] = video_rows(c[i].dy, r);
+        d_o[i] = kern_tensor(a->k, kern_compute(a->k), 2, grid_tokens(r), a->rank);
+        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, grid_tokens(r), a->rank);
+        do4[i] = frames(&d_o[i], a, r), dz4[i] = frames(&dz[i], a, r);
     }
-    gdn_cssm_backward(a->k, dz4, d_own, do4, z4, own, n, a->set[DK], a->set[ROPE]);
-    for (int i = 0; i < n; i++) {
-        struct tensor v = adapter_view(a, &a->working, c[i].module, V),
-                      dv = adapter_view(a, &a->grads, c[i].module, V), x = video_rows(c[i].x, r);
-        matmul(a->k, &dv, &dz[i], true, &x, false, 1, 1);
-        if (!c[i].dx) continue;
-        struct tensor dx = video_rows(c[i].dx, r);
-        matmul(a->k, &dx, &dz[i], false, &v, false, 1, 1);
-    }
+    thin_up_backward(a->k, d_o, du, dy, w.o, w.u, adapter_scale(a), n);
+    gdn_cssm_backward(a->k, dz4, d_own, do4, w.z4, w.own, n, a->set[DK], a->set[ROPE]);
+    thin_down_backward(a->k, c->dx ? &dx : NULL, dv, dz, &x, w.v, n);
     kern_release(a->k, mark);
-}
-
-static void forward(struct adapter *a, const struct adapter_call *c)
-{
-    forward_all(a, c, 1);
-}
-
-static void backward(struct adapter *a, const struct adapter_call *c)
-{
-    backward_all(a, c, 1);
 }
 
 const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
@@ -211,6 +206,5 @@ const struct adapter_kind adapter_gdn_cssm = {.name = "gdn_cssm",
                                               .saved_count = saved_count,
                                               .forward = forward,
                                               .backward = backward,
-                                              .forward_all = forward_all,
-                                              .backward_all = backward_all,
+                                              .together = true,
                                               .fill = fill};

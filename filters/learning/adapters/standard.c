@@ -17,29 +17,45 @@ static int64_t saved_count(const struct adapter *a, const struct token_rows *r)
     return token_count(r) * a->rank;
 }
 
-static void forward(struct adapter *a, const struct adapter_call *c)
+/* A and B of n modules, and what forward keeps: z = A x. */
+struct views {
+    struct tensor a[LINEAR_CALLS], b[LINEAR_CALLS], z[LINEAR_CALLS];
+};
+
+static struct views view(const struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct tensor va = adapter_view(a, &a->working, c->module, A),
-                  vb = adapter_view(a, &a->working, c->module, B);
-    struct tensor z = tensor_as(c->saved, 2, c->x->shape[0], a->rank); /* A x */
-    matmul(a->k, &z, c->x, false, &va, true, 1, 0);
-    matmul(a->k, c->y, &z, false, &vb, true, adapter_scale(a), 1);
+    struct views v = {0};
+    for (int i = 0; i < n; i++) {
+        v.a[i] = adapter_working(a, c[i].module, A), v.b[i] = adapter_working(a, c[i].module, B);
+        v.z[i] = tensor_as(c[i].saved, 2, c[i].x->shape[0], a->rank);
+    }
+    return v;
+}
+
+static void forward(struct adapter *a, const struct adapter_call *c, int n)
+{
+    struct views v = view(a, c, n);
+    struct tensor y[LINEAR_CALLS] = {{0}};
+    for (int i = 0; i < n; i++) y[i] = *c[i].y;
+    thin_down_forward(a->k, v.z, c->x, v.a, n);
+    thin_up_forward(a->k, y, v.z, v.b, adapter_scale(a), n);
 }
 
 /* dB = s dyᵀ z,  dz = s dy B,  dA = dzᵀ x,  dx += dz A */
-static void backward(struct adapter *a, const struct adapter_call *c)
+static void backward(struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct tensor va = adapter_view(a, &a->working, c->module, A),
-                  vb = adapter_view(a, &a->working, c->module, B);
-    struct tensor ga = adapter_view(a, &a->grads, c->module, A),
-                  gb = adapter_view(a, &a->grads, c->module, B);
-    struct tensor z = tensor_as(c->saved, 2, c->x->shape[0], a->rank);
+    struct views v = view(a, c, n);
+    struct tensor ga[LINEAR_CALLS] = {{0}}, gb[LINEAR_CALLS] = {{0}}, dy[LINEAR_CALLS] = {{0}},
+                  dz[LINEAR_CALLS] = {{0}};
     size_t mark = kern_mark(a->k);
-    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, c->x->shape[0], a->rank);
-    matmul(a->k, &gb, c->dy, true, &z, false, adapter_scale(a), 1);
-    matmul(a->k, &dz, c->dy, false, &vb, false, adapter_scale(a), 0);
-    matmul(a->k, &ga, &dz, true, c->x, false, 1, 1);
-    if (c->dx) matmul(a->k, c->dx, &dz, false, &va, false, 1, 1);
+    for (int i = 0; i < n; i++) {
+        ga[i] = adapter_view(a, &a->grads, c[i].module, A),
+        gb[i] = adapter_view(a, &a->grads, c[i].module, B);
+        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, c->x->shape[0], a->rank);
+        dy[i] = *c[i].dy;
+    }
+    thin_up_backward(a->k, dz, gb, dy, v.z, v.b, adapter_scale(a), n);
+    thin_down_backward(a->k, c->dx, ga, dz, c->x, v.a, n);
     kern_release(a->k, mark);
 }
 

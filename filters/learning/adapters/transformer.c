@@ -32,21 +32,7 @@ static int64_t saved_count(const struct adapter *a, const struct token_rows *r)
     return (token_count(r) + grid_tokens(r)) * a->rank;
 }
 
-struct views {
-    struct tensor v, u, qkv[3];
-};
-
-/* of the values: the two projections in the compute dtype, all else as the optimiser has it */
-static struct views view(struct adapter *a, const struct tensor *projections, const struct tensor *own,
-                         int module)
-{
-    struct views w = {
-        adapter_view(a, projections, module, V), adapter_view(a, projections, module, U), {{0}}};
-    for (int i = 0; i < 3; i++) w.qkv[i] = adapter_view(a, own, module, QKV + i);
-    return w;
-}
-
-/* The parts of saved, and the video's rows of z' as frames. */
+/* z' of all tokens, its rows of the video as frames, and z of those. */
 struct inner {
     struct tensor all, z, video;
 };
@@ -66,30 +52,52 @@ static struct inner parts(const struct adapter *a, const struct token_rows *r, c
     return (struct inner){all, tensor_as(&z, 3, r->frames, r->rows * r->cols, a->rank), video_of(&all, r)};
 }
 
-static void forward(struct adapter *a, const struct adapter_call *c)
+/* The attention's weights, or their gradients, as the optimiser has them. */
+static void view_own(const struct adapter *a, const struct tensor *flat, int module, struct tensor own[3])
 {
-    struct views w = view(a, &a->working, &a->values, c->module);
-    struct inner s = parts(a, c->rows, c->saved);
-    matmul(a->k, &s.all, c->x, false, &w.v, true, 1, 0);
-    kern_copy(a->k, &s.z, &s.video);
-    temporal_attention_forward(a->k, &s.video, &s.z, w.qkv, HEADS);
-    matmul(a->k, c->y, &s.all, false, &w.u, true, adapter_scale(a), 1);
+    for (int i = 0; i < 3; i++) own[i] = adapter_view(a, flat, module, QKV + i);
+}
+
+static void forward(struct adapter *a, const struct adapter_call *c, int n)
+{
+    struct tensor v[LINEAR_CALLS] = {{0}}, u[LINEAR_CALLS] = {{0}}, all[LINEAR_CALLS] = {{0}},
+                  y[LINEAR_CALLS] = {{0}}, own[3];
+    for (int i = 0; i < n; i++) {
+        v[i] = adapter_working(a, c[i].module, V), u[i] = adapter_working(a, c[i].module, U);
+        all[i] = parts(a, c->rows, c[i].saved).all, y[i] = *c[i].y;
+    }
+    thin_down_forward(a->k, all, c->x, v, n);
+    for (int i = 0; i < n; i++) {
+        struct inner s = parts(a, c->rows, c[i].saved);
+        view_own(a, &a->values, c[i].module, own);
+        kern_copy(a->k, &s.z, &s.video);
+        temporal_attention_forward(a->k, &s.video, &s.z, own, HEADS);
+    }
+    thin_up_forward(a->k, y, all, u, adapter_scale(a), n);
 }
 
 /* dU = s dyᵀ z',  dz' = s dy U,  dz through the attention,  dV = dzᵀ x,  dx += dz V */
-static void backward(struct adapter *a, const struct adapter_call *c)
+static void backward(struct adapter *a, const struct adapter_call *c, int n)
 {
-    struct views w = view(a, &a->working, &a->values, c->module),
-                 dw = view(a, &a->grads, &a->grads, c->module);
-    struct inner s = parts(a, c->rows, c->saved);
+    struct tensor v[LINEAR_CALLS] = {{0}}, u[LINEAR_CALLS] = {{0}}, dv[LINEAR_CALLS] = {{0}},
+                  du[LINEAR_CALLS] = {{0}}, all[LINEAR_CALLS] = {{0}}, dy[LINEAR_CALLS] = {{0}},
+                  dz[LINEAR_CALLS] = {{0}}, own[3], d_own[3];
     size_t mark = kern_mark(a->k);
-    struct tensor dz = kern_tensor(a->k, kern_compute(a->k), 2, c->x->shape[0], a->rank),
-                  video = video_of(&dz, c->rows);
-    matmul(a->k, &dw.u, c->dy, true, &s.all, false, adapter_scale(a), 1);
-    matmul(a->k, &dz, c->dy, false, &w.u, false, adapter_scale(a), 0);
-    temporal_attention_backward(a->k, &video, dw.qkv, &video, &s.z, w.qkv, HEADS);
-    matmul(a->k, &dw.v, &dz, true, c->x, false, 1, 1);
-    if (c->dx) matmul(a->k, c->dx, &dz, false, &w.v, false, 1, 1);
+    for (int i = 0; i < n; i++) {
+        v[i] = adapter_working(a, c[i].module, V), u[i] = adapter_working(a, c[i].module, U);
+        dv[i] = adapter_view(a, &a->grads, c[i].module, V),
+        du[i] = adapter_view(a, &a->grads, c[i].module, U);
+        all[i] = parts(a, c->rows, c[i].saved).all, dy[i] = *c[i].dy;
+        dz[i] = kern_tensor(a->k, kern_compute(a->k), 2, c->x->shape[0], a->rank);
+    }
+    thin_up_backward(a->k, dz, du, dy, all, u, adapter_scale(a), n);
+    for (int i = 0; i < n; i++) {
+        struct inner s = parts(a, c->rows, c[i].saved);
+        struct tensor video = video_of(&dz[i], c->rows);
+        view_own(a, &a->values, c[i].module, own), view_own(a, &a->grads, c[i].module, d_own);
+        temporal_attention_backward(a->k, &video, d_own, &video, &s.z, own, HEADS);
+    }
+    thin_down_backward(a->k, c->dx, dv, dz, c->x, v, n);
     kern_release(a->k, mark);
 }
 
