@@ -35,6 +35,8 @@ static inline double today(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+enum { COUNTED = 1 }; /* seconds: the counter of energy moves ten times in one, and less says little */
+
 /* The median of `runs` after two that warm up; what the card used for one, and when that was. tflop: of one run, 0 when
  * of no interest. */
 static inline void timed(const char *name, int runs, double tflop, bool (*run)(void *), void *context)
@@ -48,6 +50,7 @@ static inline void timed(const char *name, int runs, double tflop, bool (*run)(v
         if (i >= 0) ms[i] = now() - from;
     }
     joules = (energy_joules(kern_card(k)) - joules) / runs;
+    if (today() - begun < COUNTED) joules = NAN;
     double used = (double)(free_at_first - k->backend->available(k)) / (1 << 30),
            median = sort_times(ms, runs);
     printf("{\"name\": \"%s\", \"ms\": %.2f, \"least\": %.2f, \"most\": %.2f, \"runs\": %d, \"gib\": %.1f",

@@ -58,7 +58,7 @@ def timed(name, f, runs=3, warm=2, tflop=0):
     times.sort()
     ms = times[len(times) // 2]
     more = {"tflops": round(tflop / ms * 1e3)} if tflop else {}
-    if used is not None:
+    if used is not None and time.time() - begun >= 1:  # the counter moves ten times a second
         more["joules"] = round((joules() - used) / runs, 2)
     tell(name, ms=round(ms, 2), least=round(times[0], 2), most=round(times[-1], 2), runs=runs,
          gib=round(torch.cuda.max_memory_allocated() / 2**30, 1), when=[round(begun, 2), round(time.time(), 2)], **more)
