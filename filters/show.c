@@ -211,9 +211,11 @@ static void show_geometry(const struct model *m)
     const struct {
         const char *name;
         int64_t value;
-    } line[] = {{"channels", g.channels}, {"temporal", g.temporal},       {"spatial", g.spatial},
-                {"patch", g.patch},       {"frames", g.frames},           {"width", g.width},
-                {"height", g.height},     {"text_length", g.text_length}, {"text_width", g.text_width}};
+    } line[] = {{"channels", g.channels},     {"temporal", g.temporal},
+                {"spatial", g.spatial},       {"patch", g.patch},
+                {"frames", g.frames},         {"width", g.width},
+                {"height", g.height},         {"text_length", g.text_length},
+                {"text_width", g.text_width}, {"transformers", 1 + model_has_part(m, "transformer_2")}};
     for (size_t i = 0; i < sizeof line / sizeof line[0]; i++)
         printf("%-12s %lld\n", line[i].name, (long long)line[i].value);
 }

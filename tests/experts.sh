@@ -112,5 +112,7 @@ r standard" "$@"; }
     for expert in high low; do piped train EXPERT=$expert >said; grep -e "train-step -m two .* --expert $expert --lr 1e-4 " said; done
     piped generate EXPERT=high GUIDANCE_LOW=3 >said; grep -e "sample -m two .* -a experiment-wan/runs/r/best.safetensors .* --guidance 5 --guidance-low 3 " said
     piped generate EXPERT=low >said; grep -e "--adapter-low experiment-wan/runs/r/best.safetensors" said; fails 1 grep -e --guidance-low said
-    fails 2 piped train EXPERT=both; grep "EXPERT is high, low or empty, not .both." err'
+    fails 2 piped train EXPERT=both; grep "EXPERT is high, low or empty, not .both." err
+    fails 2 piped train; grep "EXPERT is high or low for a model of two transformers, which two is" err
+    piped train MODEL=random:wan-tiny >said; grep -e "train-step -m random:wan-tiny " said'
 finish

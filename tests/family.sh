@@ -8,7 +8,7 @@ cp "$SLUICE_DATA/prompts.jsonl" prompts.jsonl
 
 ok "show: its latents, and its weights by their own names" '
     show $loom --geometry >geometry
-    printf "%-12s %s\n" channels 5 temporal 2 spatial 16 patch 1 frames 5 width 64 height 48 text_length 7 text_width 24 | diff - geometry
+    printf "%-12s %s\n" channels 5 temporal 2 spatial 16 patch 1 frames 5 width 64 height 48 text_length 7 text_width 24 transformers 1 | diff - geometry
     show $loom >weights
     grep -q "^transformer/blocks.1.spread.weight .*\[32,16\]" weights && grep -q "^transformer: 9 tensors" weights'
 ok "t5-encode and sample: latents of its own shape, the same bytes twice" '
