@@ -201,8 +201,8 @@ static bool take(struct record *f, int64_t position)
 {
     char why[600];
     if (!trainer_take(&t, f, position, why, sizeof why))
-        return finish() && fail(err, sizeof err, "step %lld, position %lld: %s: %s", (long long)run.step + 1,
-                                (long long)position, record_key(f), why);
+        return finish() && fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
+                                (long long)run.step + 1, (long long)position, record_key(f), why);
     if (!trainer_full(&t)) return true;
     if (!finish()) return false;
     if (!run.finished) training_run_begin(&work);
@@ -290,9 +290,10 @@ int main(int argc, char **argv)
         if (at == due)
             good = take(&f, at);
         else if (at > due) /* those before were done before the resume */
-            good = finish() && fail(err, sizeof err,
-                                    "%s: position %lld comes where %lld is due: start draw without --from",
-                                    record_key(&f), (long long)at, (long long)due);
+            good =
+                finish() && fail(err, sizeof err,
+                                 "%.200s: position %lld comes where %lld is due: start draw without --from",
+                                 record_key(&f), (long long)at, (long long)due);
     }
     good = good && finish();
     if (run.metrics && run.step > run.saved && kern_ok(k)) save();

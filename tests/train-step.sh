@@ -155,6 +155,13 @@ ok "two programs in one folder: the second is refused" '
 ok "early stopping" '
     draw --count 40 train | train-step -m "$M" --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state stop 2>err | tail -n 1 | grep "\"step\":6"
     grep "no better validation loss in 3" err'
+ok "however long the key, the reason is told" '
+    key=$(head -c 3000 /dev/zero | tr "\000" k)
+    tensor-gen --name latents --shape 2,16,4,8 --key "$key" | tensor-gen --add --name prompt_embeds --shape 31,64 >long.mp
+    fails 1 train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state long <long.mp; grep "step 1, position 0: kkk.*the model wants .32,64." err
+    tensor-gen --name latents --shape 2,16,4,8 --key "$key" | tensor-gen --add --name prompt_embeds --shape 32,64 |
+        tensor-gen --add --name noise --dtype f16 --scale 1e30 --shape 2,16,4,8 >huge.mp
+    fails 1 train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state huge <huge.mp; grep "step 1, position 0: kkk.*not finite" err'
 ok "a fresh adapter changes not one bit of what sample makes" '
     tensor-gen --name prompt_embeds --shape 32,64 >p.mp
     records 1 clip | train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state fresh1 >/dev/null 2>&1

@@ -378,7 +378,7 @@ void trainer_record_free(struct trainer_record *r)
 
 bool trainer_fail_at(const struct trainer_record *r, const char *why, char *err, size_t errlen)
 {
-    return fail(err, errlen, "position %lld: %s: %s", (long long)r->position, r->key, why);
+    return fail(err, errlen, "position %lld: %.200s: %s", (long long)r->position, r->key, why);
 }
 
 /* Of an evaluation: evenly spread over the range, whatever distribution is trained on. */
@@ -401,7 +401,7 @@ double trainer_evaluate(struct trainer *t, const struct store *store, int64_t cl
         else if (make_example(t, &e, &f, "val-noise", i, fixed_level(t, ((double)i + 0.5) / (double)clips),
                               why, sizeof why))
             loss = trainer_loss(t, &e, false, why, sizeof why);
-        if (!isfinite(loss)) fail(err, errlen, "%s: %s", record_key(&f), why);
+        if (!isfinite(loss)) fail(err, errlen, "%.200s: %s", record_key(&f), why);
         sum += losses[i] = loss;
         trainer_example_free(&e);
     }
