@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "formats/clock.h"
 #include "formats/crc32c.h"
 #include "formats/io.h"
 #include "formats/listed.h"
@@ -297,10 +298,45 @@ static int fill(struct record_reader *r)
     return 1;
 }
 
-bool record_reader_ready(const struct record_reader *r, int ms)
+/* So that a short header is not cut by the buffer's end: what has come of it goes to the start, and more behind. */
+static void gather(struct record_reader *r)
 {
     struct pollfd p = {r->fd, POLLIN, 0};
-    return r->head < r->tail || poll(&p, 1, ms) != 0;
+    if (r->tail < BUFFER || r->tail - r->head > 3 + UINT8_MAX) return;
+    r->tail -= r->head;
+    memmove(r->buffer, r->buffer + r->head, r->tail);
+    r->head = 0;
+    ssize_t got = poll(&p, 1, 0) > 0 ? read_some(r->fd, r->buffer + r->tail, BUFFER - r->tail) : 0;
+    if (got > 0) r->tail += (size_t)got;
+}
+
+/* Bytes of the header that comes next, if it is an end, in the short form that an end has, and all of it is in the buffer;
+ * else 0. What is wrong with a header is for read_header() to say. */
+static size_t buffered_end(const struct record_reader *r)
+{
+    const uint8_t *at = r->buffer + r->head;
+    const size_t have = r->tail - r->head;
+    const char *why;
+    if (have < 3 || at[0] != 0xc7 || at[1] <= 4 || have < 3u + at[1]) return 0;
+    json_t *head = json_from_msgpack(at + 7, at[1] - 4u, &why);
+    const char *kind = get_text(head, "kind");
+    const size_t bytes = kind && !strcmp(kind, "end") ? 3u + at[1] : 0;
+    json_decref(head);
+    return bytes;
+}
+
+bool record_reader_ready(struct record_reader *r, int ms)
+{
+    const double until = clock_seconds() + 1e-3 * ms;
+    struct pollfd p = {r->fd, POLLIN, 0};
+    const int came = r->head < r->tail ? 1 : poll(&p, 1, ms);
+    if (came <= 0) return came < 0;
+    if (r->state != INSIDE || fill(r) <= 0) return true;
+    gather(r);
+    const size_t end = buffered_end(r);
+    if (!end || end < r->tail - r->head) return true;
+    const double left = until - clock_seconds();
+    return poll(&p, 1, left > 0 ? (int)(1e3 * left) : 0) != 0;
 }
 
 /* n bytes to dst: from the buffer, then straight from the descriptor when many are wanted. Returns how many

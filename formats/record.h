@@ -86,8 +86,9 @@ enum record_got {
 };
 enum record_got record_read(struct record_reader *r, struct record *f);
 
-/* Whether record_read() has something to begin with within so many milliseconds, or a signal came; else it would wait. */
-bool record_reader_ready(const struct record_reader *r, int ms);
+/* Whether record_read() has something to begin with within so many milliseconds, or a signal came; else it would wait. An
+ * end is nothing to begin with: what matters is whether something follows it. After the first record_read(). */
+bool record_reader_ready(struct record_reader *r, int ms);
 bool record_reader_is_jsonl(const struct record_reader *r);  /* known after the first record_read() */
 int64_t record_reader_failed(const struct record_reader *r); /* sum of the ends' `failed` seen so far */
 json_t *record_reader_begin(const struct record_reader *r);  /* the latest begin header, borrowed, or NULL */

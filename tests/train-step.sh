@@ -162,6 +162,35 @@ ok "however long the key, the reason is told" '
     tensor-gen --name latents --shape 2,16,4,8 --key "$key" | tensor-gen --add --name prompt_embeds --shape 32,64 |
         tensor-gen --add --name noise --dtype f16 --scale 1e30 --shape 2,16,4,8 >huge.mp
     fails 1 train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state huge <huge.mp; grep "step 1, position 0: kkk.*not finite" err'
+# told FILE STEP OPTIONS...: with FILE sent and nothing after it yet, the line of that step comes
+told() {
+    sent=$1 last=$2
+    shift 2
+    rm -rf told slow-feed; mkfifo slow-feed
+    train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state told "$@" <slow-feed >told.lines 2>err &
+    trainer=$!
+    exec 9>slow-feed
+    cat "$sent" >&9
+    tries=0
+    until grep -q "\"step\":$last," told.lines || [ "$tries" = 100 ]; do tries=$((tries + 1)); sleep 0.1; done
+    exec 9>&-
+    wait "$trainer" || :
+    [ "$tries" -lt 100 ]
+}
+ok "a step is told before the next record comes: within a stream, and where each record is a stream" '
+    draw --count 4 train >four.mp
+    head -c -46 four.mp >open.mp # all but the end
+    told open.mp 4
+    told open.mp 2 --accumulate 2 --device cpu,cpu
+    told four.mp 4
+    tensor-gen --name latents --shape 2,16,4,8 --key a | tensor-gen --add --name prompt_embeds --shape 32,64 >a.mp
+    pad() { tensor-gen --add --name pad --dtype u8 --shape "$1" <a.mp; }
+    size=$(pad 50000 | wc -c)
+    for cut in 10 30; do # bytes of the end behind the first 64 KiB
+        pad $((50000 + 65536 + cut - size)) >padded.mp
+        [ "$(wc -c <padded.mp)" = $((65536 + cut)) ]
+        told padded.mp 1
+    done'
 ok "a fresh adapter changes not one bit of what sample makes" '
     tensor-gen --name prompt_embeds --shape 32,64 >p.mp
     records 1 clip | train-step -m "$M" --device cpu --lr 1e-3 --warmup 1 --max-steps 9 --state fresh1 >/dev/null 2>&1
