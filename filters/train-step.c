@@ -191,18 +191,30 @@ static bool finish(void)
     return true;
 }
 
-static void finish_or_die(void)
+/* What the steps since the last save made. */
+static void keep(void)
 {
-    if (!finish()) die("%s", err);
+    if (run.metrics && run.step > run.saved && kern_ok(t.denoiser->k)) save();
+}
+
+/* Before what is wrong with stdin ends the program; false: the run needs no more of it. */
+static bool settle(void)
+{
+    const bool good = finish();
+    keep();
+    if (!good) die("%s", err);
+    return !run.finished;
 }
 
 /* One record; when there is one for each device these begin with them. */
 static bool take(struct record *f, int64_t position)
 {
     char why[600];
-    if (!trainer_take(&t, f, position, why, sizeof why))
-        return finish() && fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
-                                (long long)run.step + 1, (long long)position, record_key(f), why);
+    if (!trainer_take(&t, f, position, why,
+                      sizeof why)) /* read early, it may be one that the run no longer wants */
+        return finish() &&
+               (run.finished || fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
+                                     (long long)run.step + 1, (long long)position, record_key(f), why));
     if (!trainer_full(&t)) return true;
     if (!finish()) return false;
     if (!run.finished) training_run_begin(&work);
@@ -279,7 +291,7 @@ int main(int argc, char **argv)
             die("%s", err);
 
     filter_catch_term();
-    filter_on_trouble(finish_or_die);
+    filter_on_trouble(settle);
     bool more = filter_next(&f);
     if (more) begin(&f);
     for (; more && good && !run.finished; more = good && next_record(&f, &good)) {
@@ -291,12 +303,13 @@ int main(int argc, char **argv)
             good = take(&f, at);
         else if (at > due) /* those before were done before the resume */
             good =
-                finish() && fail(err, sizeof err,
-                                 "%.200s: position %lld comes where %lld is due: start draw without --from",
-                                 record_key(&f), (long long)at, (long long)due);
+                finish() && (run.finished ||
+                             fail(err, sizeof err,
+                                  "%.200s: position %lld comes where %lld is due: start draw without --from",
+                                  record_key(&f), (long long)at, (long long)due));
     }
     good = good && finish();
-    if (run.metrics && run.step > run.saved && kern_ok(k)) save();
+    keep();
     if (!good) die("%s", err);
     if (io_interrupted) {
         say(NULL, "interrupted: saved after step %lld", (long long)run.step);

@@ -155,6 +155,25 @@ ok "two programs in one folder: the second is refused" '
 ok "early stopping" '
     draw --count 40 train | train-step -m "$M" --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state stop 2>err | tail -n 1 | grep "\"step\":6"
     grep "no better validation loss in 3" err'
+ok "what is wrong behind the record with which a run ends early is not the run's matter" '
+    ends() { rm -rf ends; train-step -m "$M" --device cpu --lr 0 --warmup 1 --max-steps 30 --val val --eval-every 2 --patience 3 --state ends >/dev/null; }
+    draw --count 6 train >six.mp
+    tensor-gen --name latents --shape 2,16,4,8 --key odd | tensor-gen --add --name prompt_embeds --shape 31,64 >odd.mp
+    tensor-gen --name latents --shape 2,16,4,8 --key far --meta position=9 | tensor-gen --add --name prompt_embeds --shape 32,64 >far.mp
+    for behind in odd far; do cat six.mp $behind.mp | ends; done
+    head -c -20 six.mp | ends'
+ok "a stream that is damaged: the steps before are kept, those of whole records alone" '
+    draw --count 9 train >nine.mp
+    head -c -20000 nine.mp >torn.mp
+    fails 1 train --accumulate 2 --device cpu,cpu --state torn <torn.mp >/dev/null
+    grep "truncated within" err
+    draw --count 4 train | train --accumulate 2 --state untorn >/dev/null
+    same_run torn untorn
+    records 2 good >good.mp
+    { cat good.mp; echo text; } >text.mp
+    fails 1 train --state text <text.mp >/dev/null
+    train --state no-text <good.mp >/dev/null
+    same_run text no-text'
 ok "however long the key, the reason is told" '
     key=$(head -c 3000 /dev/zero | tr "\000" k)
     tensor-gen --name latents --shape 2,16,4,8 --key "$key" | tensor-gen --add --name prompt_embeds --shape 31,64 >long.mp

@@ -20,7 +20,7 @@ static unsigned flags;
 static bool only_checking; /* --check-options */
 static struct record_reader *input;
 static struct record_writer *output;
-static void (*settle)(void); /* what was begun comes before a message about stdin */
+static bool (*settle)(void); /* what was begun comes before a message about stdin */
 static struct {
     struct worker *worker; /* NULL: nothing is read ahead */
     bool reads;
@@ -312,7 +312,7 @@ bool filter_ready(double seconds)
     return record_reader_ready(input, seconds > 0 ? (int)(1e3 * (seconds < 1e6 ? seconds : 1e6)) : 0);
 }
 
-void filter_on_trouble(void (*finish)(void))
+void filter_on_trouble(bool (*finish)(void))
 {
     settle = finish;
 }
@@ -329,11 +329,11 @@ bool filter_next(struct record *f)
         case RECORD_GOT: progress("%s", record_key(f)); return true;
         case RECORD_END: return false;
         case RECORD_BAD_LINE:
-            if (settle) settle();
+            if (settle && !settle()) return false;
             filter_fail_at(NULL, "%s", f->error);
             break;
         case RECORD_DAMAGED:
-            if (settle) settle();
+            if (settle && !settle()) return false;
             if (!io_interrupted) die("%s", f->error);
         }
     }
@@ -430,9 +430,10 @@ static void pass_on(struct record *f, bool good)
         filter_fail(f, "%s", f->error);
 }
 
-static void finish_row(void)
+static bool finish_row(void)
 {
     while (row.done < row.begun) finish_first();
+    return true;
 }
 
 int filter_clips_at_once(int64_t threads, int64_t bytes)

@@ -72,8 +72,9 @@ bool filter_next(struct record *f);
 void filter_read_ahead(void);
 /* Whether the next record begins to come within so many seconds, or a signal does; after the first filter_next(). */
 bool filter_ready(double seconds);
-/* finish is called before what is wrong with stdin is said: for what was begun with the records before. */
-void filter_on_trouble(void (*finish)(void));
+/* finish is called before what is wrong with stdin is said: for what was begun with the records before. false: they were
+ * all that was wanted; then nothing is said, and filter_next() is as at the end. */
+void filter_on_trouble(bool (*finish)(void));
 json_t *filter_input_settings(void);          /* of the stream that is read, borrowed; NULL: it has none */
 void filter_emit(struct record *f);           /* write a record to stdout; counts it as done */
 void filter_emit_line(json_t *object_stolen); /* write one JSON line; counts it as done */
