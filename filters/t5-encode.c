@@ -116,15 +116,24 @@ static void encode(struct prompt_encoder *p)
     now.count = now.texts = now.all = 0;
 }
 
+static struct prompt_encoder p;
+
+/* What was read is sent on before the program ends over what came after it: also less than a batch. */
+static bool send_on(void)
+{
+    encode(&p);
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    struct record f = RECORD_INIT; /* not one of a batch: that may be sent on while this is read */
     char err[512];
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_RECORDS_OUT | FILTER_NEEDS_MODEL);
     filter_checked();
     struct model *m = model_open(filter.model, err, sizeof err);
     if (!m) die("%s", err);
     struct kern *k = compute_open();
-    struct prompt_encoder p;
     if (!prompt_open(&p, k, m, err, sizeof err)) die("%s: %s", filter.model, err);
     json_object_set_new(filter.settings, "text_encoder", json_string(p.encoder->id));
     if (!batch) batch = strcmp(kern_device(k), "cpu") ? 32 : 1;
@@ -135,12 +144,17 @@ int main(int argc, char **argv)
     if (!now.ids.data || !now.embeds.data) die("no memory for %lld texts at once", (long long)batch);
     for (int i = 0; i < MOST; i++) now.frame[i] = (struct record)RECORD_INIT;
 
-    while (filter_next(&now.frame[now.count])) {
+    filter_on_trouble(send_on);
+    while (filter_next(&f)) {
         const int64_t i = now.count++;
+        const struct record spare = now.frame[i];
+        now.frame[i] = f;
+        f = spare;
         now.good[i] = read_text(&p, &now.frame[i], &now.tokens[i]);
         if (now.count == batch) encode(&p);
     }
     encode(&p);
+    record_free(&f);
     for (int i = 0; i < MOST; i++) record_free(&now.frame[i]);
     free(now.ids.data);
     kern_host_free(k, now.embeds.data);

@@ -51,6 +51,20 @@ ok 'a text that is too long is cut, and that is told' "
     t5-encode $t5 <longer >b
     tensor-eq a b"
 
+ok 'a stream that is damaged in the middle of a batch: all texts before come' "
+    tensor-gen --name x --shape 3 --count 5 --key p --meta prompt=kettle >five
+    head -c -100 five >torn
+    for n in 1 3 32; do fails 1 t5-encode $t5 --batch \$n <torn >torn\$n; grep -q 'truncated' err; show --jsonl torn\$n >torn.\$n 2>/dev/null || :; done
+    [ \"\$(grep -c prompt_embeds torn.1)\" = 4 ]
+    cmp torn.1 torn.3
+    cmp torn.1 torn.32"
+
+ok 'a line that is no record, in the middle of a batch' "
+    { line a prompt one; line b prompt two; echo '{}'; line c prompt three; line d prompt four; } >lines
+    for n in 1 3 32; do fails 1 t5-encode $t5 --batch \$n <lines >lines\$n; grep -q 'line 3' err; done
+    cmp lines1 lines3
+    cmp lines1 lines32"
+
 ok 'threads, order and repetition change no bit' "
     line other caption 'a pot' >other
     cat other prompt >all
