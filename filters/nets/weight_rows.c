@@ -98,10 +98,10 @@ void weight_rows_read(struct kern *k, struct tensor *to, const struct weight_row
     if (!kern_planning(k) && kern_ok(k)) {
         int32_t *each = malloc(2 * (size_t)n * sizeof *each + 1), *place = each ? each + n : NULL;
         const int64_t count = each ? different(each, place, index, n, r->param.shape.shape[0]) : -1;
-        struct tensor few = tensor_rows(&table, 0, count), places = tensor_of(DT_I32, place, 1, n);
         if (count < 0) {
             kern_fail(k, "out of memory for %lld rows of %s", (long long)n, r->param.name);
         } else {
+            struct tensor few = tensor_rows(&table, 0, count), places = tensor_of(DT_I32, place, 1, n);
             fetch(k, &few, r, each);
             kern_upload(k, &at, &places);
             embedding_forward(k, to, &few, &at);
