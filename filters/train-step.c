@@ -210,8 +210,8 @@ static bool settle(void)
 static bool take(struct record *f, int64_t position)
 {
     char why[600];
-    if (!trainer_take(&t, f, position, why,
-                      sizeof why)) /* read early, it may be one that the run no longer wants */
+    /* Read early, it may be one that the run no longer wants. */
+    if (!trainer_take(&t, f, position, why, sizeof why))
         return finish() &&
                (run.finished || fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
                                      (long long)run.step + 1, (long long)position, record_key(f), why));
