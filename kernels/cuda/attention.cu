@@ -108,28 +108,7 @@ extern "C" void cuda_attention_backward(struct kern *k, struct tensor *dq, struc
     if (w) w->backward(k, &s, &t);
 }
 
-int attention_shared_limit(struct kern *k)
-{
-    const char *given = getenv("SLUICE_SHARED_LIMIT");
-    int limit = 0;
-    cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda_of(k)->index);
-    const int lower = given ? atoi(given) : 0;
-    return lower > 0 && lower < limit ? lower : limit;
-}
-
 int attention_side_by_side(struct kern *k, int blocks, int steps)
 {
     return (int)ceil_div((int64_t)6 * blocks * cuda_of(k)->processors, steps);
-}
-
-bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes)
-{
-    const int limit = attention_shared_limit(k);
-    if (bytes > (size_t)limit) {
-        kern_fail(k, "attention needs %zu bytes of shared memory; a block on %s has %d", bytes, k->device,
-                  limit);
-        return false;
-    }
-    return cuda_good(k, "attention",
-                     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }

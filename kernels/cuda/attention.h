@@ -62,11 +62,4 @@ __device__ static inline int attention_head(int item, int blocks, int heads, int
  * multiprocessor. */
 int attention_side_by_side(struct kern *k, int blocks, int steps);
 
-/* Shared memory that a block may have on this card; SLUICE_SHARED_LIMIT lowers it, to try on a large card what
- * a small one gets: 101376 bytes on 8.6, 8.9 and 12.0, 166912 on 8.0. */
-int attention_shared_limit(struct kern *k);
-
-/* Lets `kernel` have so many bytes of dynamic shared memory; false after a failure. */
-bool attention_allow_shared(struct kern *k, const void *kernel, size_t bytes);
-
 #endif

@@ -241,11 +241,11 @@ static void launch_forward(struct kern *k, const struct attention_shape *s, cons
     enum { TILE = forward_tile(D), PAD = TILE + 4 };
     const size_t bytes = (size_t)(2 * s->d * PAD + TILE * PAD) * sizeof(float);
     const unsigned blocks = (unsigned)(ceil_div(s->queries, TILE) * s->heads * s->batch);
-    if (!attention_allow_shared(k, (const void *)forward<T, D>, bytes)) return;
+    if (!cuda_allow_shared(k, "attention", (const void *)forward<T, D>, bytes)) return;
     forward<T, D><<<blocks, THREADS, bytes, stream_of(k)>>>(
         (T *)t->o->data, t->lse ? (float *)t->lse->data : NULL, (const T *)t->q->data, (const T *)t->k->data,
-        (const T *)t->v->data, t->bias ? (const float *)t->bias->data : NULL,
-        t->bias ? t->bias->shape[1] : 0, *s);
+        (const T *)t->v->data, t->bias ? (const float *)t->bias->data : NULL, t->bias ? t->bias->shape[1] : 0,
+        *s);
 }
 
 template <typename T, int D>
@@ -258,8 +258,8 @@ static void launch_backward(struct kern *k, const struct attention_shape *s,
     const unsigned by_keys = (unsigned)(ceil_div(s->keys, SIDE) * s->heads * s->batch),
                    by_queries = (unsigned)(ceil_div(s->queries, SIDE) * s->heads * s->batch);
     const float *lse = (const float *)t->lse->data;
-    if (!attention_allow_shared(k, (const void *)backward<T, D, true>, bytes) ||
-        !attention_allow_shared(k, (const void *)backward<T, D, false>, bytes))
+    if (!cuda_allow_shared(k, "attention", (const void *)backward<T, D, true>, bytes) ||
+        !cuda_allow_shared(k, "attention", (const void *)backward<T, D, false>, bytes))
         return;
 #define DATA(x) ((T *)t->x->data)
     row_products<<<(unsigned)ceil_div(rows * s->heads, THREADS / 32), THREADS, 0, stream_of(k)>>>(

@@ -330,7 +330,7 @@ static void launch_forward(struct kern *k, const struct attention_shape *s, cons
         return;
     const forward_shape a = {s->queries, s->keys, s->batch, s->heads, s->scale * LOG2E};
     const size_t bytes = sizeof(forward_shared<D>) + ALIGN;
-    if (!attention_allow_shared(k, (const void *)forward<D>, bytes)) return;
+    if (!cuda_allow_shared(k, "attention", (const void *)forward<D>, bytes)) return;
     forward<D>
         <<<(unsigned)(ceil_div(s->queries, sizes::QUERIES) * s->heads * s->batch), sizes::THREADS, bytes,
            stream_of(k)>>>((bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, qm, km, vm, a);

@@ -529,7 +529,7 @@ static void launch_backward(struct kern *k, const struct attention_shape *s,
     const size_t bytes = sizeof(backward_shared<D>) + ALIGN;
     auto kernel = D == 64 || t->dk ? backward<D, true> : backward<D, D == 64>;
     CUtensorMap qm, km, vm, dm;
-    if (!sums || !row_values || !turns || !attention_allow_shared(k, (const void *)kernel, bytes) ||
+    if (!sums || !row_values || !turns || !cuda_allow_shared(k, "attention", (const void *)kernel, bytes) ||
         !attention_describe(k, &qm, t->q, 1, PAST) || !attention_describe(k, &km, t->k, 1, HELD) ||
         !attention_describe(k, &vm, t->v, 1, HELD) || !attention_describe(k, &dm, t->dout, 1, PAST) ||
         !cuda_good(k, "attention_backward",

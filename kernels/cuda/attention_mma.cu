@@ -276,7 +276,7 @@ template <typename I>
 static void launch(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
 {
     const unsigned blocks = (unsigned)(ceil_div(s->queries, I::QUERIES) * s->heads * s->batch);
-    if (!attention_allow_shared(k, (const void *)forward<I>, I::SHARED)) return;
+    if (!cuda_allow_shared(k, "attention", (const void *)forward<I>, I::SHARED)) return;
     forward<I><<<blocks, THREADS, I::SHARED, stream_of(k)>>>(
         (bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, (const bf16 *)t->q->data,
         (const bf16 *)t->k->data, (const bf16 *)t->v->data, t->bias ? (const float *)t->bias->data : NULL,

@@ -467,7 +467,8 @@ static void launch(struct kern *k, const struct attention_shape *s, const struct
     row_pair *pairs = (row_pair *)cuda_scratch(k, DT_F32, of * steps * I::STEP * 2);
     int *turns = (int *)cuda_scratch(k, DT_I32, count);
     const bf16 *dout = (const bf16 *)t->dout->data;
-    if (!sums || !pairs || !turns || !attention_allow_shared(k, (const void *)backward<I>, I::SHARED) ||
+    if (!sums || !pairs || !turns ||
+        !cuda_allow_shared(k, "attention", (const void *)backward<I>, I::SHARED) ||
         !cuda_good(k, "attention_backward",
                    cudaMemsetAsync(turns, 0, (size_t)count * sizeof(int), stream_of(k))))
         return;
@@ -493,7 +494,7 @@ typedef instance<128, 8, 32, 32, 1, true, true> small_128;
  * than a block may have. */
 template <typename I> static bool fits(struct kern *k)
 {
-    return I::BLOCKS * (I::SHARED + 1024) <= attention_shared_limit(k) + 1024;
+    return I::BLOCKS * (I::SHARED + 1024) <= cuda_shared_limit(k) + 1024;
 }
 
 bool attention_mma_takes_backward(struct kern *, const struct attention_shape *s,

@@ -24,6 +24,27 @@ bool cublas_good(struct kern *k, const char *what, cublasStatus_t e)
     return false;
 }
 
+int cuda_shared_limit(struct kern *k)
+{
+    const char *given = getenv("SLUICE_SHARED_LIMIT");
+    int limit = 0;
+    cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda_of(k)->index);
+    const int lower = given ? atoi(given) : 0;
+    return lower > 0 && lower < limit ? lower : limit;
+}
+
+bool cuda_allow_shared(struct kern *k, const char *what, const void *kernel, size_t bytes)
+{
+    const int limit = cuda_shared_limit(k);
+    if (bytes > (size_t)limit) {
+        kern_fail(k, "%s needs %zu bytes of shared memory; a block on %s has %d", what, bytes, k->device,
+                  limit);
+        return false;
+    }
+    return cuda_good(k, what,
+                     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+}
+
 static void cuda_close(struct kern *k)
 {
     struct cuda *c = cuda_of(k);

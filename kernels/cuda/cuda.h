@@ -88,6 +88,13 @@ static inline void *cuda_scratch(struct kern *k, enum dtype d, int64_t count)
     return kern_tensor_shape(k, d, shape).data;
 }
 
+/* Shared memory that a block may have on this card; SLUICE_SHARED_LIMIT lowers it, to try on a large card what
+ * a small one gets: 101376 bytes on 8.6, 8.9 and 12.0, 166912 on 8.0. */
+int cuda_shared_limit(struct kern *k);
+
+/* Lets `kernel`, of an operation that is called so, have so many bytes of dynamic shared memory; false after a failure. */
+bool cuda_allow_shared(struct kern *k, const char *what, const void *kernel, size_t bytes);
+
 /* For kern_basis(): versions as the libraries count them, 0 where there is none; ways behind a comma. */
 size_t cuda_cudnn_version(struct cuda *c);
 size_t cuda_cufft_version(void);

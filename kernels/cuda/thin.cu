@@ -4,7 +4,6 @@
  * Ranks are cut into blocks of 16, so a module of 32 is two. `wide` are tensors [rows,width], `thin` those
  * [rows,rank]. Sums are in F32 and in one order: along rows they are cut into parts whose number follows from the shape
  * alone, and added up afterwards, the first part first. */
-#include "kernels/cuda/attention.h"
 #include "kernels/cuda/tiles.h"
 #include "kernels/cuda/vectors.h"
 
@@ -25,7 +24,7 @@ template <typename... P, typename... A>
 static void launch(struct kern *k, void (*kernel)(P...), dim3 grid, int threads, size_t shared,
                    A... arguments)
 {
-    if (shared && !attention_allow_shared(k, (const void *)kernel, shared)) return;
+    if (shared && !cuda_allow_shared(k, "thin", (const void *)kernel, shared)) return;
     kernel<<<grid, (unsigned)threads, shared, stream_of(k)>>>(arguments...);
     cuda_good(k, "thin", cudaGetLastError());
 }
@@ -107,7 +106,7 @@ static int down_warps(struct kern *k, int64_t rows, int blocks)
     int64_t least = INT64_MAX;
     for (int warps = 4; warps <= DOWN_WARPS; warps++) {
         const int64_t rounds = ceil_div(ceil_div(rows, 16 * warps), processors) * warps;
-        if (rounds > least || down_shared(warps, blocks) > (size_t)attention_shared_limit(k)) continue;
+        if (rounds > least || down_shared(warps, blocks) > (size_t)cuda_shared_limit(k)) continue;
         best = warps, least = rounds;
     }
     return best;
