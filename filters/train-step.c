@@ -206,15 +206,19 @@ static bool settle(void)
     return !run.finished;
 }
 
+/* A record that is not fit for the step that it is due in: after the steps before it, if they do not end the run. */
+static bool refuse(const struct record *f, int64_t position, const char *why)
+{
+    return finish() &&
+           (run.finished || fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
+                                 (long long)run.step + 1, (long long)position, record_key(f), why));
+}
+
 /* One record; when there is one for each device these begin with them. */
 static bool take(struct record *f, int64_t position)
 {
     char why[600];
-    /* Read early, it may be one that the run no longer wants. */
-    if (!trainer_take(&t, f, position, why, sizeof why))
-        return finish() &&
-               (run.finished || fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
-                                     (long long)run.step + 1, (long long)position, record_key(f), why));
+    if (!trainer_take(&t, f, position, why, sizeof why)) return refuse(f, position, why);
     if (!trainer_full(&t)) return true;
     if (!finish()) return false;
     if (!run.finished) training_run_begin(&work);
@@ -301,12 +305,11 @@ int main(int argc, char **argv)
         next = at + 1;
         if (at == due)
             good = take(&f, at);
-        else if (at > due) /* those before were done before the resume */
-            good =
-                finish() && (run.finished ||
-                             fail(err, sizeof err,
-                                  "%.200s: position %lld comes where %lld is due: start draw without --from",
-                                  record_key(&f), (long long)at, (long long)due));
+        else if (at > due) { /* those before were done before the resume */
+            char why[120];
+            snprintf(why, sizeof why, "position %lld is due: start draw without --from", (long long)due);
+            good = refuse(&f, at, why);
+        }
     }
     good = good && finish();
     keep();
