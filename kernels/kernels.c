@@ -340,23 +340,23 @@ static bool rope_shapes(struct kern *k, const char *op, const struct tensor *x, 
 
 void qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
                           const struct tensor *b, const struct tensor *cos, const struct tensor *sin,
-                          int64_t first, float eps)
+                          int64_t first, float eps, float times)
 {
     if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, -1) ||
         !want(b, X, 1, w->shape[0]) || !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
-    RUN(qk_norm_rope_forward, y, x, w, b, cos, sin, first, eps);
+    RUN(qk_norm_rope_forward, y, x, w, b, cos, sin, first, eps, times);
 }
 
 void qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy, const struct tensor *x,
                            const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
-                           int64_t first, float eps)
+                           int64_t first, float eps, float times)
 {
     if (!want(x, X, 2, -1, -1) || !want(dy, X, 2, x->shape[0], x->shape[1]) ||
         !want(dx, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, -1) ||
         !rope_shapes(k, __func__, x, w, cos, sin, first))
         return;
-    RUN(qk_norm_rope_backward, dx, dy, x, w, cos, sin, first, eps);
+    RUN(qk_norm_rope_backward, dx, dy, x, w, cos, sin, first, eps, times);
 }
 
 /* Rows of whole heads, and a table of half a head's width for each row. */
@@ -375,23 +375,23 @@ static bool pair_tables(struct kern *k, const char *op, const struct tensor *x, 
 }
 
 void rms_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                           const struct tensor *cos, const struct tensor *sin, float eps)
+                           const struct tensor *cos, const struct tensor *sin, float eps, float times)
 {
     if (!want(x, X, 2, -1, -1) || !want(y, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
         !pair_tables(k, __func__, x, cos, sin))
         return;
-    RUN(rms_norm_rope_forward, y, x, w, cos, sin, eps);
+    RUN(rms_norm_rope_forward, y, x, w, cos, sin, eps, times);
 }
 
 void rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
                             const struct tensor *x, const struct tensor *w, const struct tensor *cos,
-                            const struct tensor *sin, float eps)
+                            const struct tensor *sin, float eps, float times)
 {
     if (!want(x, X, 2, -1, -1) || !want(dy, X, 2, x->shape[0], x->shape[1]) ||
         !want(dx, X, 2, x->shape[0], x->shape[1]) || !want(w, X, 1, x->shape[1]) ||
         !pair_tables(k, __func__, x, cos, sin))
         return;
-    RUN(rms_norm_rope_backward, dx, dy, x, w, cos, sin, eps);
+    RUN(rms_norm_rope_backward, dx, dy, x, w, cos, sin, eps, times);
 }
 
 void rope_forward(struct kern *k, struct tensor *y, const struct tensor *x, const struct tensor *cos,

@@ -6,6 +6,11 @@
 static const double TOLERANCE = 2e-6;
 /* In BF16 the weights are rounded before they meet v: roundings(1). The backward pass is given a rounded o,
  * and rounds the weights and their gradients: roundings(4). */
+/* A row's log-sum may be that of its weights as they were rounded, each by 2^-9 of itself at most. */
+static double log_sums(void)
+{
+    return TOLERANCE + (X == DT_BF16 ? 0x1p-9 : 0);
+}
 /* The backward pass takes P from the saved sums, whose last bit is one of a number of size log(rows). */
 static const double GRADIENT = 1e-5;
 
@@ -65,7 +70,7 @@ static void test_attention(int64_t rows, int heads, int64_t d, bool bias, double
     struct tensor o = result(X, 2, rows, heads * d), lse = result(DT_F32, 2, heads, rows);
     RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, bp, &a));
     near(&o, expected, TOLERANCE * loud + roundings(1), what);
-    near(&lse, sums, TOLERANCE, "its log-sums");
+    near(&lse, sums, log_sums(), "its log-sums");
     if (bias) {
         settle(1); /* lse keeps what it has */
         RUN("the same without log-sums", attention_forward(k, &o, NULL, &q, &kk, &v, bp, &a));
@@ -163,7 +168,7 @@ static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int hea
     struct tensor out = result(X, 2, rows, width), sums = result(DT_F32, 2, heads, rows);
     RUN(what, attention_forward(k, &out, &sums, &q, &kk, &v, NULL, &a));
     near(&out, want.o, TOLERANCE + roundings(1), what);
-    near(&sums, want.lse, TOLERANCE, "its log-sums");
+    near(&sums, want.lse, log_sums(), "its log-sums");
     if (batch == 1) { /* what is computed again for backward has the bits that it had without log-sums */
         const size_t bytes = tensor_bytes(&out);
         void *first = malloc(bytes);
@@ -188,6 +193,44 @@ static void test_sequences(int64_t batch, int64_t queries, int64_t keys, int hea
     near_size(&alone, want.dq, size, GRADIENT + roundings(4), "dq without dk and dv");
 }
 
+/* Scores that are exponents of 2, those of every other query so far from 0, all together, that their powers leave the
+ * range of a float: a way that takes the powers as they are has to notice. */
+static void test_powers(int64_t rows, int heads, int64_t d, double shift)
+{
+    const int64_t width = heads * d;
+    const struct attention a = {heads, LOG_2, 0, false};
+    char what[120];
+    snprintf(what, sizeof what, "attention of %d rows, %d heads of %d, half of them shifted by %g", (int)rows,
+             heads, (int)d, shift);
+    fresh();
+    struct tensor q = given(2, rows, width), kk = given(2, rows, width), v = given(2, rows, width),
+                  dout = given(2, rows, width), o = buffer_shape(X, (int64_t[]){2, rows, width}),
+                  lse = buffer_shape(DT_F32, (int64_t[]){2, heads, rows});
+    const double part = sqrt(fabs(shift) / (double)d);
+    for (int64_t i = 0; i < rows * width; i++) {
+        if (i / width % 2) set(&q, i, tensor_get(&q, i) + part);
+        set(&kk, i, tensor_get(&kk, i) + (shift < 0 ? -part : part));
+    }
+    double *const in[] = {wide(&q), wide(&kk), wide(&v), wide(&dout)};
+    const struct written want = written_out(1, rows, rows, heads, d, &a, in);
+    copy(&o, want.o);
+    copy(&lse, want.lse);
+    /* a score is off by 2^-24 of itself, and a weight by as much of a score; what of dS should add up to 0 is multiplied
+     * by `part` in dq and dk */
+    const double tolerance = GRADIENT + fabs(shift) * 0x1p-22, more = 1 + part;
+    struct tensor out = result(X, 2, rows, width), sums = result(DT_F32, 2, heads, rows);
+    RUN(what, attention_forward(k, &out, &sums, &q, &kk, &v, NULL, &a));
+    near(&out, want.o, tolerance + roundings(1), what);
+    near(&sums, want.lse, log_sums(), "its log-sums");
+    settle(result_count);
+    struct tensor dq = result(X, 2, rows, width), dk = result(X, 2, rows, width),
+                  dv = result(X, 2, rows, width);
+    RUN("its gradients", attention_backward(k, &dq, &dk, &dv, &dout, &o, &lse, &q, &kk, &v, &a));
+    near(&dq, want.dq, more * (tolerance + roundings(4)), "its dq");
+    near(&dk, want.dk, more * (tolerance + roundings(4)), "its dk");
+    near(&dv, want.dv, tolerance + roundings(4), "its dv");
+}
+
 /* Heads so wide that no gradient is offered on a GPU: one, for images. */
 static void test_wide(int64_t batch, int64_t queries, int64_t keys, int64_t d)
 {
@@ -204,7 +247,7 @@ static void test_wide(int64_t batch, int64_t queries, int64_t keys, int64_t d)
     struct tensor o = result(X, 2, rows, d), lse = result(DT_F32, 2, 1, rows);
     RUN(what, attention_forward(k, &o, &lse, &q, &kk, &v, NULL, &a));
     near(&o, want.o, TOLERANCE + roundings(1), what);
-    near(&lse, want.lse, TOLERANCE, "its log-sums");
+    near(&lse, want.lse, log_sums(), "its log-sums");
     settle(1); /* lse keeps what it has */
     RUN(what, attention_forward(k, &o, NULL, &q, &kk, &v, NULL, &a));
     near(&o, want.o, TOLERANCE + roundings(1), "and without them");
@@ -232,6 +275,9 @@ static void test_heads_of(int64_t d)
     test_sequences(1, 77, 512, 2, d, true);
     test_sequences(1, 1100, 70, 1, d, false); /* many queries, few keys */
     test_sequences(1, 70, 900, 2, d, false);  /* and the other way round */
+    test_powers(300, 2, d, 0);
+    test_powers(300, 2, d, 200);
+    test_powers(300, 2, d, -200);
 }
 
 static void test_refused(const char *ways, const char *words)
@@ -282,6 +328,8 @@ int main(void)
         test_sequences(1, 16, 300, 4, 8, false);
         test_sequences(2, 300, 70, 2, 8, false);
         test_sequences(1, 10, 140, 1, 200, true);
+        test_powers(40, 2, 8, 0);
+        test_powers(40, 2, 8, -200);
         test_wide(1, 1, 1, 384);
         test_wide(3, 15, 15, 384);
         test_wide(2, 9, 70, 300);

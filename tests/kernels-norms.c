@@ -8,7 +8,7 @@ static const double GRADIENT = 3e-6;
 
 struct sizes {
     int64_t rows, width, d, first;
-    double eps;
+    double eps, times;
 };
 
 static void statistics(const double *x, int64_t n, double eps, double *mean, double *rstd)
@@ -102,7 +102,8 @@ static void qk_norm_rope(double *y, double *const *in, const void *sizes)
             double mean, rstd, *out = y + r * s->width + h * s->d;
             const double *x = in[0] + r * s->width + h * s->d;
             statistics(x, s->d, s->eps, &mean, &rstd);
-            for (int64_t i = 0; i < s->d; i++) out[i] = (x[i] - mean) * rstd * in[1][i] + in[2][i];
+            for (int64_t i = 0; i < s->d; i++)
+                out[i] = ((x[i] - mean) * rstd * in[1][i] + in[2][i]) * s->times;
             for (int64_t i = 0; i < s->d && in[3] && r >= s->first; i += 2) {
                 const double *c = in[3] + (r - s->first) * s->d, *n = in[4] + (r - s->first) * s->d;
                 double even = out[i], odd = out[i + 1];
@@ -112,9 +113,9 @@ static void qk_norm_rope(double *y, double *const *in, const void *sizes)
         }
 }
 
-static void test_qk_norm_rope(int64_t rows, int64_t heads, int64_t d, int64_t first, bool rope)
+static void test_qk_norm_rope(int64_t rows, int64_t heads, int64_t d, int64_t first, bool rope, float times)
 {
-    struct sizes s = {rows, heads * d, d, first, 1e-6f};
+    struct sizes s = {rows, heads * d, d, first, 1e-6f, times};
     for (int backward = 0; backward < 2; backward++) {
         fresh();
         struct tensor x = given(2, rows, heads * d), w = given(1, d), b = given(1, d),
@@ -126,12 +127,13 @@ static void test_qk_norm_rope(int64_t rows, int64_t heads, int64_t d, int64_t fi
         double *expected = wide_array(rows * heads * d);
         const struct tensor *c = rope ? &cos : NULL, *n = rope ? &sin : NULL;
         if (backward) {
-            RUN("qk_norm_rope_backward", qk_norm_rope_backward(k, &y, &dy, &x, &w, c, n, first, 1e-6f));
+            RUN("qk_norm_rope_backward",
+                qk_norm_rope_backward(k, &y, &dy, &x, &w, c, n, first, 1e-6f, times));
             gradient_near(&y, qk_norm_rope, &s, in, 0, slope, rows * heads * d, GRADIENT,
                           "qk_norm_rope_backward");
         } else {
             qk_norm_rope(expected, in, &s);
-            RUN("qk_norm_rope_forward", qk_norm_rope_forward(k, &y, &x, &w, &b, c, n, first, 1e-6f));
+            RUN("qk_norm_rope_forward", qk_norm_rope_forward(k, &y, &x, &w, &b, c, n, first, 1e-6f, times));
             near(&y, expected, TOLERANCE, "qk_norm_rope_forward");
         }
     }
@@ -145,7 +147,7 @@ static void rms_norm_rope(double *y, double *const *in, const void *sizes)
         double square = 0, *out = y + r * s->width;
         const double *x = in[0] + r * s->width;
         for (int64_t i = 0; i < s->width; i++) square += x[i] * x[i] / (double)s->width;
-        for (int64_t i = 0; i < s->width; i++) out[i] = x[i] / sqrt(square + s->eps) * in[1][i];
+        for (int64_t i = 0; i < s->width; i++) out[i] = x[i] / sqrt(square + s->eps) * in[1][i] * s->times;
         for (int64_t i = 0; i < s->width && in[2]; i += 2) {
             const double c = in[2][(r * s->d + i % s->d) / 2], n = in[3][(r * s->d + i % s->d) / 2];
             const double even = out[i], odd = out[i + 1];
@@ -155,10 +157,10 @@ static void rms_norm_rope(double *y, double *const *in, const void *sizes)
     }
 }
 
-static void test_rms_norm_rope(int64_t rows, int64_t heads, int64_t d, bool rope)
+static void test_rms_norm_rope(int64_t rows, int64_t heads, int64_t d, bool rope, float times)
 {
     const int64_t width = heads * d, half = rope ? d / 2 : 0;
-    struct sizes s = {.rows = rows, .width = width, .d = d, .eps = 1e-6f};
+    struct sizes s = {.rows = rows, .width = width, .d = d, .eps = 1e-6f, .times = times};
     for (int backward = 0; backward < 2; backward++) {
         fresh();
         struct tensor x = given(2, rows, width), w = given(1, width), dy = given(2, rows, width),
@@ -168,12 +170,12 @@ static void test_rms_norm_rope(int64_t rows, int64_t heads, int64_t d, bool rope
         double *expected = wide_array(rows * width);
         const struct tensor *c = rope ? &cos : NULL, *n = rope ? &sin : NULL;
         if (backward) {
-            RUN("rms_norm_rope_backward", rms_norm_rope_backward(k, &y, &dy, &x, &w, c, n, 1e-6f));
+            RUN("rms_norm_rope_backward", rms_norm_rope_backward(k, &y, &dy, &x, &w, c, n, 1e-6f, times));
             gradient_near(&y, rms_norm_rope, &s, in, 0, slope, rows * width, GRADIENT,
                           "rms_norm_rope_backward");
         } else {
             rms_norm_rope(expected, in, &s);
-            RUN("rms_norm_rope_forward", rms_norm_rope_forward(k, &y, &x, &w, c, n, 1e-6f));
+            RUN("rms_norm_rope_forward", rms_norm_rope_forward(k, &y, &x, &w, c, n, 1e-6f, times));
             near(&y, expected, TOLERANCE, "rms_norm_rope_forward");
         }
     }
@@ -276,18 +278,18 @@ int main(void)
         test_layer_norm(5, 24, 0, 0);
         test_layer_norm(5, 24, WEIGHTS | FLOATS, 0);
         test_layer_norm(9, 1536, WEIGHTS | MODULATED | FLOATS, 0);
-        test_qk_norm_rope(1, 1, 4, 0, true);
-        test_qk_norm_rope(7, 3, 6, 2, true);
-        test_qk_norm_rope(7, 3, 5, 2, false);
-        test_qk_norm_rope(5, 2, 64, 5, true);
-        test_qk_norm_rope(600, 2, 64, 26, true);
-        test_rms_norm_rope(1, 1, 2, true);
-        test_rms_norm_rope(7, 2, 12, true);
-        test_rms_norm_rope(5, 3, 20, true);
-        test_rms_norm_rope(7, 3, 5, false);
-        test_rms_norm_rope(3, 12, 128, true);
-        test_rms_norm_rope(300, 2, 128, true);
-        test_rms_norm_rope(0, 2, 12, true);
+        test_qk_norm_rope(1, 1, 4, 0, true, 1);
+        test_qk_norm_rope(7, 3, 6, 2, true, 0.3f);
+        test_qk_norm_rope(7, 3, 5, 2, false, 2.5f);
+        test_qk_norm_rope(5, 2, 64, 5, true, 1);
+        test_qk_norm_rope(600, 2, 64, 26, true, attention_times(64));
+        test_rms_norm_rope(1, 1, 2, true, 1);
+        test_rms_norm_rope(7, 2, 12, true, 0.3f);
+        test_rms_norm_rope(5, 3, 20, true, 1);
+        test_rms_norm_rope(7, 3, 5, false, 2.5f);
+        test_rms_norm_rope(3, 12, 128, true, attention_times(128));
+        test_rms_norm_rope(300, 2, 128, true, 1);
+        test_rms_norm_rope(0, 2, 12, true, 1);
 
         test_group_norm((int64_t[]){1, 1, 1, 4}, 2, NULL, false);
         test_group_norm((int64_t[]){3, 5, 7, 12}, 4, NULL, false);

@@ -349,12 +349,27 @@ static void project(struct dit *d, const struct denoiser_grid *g, int64_t layer,
     linears_forward(d->denoiser->hook, call, n);
 }
 
+/* times: attention_times() for queries, 1 for keys */
 static void normed_rope(struct dit *d, const struct denoiser_grid *g, struct tensor *y,
-                        const struct tensor *x, const struct dit_norm *n)
+                        const struct tensor *x, const struct dit_norm *n, float times)
 {
     bool rope = d->c.rotary;
     qk_norm_rope_forward(d->k, y, x, &n->weight, &n->bias, rope ? &g->table[0] : NULL,
-                         rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
+                         rope ? &g->table[1] : NULL, d->c.text_length, qk_eps, times);
+}
+
+static void normed_rope_back(struct dit *d, const struct denoiser_grid *g, struct tensor *dx,
+                             const struct tensor *dy, const struct tensor *x, const struct dit_norm *n,
+                             float times)
+{
+    bool rope = d->c.rotary;
+    qk_norm_rope_backward(d->k, dx, dy, x, &n->weight, rope ? &g->table[0] : NULL, rope ? &g->table[1] : NULL,
+                          d->c.text_length, qk_eps, times);
+}
+
+static struct attention heads_of(const struct dit *d)
+{
+    return (struct attention){.heads = (int)d->c.heads, .scale = LOG_2};
 }
 
 /* Everything a block keeps lies in s. When sampling, in, mid and out are one tensor and nothing is kept. */
@@ -363,6 +378,8 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
 {
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
+    const struct attention heads = heads_of(d);
+    const float times = attention_times(d->c.head_dim);
     const int64_t tokens = token_count(&g->rows);
     size_t mark = kern_mark(k);
     struct tensor z = scratch(d, tokens, d->c.width);
@@ -371,11 +388,9 @@ static void block_forward(struct dit *d, const struct denoiser_grid *g, int64_t 
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     project(d, g, i, TO_Q, 3, (struct tensor *[]){&s->q, &s->k, &s->v}, &z, s);
     struct tensor qn = scratch(d, tokens, d->c.width), kn = scratch(d, tokens, d->c.width);
-    normed_rope(d, g, &qn, &s->q, &b->norm_q);
-    normed_rope(d, g, &kn, &s->k, &b->norm_k);
-    attention_forward(
-        k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL,
-        &(struct attention){.heads = (int)d->c.heads, .scale = 1 / sqrtf((float)d->c.head_dim)});
+    normed_rope(d, g, &qn, &s->q, &b->norm_q, times);
+    normed_rope(d, g, &kn, &s->k, &b->norm_k, 1);
+    attention_forward(k, &s->o, s->lse.rank ? &s->lse : NULL, &qn, &kn, &s->v, NULL, &heads);
     project(d, g, i, TO_OUT, 1, (struct tensor *[]){&z}, &s->o, s);
     gated_add(d, g, &s->mid, &s->in, &z, &m);
     kern_release(k, mark);
@@ -559,8 +574,8 @@ static void block_backward(struct dit *d, const struct denoiser_grid *g, int64_t
     const struct dit_block *b = &d->block[i];
     struct kern *k = d->k;
     const int64_t w = d->c.width, tokens = token_count(&g->rows);
-    float scale = 1 / sqrtf((float)d->c.head_dim);
-    bool rope = d->c.rotary;
+    const struct attention heads = heads_of(d);
+    const float times = attention_times(d->c.head_dim);
     size_t mark = kern_mark(k);
     struct tensor z = scratch(d, tokens, w);
 
@@ -588,14 +603,11 @@ static void block_backward(struct dit *d, const struct denoiser_grid *g, int64_t
     project_back(d, g, i, TO_OUT, 1, &d_o, (const struct tensor *[]){&dz}, &s->o, s);
     struct tensor qn = scratch(d, tokens, w), kn = scratch(d, tokens, w);
     struct tensor dq = scratch(d, tokens, w), dk = scratch(d, tokens, w), dv = scratch(d, tokens, w);
-    normed_rope(d, g, &qn, &s->q, &b->norm_q);
-    normed_rope(d, g, &kn, &s->k, &b->norm_k);
-    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v,
-                       &(struct attention){.heads = (int)d->c.heads, .scale = scale});
-    qk_norm_rope_backward(k, &qn, &dq, &s->q, &b->norm_q.weight, rope ? &g->table[0] : NULL,
-                          rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
-    qk_norm_rope_backward(k, &kn, &dk, &s->k, &b->norm_k.weight, rope ? &g->table[0] : NULL,
-                          rope ? &g->table[1] : NULL, d->c.text_length, qk_eps);
+    normed_rope(d, g, &qn, &s->q, &b->norm_q, times);
+    normed_rope(d, g, &kn, &s->k, &b->norm_k, 1);
+    attention_backward(k, &dq, &dk, &dv, &d_o, &s->o, &s->lse, &qn, &kn, &s->v, &heads);
+    normed_rope_back(d, g, &qn, &dq, &s->q, &b->norm_q, times);
+    normed_rope_back(d, g, &kn, &dk, &s->k, &b->norm_k, 1);
     modulate(d, g, &z, &s->in, &b->norm1, &m);
     struct tensor *below = i > 0 ? &dz : NULL; /* nothing is trained below the first block */
     project_back(d, g, i, TO_Q, 3, below, (const struct tensor *[]){&qn, &kn, &dv}, &z, s);

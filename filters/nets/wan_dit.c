@@ -346,17 +346,18 @@ static void gated_add(struct wan *d, struct tensor *out, const struct tensor *x,
     gated_add_forward(d->k, out, x, y, &gate);
 }
 
-/* Queries or keys of attention 1 with their norm and rotation, of attention 2 with their norm alone (g NULL). */
+/* Queries, of which `times` is attention_times(), or keys, of which it is 1: of attention 1 with their norm and rotation,
+ * of attention 2 with their norm alone (g NULL). */
 static void normed(struct wan *d, const struct denoiser_grid *g, struct tensor *y, const struct tensor *x,
-                   const struct tensor *weight)
+                   const struct tensor *weight, float times)
 {
     rms_norm_rope_forward(d->k, y, x, weight, g ? &g->table[0] : NULL, g ? &g->table[1] : NULL,
-                          (float)d->c.eps);
+                          (float)d->c.eps, times);
 }
 
 static struct attention heads_of(const struct wan *d)
 {
-    return (struct attention){.heads = (int)d->c.heads, .scale = 1 / sqrtf((float)d->c.head_dim)};
+    return (struct attention){.heads = (int)d->c.heads, .scale = LOG_2};
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------- */
@@ -375,7 +376,7 @@ static void read_text(struct wan *d, int64_t block, struct tensor *kn, struct te
 {
     const struct token_rows rows = text_rows(d);
     project(d, &rows, block, K2, 2, (struct tensor *[]){k, v}, text, s);
-    normed(d, NULL, kn, k, &d->block[block].norm_k[1]);
+    normed(d, NULL, kn, k, &d->block[block].norm_k[1], 1);
 }
 
 /* text: embedded, or a digest. Everything a block keeps lies in s. When sampling, in, mid, late and out are one tensor
@@ -385,6 +386,7 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
 {
     const struct wan_block *b = &d->block[i];
     const struct attention heads = heads_of(d);
+    const float times = attention_times(d->c.head_dim);
     struct kern *k = d->k;
     const int64_t tokens = token_count(&g->rows), w = d->c.width;
     const size_t start = kern_mark(k);
@@ -394,8 +396,8 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
     modulate(d, &z, &s->in, &m, 0);
     project(d, &g->rows, i, Q1, 3, (struct tensor *[]){&s->self.q, &s->self.k, &s->self.v}, &z, s);
     struct tensor qn = scratch(d, tokens, w), kn = scratch(d, tokens, w);
-    normed(d, g, &qn, &s->self.q, &b->norm_q[0]);
-    normed(d, g, &kn, &s->self.k, &b->norm_k[0]);
+    normed(d, g, &qn, &s->self.q, &b->norm_q[0], times);
+    normed(d, g, &kn, &s->self.k, &b->norm_k[0], 1);
     attention_forward(k, &s->self.o, s->self.lse.rank ? &s->self.lse : NULL, &qn, &kn, &s->self.v, NULL,
                       &heads);
     project(d, &g->rows, i, OUT1, 1, (struct tensor *[]){&z}, &s->self.o, s);
@@ -405,7 +407,7 @@ static void block_forward(struct wan *d, const struct denoiser_grid *g, int64_t 
     layer_norm_forward(k, &z, &s->mid, &b->norm, &b->norm_bias, NULL, NULL, (float)d->c.eps);
     project(d, &g->rows, i, Q2, 1, (struct tensor *[]){&s->cross.q}, &z, s);
     qn = scratch(d, tokens, w);
-    normed(d, NULL, &qn, &s->cross.q, &b->norm_q[1]);
+    normed(d, NULL, &qn, &s->cross.q, &b->norm_q[1], times);
     struct tensor v = s->cross.v;
     if (text->rank == 2) {
         kn = scratch(d, d->c.text_length, w);
@@ -643,10 +645,11 @@ static void gated_add_back(struct wan *d, struct tensor *dy, const struct tensor
 }
 
 static void normed_back(struct wan *d, const struct denoiser_grid *g, struct tensor *dx,
-                        const struct tensor *dy, const struct tensor *x, const struct tensor *weight)
+                        const struct tensor *dy, const struct tensor *x, const struct tensor *weight,
+                        float times)
 {
     rms_norm_rope_backward(d->k, dx, dy, x, weight, g ? &g->table[0] : NULL, g ? &g->table[1] : NULL,
-                           (float)d->c.eps);
+                           (float)d->c.eps, times);
 }
 
 /* x_out = late + gate ⊙ down(gelu(up(z))) */
@@ -681,6 +684,7 @@ static void cross_attention_back(struct wan *d, const struct denoiser_grid *g, i
 {
     const struct wan_block *b = &d->block[i];
     const struct attention heads = heads_of(d);
+    const float times = attention_times(d->c.head_dim);
     const struct token_rows text = text_rows(d);
     struct kern *k = d->k;
     const int64_t w = d->c.width, tokens = token_count(&g->rows), n = d->c.text_length;
@@ -690,15 +694,15 @@ static void cross_attention_back(struct wan *d, const struct denoiser_grid *g, i
     struct tensor kn = scratch(d, n, w), dk = {0}, dv = {0};
     if (keys) dk = scratch(d, n, w), dv = scratch(d, n, w);
     project_back(d, &g->rows, i, OUT2, 1, &d_o, (const struct tensor *[]){dx}, &s->cross.o, s);
-    normed(d, NULL, &qn, &s->cross.q, &b->norm_q[1]);
-    normed(d, NULL, &kn, &s->cross.k, &b->norm_k[1]);
+    normed(d, NULL, &qn, &s->cross.q, &b->norm_q[1], times);
+    normed(d, NULL, &kn, &s->cross.k, &b->norm_k[1], 1);
     attention_backward(k, &dq, keys ? &dk : NULL, keys ? &dv : NULL, &d_o, &s->cross.o, &s->cross.lse, &qn,
                        &kn, &s->cross.v, &heads);
     if (keys) { /* the text below is not trained */
-        normed_back(d, NULL, &kn, &dk, &s->cross.k, &b->norm_k[1]);
+        normed_back(d, NULL, &kn, &dk, &s->cross.k, &b->norm_k[1], 1);
         project_back(d, &text, i, K2, 2, NULL, (const struct tensor *[]){&kn, &dv}, &d->saved.text, s);
     }
-    normed_back(d, NULL, &qn, &dq, &s->cross.q, &b->norm_q[1]);
+    normed_back(d, NULL, &qn, &dq, &s->cross.q, &b->norm_q[1], times);
     struct tensor z = d_o, dz = dq; /* both are done with */
     layer_norm_forward(k, &z, &s->mid, &b->norm, &b->norm_bias, NULL, NULL, (float)d->c.eps);
     project_back(d, &g->rows, i, Q2, 1, &dz, (const struct tensor *[]){&qn}, &z, s);
@@ -712,6 +716,7 @@ static void self_attention_back(struct wan *d, const struct denoiser_grid *g, in
 {
     const struct wan_block *b = &d->block[i];
     const struct attention heads = heads_of(d);
+    const float times = attention_times(d->c.head_dim);
     struct kern *k = d->k;
     const int64_t w = d->c.width, tokens = token_count(&g->rows);
     const size_t mark = kern_mark(k);
@@ -720,11 +725,11 @@ static void self_attention_back(struct wan *d, const struct denoiser_grid *g, in
     struct tensor dq = scratch(d, tokens, w), dk = scratch(d, tokens, w), dv = scratch(d, tokens, w);
     gated_add_back(d, &dz, dx, m, 0);
     project_back(d, &g->rows, i, OUT1, 1, &d_o, (const struct tensor *[]){&dz}, &s->self.o, s);
-    normed(d, g, &qn, &s->self.q, &b->norm_q[0]);
-    normed(d, g, &kn, &s->self.k, &b->norm_k[0]);
+    normed(d, g, &qn, &s->self.q, &b->norm_q[0], times);
+    normed(d, g, &kn, &s->self.k, &b->norm_k[0], 1);
     attention_backward(k, &dq, &dk, &dv, &d_o, &s->self.o, &s->self.lse, &qn, &kn, &s->self.v, &heads);
-    normed_back(d, g, &qn, &dq, &s->self.q, &b->norm_q[0]);
-    normed_back(d, g, &kn, &dk, &s->self.k, &b->norm_k[0]);
+    normed_back(d, g, &qn, &dq, &s->self.q, &b->norm_q[0], times);
+    normed_back(d, g, &kn, &dk, &s->self.k, &b->norm_k[0], 1);
     struct tensor z = d_o, *below = i > 0 ? &dz : NULL;
     modulate(d, &z, &s->in, m, 0);
     project_back(d, &g->rows, i, Q1, 3, below, (const struct tensor *[]){&qn, &kn, &dv}, &z, s);

@@ -114,6 +114,7 @@ static void cpu_basis(struct kern *k, char *text, size_t size)
 
 const struct backend cpu_backend = {.operations = kernel_operations,
                                     .name = "cpu",
+                                    .kernels = 1, /* 1: queries multiplied by attention_times() */
                                     .open = cpu_open,
                                     .close = cpu_close,
                                     .alloc = cpu_alloc,

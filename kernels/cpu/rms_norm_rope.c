@@ -45,21 +45,21 @@ static float root(const float *x, int64_t width, float eps)
 
 void cpu_rms_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                const struct tensor *w, const struct tensor *cos, const struct tensor *sin,
-                               float eps)
+                               float eps, float times)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k, rows * width)
     for (int64_t first = 0; first < rows; first += tile)
         for (int64_t r = first; r < min64(first + tile, rows); r++) {
             const float *in = f32(x) + r * width;
-            scale_row(f32(y) + r * width, in, f32(w), root(in, width, eps), width);
+            scale_row(f32(y) + r * width, in, f32(w), times * root(in, width, eps), width);
             rotate_row(f32(y) + r * width, cos, sin, 1, r, width);
         }
 }
 
 void cpu_rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
                                 const struct tensor *x, const struct tensor *w, const struct tensor *cos,
-                                const struct tensor *sin, float eps)
+                                const struct tensor *sin, float eps, float times)
 {
     int64_t rows = x->shape[0], width = x->shape[1], tile = row_tile(width);
     PARALLEL_FOR(k, rows * width)
@@ -67,7 +67,7 @@ void cpu_rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct 
         for (int64_t r = first; r < min64(first + tile, rows); r++) {
             const float *in = f32(x) + r * width;
             float *g = f32(dx) + r * width;
-            memcpy(g, f32(dy) + r * width, (size_t)width * sizeof *g);
+            for (int64_t i = 0; i < width; i++) g[i] = times * f32(dy)[r * width + i];
             rotate_row(g, cos, sin, -1, r, width);
             multiply_row(g, f32(w), width);
             slope_row(g, in, root(in, width, eps), width);

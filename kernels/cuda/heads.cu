@@ -25,7 +25,7 @@ template <typename T, int LANES, bool BACK>
 __global__ static void __launch_bounds__(32 * ROWS)
     norm_rope(T *y, const T *dy, const T *x, const T *__restrict__ w, const T *__restrict__ b,
               const float *__restrict__ cos, const float *__restrict__ sin, int64_t rows, int64_t width,
-              int64_t first, float eps)
+              int64_t first, float eps, float times)
 {
     enum { N = pack<T>::N, D = LANES * N, AHEAD = 4 };
     const int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
@@ -38,9 +38,9 @@ __global__ static void __launch_bounds__(32 * ROWS)
         load_floats<N>(s, sin + (row - first) * D + at);
     }
     vec<T, N> v = load<N>(w + at);
-    for (int j = 0; j < N; j++) weight[j] = to_float(v.v[j]);
+    for (int j = 0; j < N; j++) weight[j] = to_float(v.v[j]) * times;
     if (!BACK) v = load<N>(b + at);
-    for (int j = 0; j < N; j++) bias[j] = BACK ? 0 : to_float(v.v[j]);
+    for (int j = 0; j < N; j++) bias[j] = BACK ? 0 : to_float(v.v[j]) * times;
     /* All lanes go on to the last head together, since they add up together. */
     const int64_t begin = threadIdx.x % 32 * N;
     for (int64_t i = 0; i < width; i += 32 * N * AHEAD) {
@@ -83,7 +83,7 @@ __global__ static void __launch_bounds__(32 * ROWS)
 template <typename T, bool BACK>
 __global__ static void norm_rope_any(T *y, const T *dy, const T *x, const T *w, const T *b, const float *cos,
                                      const float *sin, int64_t heads, int64_t d, int64_t per_row,
-                                     int64_t first, float eps)
+                                     int64_t first, float eps, float times)
 {
     const int64_t head = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32, row = head / per_row;
     const int lane = threadIdx.x % 32;
@@ -104,15 +104,15 @@ __global__ static void norm_rope_any(T *y, const T *dy, const T *x, const T *w, 
             if (BACK) {
                 g[0] = to_float(dy[even]), g[1] = to_float(dy[odd]);
                 if (turned) rotate<true>(g[0], g[1], cos + even, sin + even);
-                const float mine = __fmul_rn(i > even ? g[1] : g[0], to_float(w[i])),
+                const float mine = __fmul_rn(i > even ? g[1] : g[0], to_float(w[i]) * times),
                             x_hat = i > even ? u[1] : u[0];
                 if (pass == 0)
                     sum += mine, dot += mine * x_hat;
                 else
                     y[i] = from_float<T>(rstd * (mine - sum - x_hat * dot));
             } else {
-                u[0] = u[0] * to_float(w[even]) + to_float(b[even]);
-                u[1] = u[1] * to_float(w[odd]) + to_float(b[odd]);
+                u[0] = u[0] * (to_float(w[even]) * times) + to_float(b[even]) * times;
+                u[1] = u[1] * (to_float(w[odd]) * times) + to_float(b[odd]) * times;
                 if (turned) rotate<false>(u[0], u[1], cos + even, sin + even);
                 y[i] = from_float<T>(i > even ? u[1] : u[0]);
             }
@@ -124,7 +124,8 @@ __global__ static void norm_rope_any(T *y, const T *dy, const T *x, const T *w, 
 template <bool BACK>
 static void norm_rope_all(struct kern *k, const char *what, struct tensor *y, const struct tensor *dy,
                           const struct tensor *x, const struct tensor *w, const struct tensor *b,
-                          const struct tensor *cos, const struct tensor *sin, int64_t first, float eps)
+                          const struct tensor *cos, const struct tensor *sin, int64_t first, float eps,
+                          float times)
 {
     const int64_t rows = x->shape[0], width = x->shape[1], d = w->shape[0], heads = rows * (width / d);
     const float *cosines = cos ? (const float *)cos->data : NULL,
@@ -136,7 +137,7 @@ static void norm_rope_all(struct kern *k, const char *what, struct tensor *y, co
 #define LAUNCH(T, kernel, blocks, ...)                                                                       \
     kernel<<<blocks, 32 * ROWS, 0, stream_of(k)>>>(                                                          \
         (T *)y->data, BACK ? (const T *)dy->data : NULL, (const T *)x->data, (const T *)w->data,             \
-        b ? (const T *)b->data : NULL, cosines, sines, __VA_ARGS__, first, eps)
+        b ? (const T *)b->data : NULL, cosines, sines, __VA_ARGS__, first, eps, times)
 #define FAST(T, lanes) LAUNCH(T, (norm_rope<T, lanes, BACK>), blocks, rows, width)
     CALL_BY_DTYPE(
         x->dtype, T, switch (wide ? bytes : 0) {
@@ -157,17 +158,17 @@ static void norm_rope_all(struct kern *k, const char *what, struct tensor *y, co
 extern "C" void cuda_qk_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                           const struct tensor *w, const struct tensor *b,
                                           const struct tensor *cos, const struct tensor *sin, int64_t first,
-                                          float eps)
+                                          float eps, float times)
 {
-    norm_rope_all<false>(k, "qk_norm_rope_forward", y, NULL, x, w, b, cos, sin, first, eps);
+    norm_rope_all<false>(k, "qk_norm_rope_forward", y, NULL, x, w, b, cos, sin, first, eps, times);
 }
 
 extern "C" void cuda_qk_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
                                            const struct tensor *x, const struct tensor *w,
                                            const struct tensor *cos, const struct tensor *sin, int64_t first,
-                                           float eps)
+                                           float eps, float times)
 {
-    norm_rope_all<true>(k, "qk_norm_rope_backward", dx, dy, x, w, NULL, cos, sin, first, eps);
+    norm_rope_all<true>(k, "qk_norm_rope_backward", dx, dy, x, w, NULL, cos, sin, first, eps, times);
 }
 
 /* ---- a norm over the whole row, then the rotation of pairs --------------------------------------------- */
@@ -207,7 +208,7 @@ template <int N, typename T> __device__ static void write(T *p, const float *u)
 template <typename T, int N, bool BACK>
 __global__ static void __launch_bounds__(ROW_THREADS)
     norm_row_rope(T *y, const T *dy, const T *x, const T *__restrict__ w, const float *__restrict__ cos,
-                  const float *__restrict__ sin, int64_t width, int half, float eps)
+                  const float *__restrict__ sin, int64_t width, int half, float eps, float times)
 {
     __shared__ float shared[32];
     const int64_t row = blockIdx.x;
@@ -232,9 +233,9 @@ __global__ static void __launch_bounds__(ROW_THREADS)
         if (BACK) {
             read<N>(g, dy + col);
             if (cos) rotate_pairs<N>(g, cos, sin, col, half, -1);
-            for (int j = 0; j < N; j++) u[j] = r * (g[j] * weight[j] - u[j] * dot);
+            for (int j = 0; j < N; j++) u[j] = r * times * (g[j] * weight[j] - u[j] * dot);
         } else {
-            for (int j = 0; j < N; j++) u[j] = u[j] * r * weight[j];
+            for (int j = 0; j < N; j++) u[j] = u[j] * (r * times) * weight[j];
             if (cos) rotate_pairs<N>(u, cos, sin, col, half, 1);
         }
         write<N>(y + col, u);
@@ -245,34 +246,35 @@ __global__ static void __launch_bounds__(ROW_THREADS)
 template <bool BACK>
 static void norm_row_rope_all(struct kern *k, const char *what, struct tensor *y, const struct tensor *dy,
                               const struct tensor *x, const struct tensor *w, const struct tensor *cos,
-                              const struct tensor *sin, float eps)
+                              const struct tensor *sin, float eps, float times)
 {
     const int64_t rows = x->shape[0], width = x->shape[1];
     const bool wide = vectorizable(width, y, dy, x, w);
     if (rows == 0 || width == 0) return;
     CALL_BY_DTYPE(x->dtype, T,
-                  const auto kernel = wide         ? norm_row_rope<T, pack<T>::N, BACK>
+                  const auto kernel = wide        ? norm_row_rope<T, pack<T>::N, BACK>
                                       : width % 2 ? norm_row_rope<T, 1, BACK>
                                                   : norm_row_rope<T, 2, BACK>;
                   kernel<<<(unsigned)rows, ROW_THREADS, 0, stream_of(k)>>>(
-                      (T *)y->data, BACK ? (const T *)dy->data : NULL, (const T *)x->data,
-                      (const T *)w->data, cos ? (const float *)cos->data : NULL,
-                      sin ? (const float *)sin->data : NULL, width, cos ? (int)cos->shape[1] : 1, eps));
+                      (T *)y->data, BACK ? (const T *)dy->data : NULL, (const T *)x->data, (const T *)w->data,
+                      cos ? (const float *)cos->data : NULL, sin ? (const float *)sin->data : NULL, width,
+                      cos ? (int)cos->shape[1] : 1, eps, times));
     cuda_good(k, what, cudaGetLastError());
 }
 
 extern "C" void cuda_rms_norm_rope_forward(struct kern *k, struct tensor *y, const struct tensor *x,
                                            const struct tensor *w, const struct tensor *cos,
-                                           const struct tensor *sin, float eps)
+                                           const struct tensor *sin, float eps, float times)
 {
-    norm_row_rope_all<false>(k, "rms_norm_rope_forward", y, NULL, x, w, cos, sin, eps);
+    norm_row_rope_all<false>(k, "rms_norm_rope_forward", y, NULL, x, w, cos, sin, eps, times);
 }
 
 extern "C" void cuda_rms_norm_rope_backward(struct kern *k, struct tensor *dx, const struct tensor *dy,
                                             const struct tensor *x, const struct tensor *w,
-                                            const struct tensor *cos, const struct tensor *sin, float eps)
+                                            const struct tensor *cos, const struct tensor *sin, float eps,
+                                            float times)
 {
-    norm_row_rope_all<true>(k, "rms_norm_rope_backward", dx, dy, x, w, cos, sin, eps);
+    norm_row_rope_all<true>(k, "rms_norm_rope_backward", dx, dy, x, w, cos, sin, eps, times);
 }
 
 /* ---- LLaMA's rotation: of i and i + half --------------------------------------------------------------- */
