@@ -9,10 +9,20 @@
  * registers for two such warpgroups.
  *
  * Weights are exp(score - base), and the sums are divided by theirs in the end, so any base near a row's largest score
- * will do: that of the first 128 keys is kept. To look for the maximum anew at every step took a quarter of the
- * instructions and 8 % of the time. A block one of whose sums leaves the range of a float after all computes its rows
- * once more, and then looks. */
+ * will do. Where scores are exponents of 2 as they are (LOG_2 in kernels.h), as of queries and keys that come out of a
+ * norm, it is 0; else the largest of the first 128. To look for the maximum anew at every step took a quarter of the
+ * instructions and 8 % of the time, to subtract and scale another fifth and 7 %. A block one of whose sums leaves the
+ * range of a float after all computes its rows once more, and then looks.
+ *
+ * With heads of 64 the sum of a row's weights is another column of the product with v: a tile of ones lies where the
+ * columns after v's 64 would. (With heads of 128 it could not: those columns come after two tiles.) */
 enum { KEYS = 128 };
+
+enum pass {
+    POWERS,  /* weights are powers of 2 */
+    BASED,   /* and scores relative to a base that is kept */
+    CAREFUL, /* that is raised where it must be */
+};
 
 template <int D> struct forward_sizes {
     enum {
@@ -28,7 +38,7 @@ template <int D> struct forward_sizes {
 template <int D> struct forward_shared {
     using sizes = forward_sizes<D>;
     unsigned char q[sizes::QUERY_BYTES], k[sizes::STAGES][sizes::KEY_BYTES],
-        v[sizes::STAGES][sizes::KEY_BYTES];
+        v[sizes::STAGES][sizes::KEY_BYTES], ones[16 * ROW];
     uint64_t q_full, k_full[sizes::STAGES], k_empty[sizes::STAGES], v_full[sizes::STAGES],
         v_empty[sizes::STAGES];
 };
@@ -40,8 +50,6 @@ struct forward_shape {
 };
 
 #ifdef HOPPER
-static const float LN2 = 0.69314718f;
-
 /* Keys and values from the last to the first. Steps are counted from `from` on, which tells the phases of the mbarriers. */
 template <int D>
 __device__ static void load_keys(forward_shared<D> &m, const CUtensorMap &k, const CUtensorMap &v, int h,
@@ -71,12 +79,33 @@ template <int D> __device__ static void start_scores(float (&s)[64], uint64_t q,
     wgmma_commit();
 }
 
-/* o [64,D] += p [64,128] v */
-template <int N> __device__ static void start_sums(float (&o)[N], const unsigned (&p)[32], uint64_t v)
+/* Whether a row's weights are summed by the product with v. There are no registers for it where bases are raised. */
+template <int D, pass P> __device__ static constexpr bool by_product()
 {
+    return D == 64 && P != CAREFUL;
+}
+
+/* o [64,D] += p [64,128] v; where it is done by_product(), sum [64,8] += p ones */
+template <int D, pass P>
+__device__ static void start_sums(float (&o)[D / 2], float (&sum)[4], const unsigned (&p)[32],
+                                  const unsigned char *v, const unsigned char *ones)
+{
+    const int next = by_product<D, P>() ? (int)(shared_address(ones) - shared_address(v)) : KEYS * ROW;
+    const uint64_t b = wgmma_descriptor(v, next);
 #pragma unroll
-    for (int c = 0; c < KEYS / 16; c++) wgmma<true, true>(o, &p[4 * c], wgmma_advance(v, 16 * ROW * c));
+    for (int c = 0; c < KEYS / 16; c++)
+        if constexpr (by_product<D, P>())
+            wgmma(o, sum, &p[4 * c], wgmma_advance_first(b, 16 * ROW * c));
+        else
+            wgmma<true, true>(o, &p[4 * c], wgmma_advance(b, 16 * ROW * c));
     wgmma_commit();
+}
+
+/* The reverse: after the wait for it. */
+template <int D, pass P> __device__ static void sums_done(float (&o)[D / 2], float (&sum)[4])
+{
+    wgmma_fence_operand(o);
+    if (by_product<D, P>()) wgmma_fence_operand(sum);
 }
 
 /* The softmax of two rows as it goes on: `sum` of 2^(unit (score - base)). */
@@ -116,8 +145,8 @@ __device__ static bool raise_base(softmax &x, float (&shrink)[2], const float (&
     return true;
 }
 
-/* s becomes weights, which add to x.sum. */
-__device__ static void weigh(softmax &x, float (&s)[64], float unit)
+/* s becomes weights, which add to x.sum unless the product does that. */
+template <int D, pass P> __device__ static void weigh(softmax &x, float (&s)[64], float unit)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -128,8 +157,8 @@ __device__ static void weigh(softmax &x, float (&s)[64], float unit)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 float &y = s[4 * j + 2 * r + e];
-                y = power_of_2(fmaf(y, unit, shift));
-                sum[e] += y;
+                y = power_of_2(P == POWERS ? y : fmaf(y, unit, shift));
+                if (!by_product<D, P>()) sum[e] += y;
             }
         x.sum[r] += sum[0] + sum[1];
     }
@@ -141,15 +170,15 @@ __device__ static void round_weights(unsigned (&p)[32], const float (&s)[64])
     for (int i = 0; i < 32; i++) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
-/* acc [64,D] = the sums of v by their weights, which are summed in x. CAREFUL: bases are raised where they must be. */
-template <int D, bool CAREFUL>
+/* acc [64,D] = the sums of v by their weights, which are summed in x */
+template <int D, pass P>
 __device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax &x, const forward_shape &a,
                               int steps, int from)
 {
     enum { STAGES = forward_sizes<D>::STAGES };
     const int group = warpgroup_of() - 1, lane = threadIdx.x % 32, end = from + steps;
     const uint64_t q = wgmma_descriptor(m.q + group * 64 * ROW);
-    float s[64];
+    float s[64], sum[4] = {};
     unsigned p[32];
 #pragma unroll
     for (int j = 0; j < D / 2; j++) acc[j] = 0;
@@ -165,9 +194,9 @@ __device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax
 #pragma unroll
     for (int i = 0; i < 64; i++)
         if (i / 4 * 8 + i % 2 >= seen) s[i] = -INFINITY;
-    find_highest(x.base, s);
-    x.sum[0] = x.sum[1] = 0;
-    weigh(x, s, a.unit);
+    x.base[0] = x.base[1] = x.sum[0] = x.sum[1] = 0;
+    if (P != POWERS) find_highest(x.base, s);
+    weigh<D, P>(x, s, a.unit);
     round_weights(p, s);
 
     for (int i = from + 1; i < end; i++) {
@@ -176,20 +205,20 @@ __device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax
         mbarrier_wait(&m.v_full[before], (i - 1) / STAGES & 1);
         wgmma_fence();
         start_scores<D>(s, q, wgmma_descriptor(m.k[at]));
-        start_sums(acc, p, wgmma_descriptor(m.v[before], KEYS * ROW));
+        start_sums<D, P>(acc, sum, p, m.v[before], m.ones);
         wgmma_wait<1>();
         wgmma_fence_operand(s);
         if (lane == 0) mbarrier_arrive(&m.k_empty[at]);
         float shrink[2];
-        if (CAREFUL && raise_base(x, shrink, s, a.unit)) {
+        if (P == CAREFUL && raise_base(x, shrink, s, a.unit)) {
             wgmma_wait<0>();
             wgmma_fence_operand(acc);
 #pragma unroll
             for (int j = 0; j < D / 2; j++) acc[j] *= shrink[j / 2 % 2];
         }
-        weigh(x, s, a.unit);
+        weigh<D, P>(x, s, a.unit);
         wgmma_wait<0>();
-        wgmma_fence_operand(acc);
+        sums_done<D, P>(acc, sum);
         wgmma_fence_operand(p);
         if (lane == 0) mbarrier_arrive(&m.v_empty[before]);
         round_weights(p, s);
@@ -197,12 +226,16 @@ __device__ static void attend(forward_shared<D> &m, float (&acc)[D / 2], softmax
     const int last = (end - 1) % STAGES;
     mbarrier_wait(&m.v_full[last], (end - 1) / STAGES & 1);
     wgmma_fence();
-    start_sums(acc, p, wgmma_descriptor(m.v[last], KEYS * ROW));
+    start_sums<D, P>(acc, sum, p, m.v[last], m.ones);
     wgmma_wait<0>();
-    wgmma_fence_operand(acc);
+    sums_done<D, P>(acc, sum);
     if (lane == 0) mbarrier_arrive(&m.v_empty[last]);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
+        if (by_product<D, P>()) {
+            x.sum[r] = sum[2 * r]; /* all 8 columns are the same */
+            continue;
+        }
         x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 1);
         x.sum[r] += __shfl_xor_sync(0xffffffff, x.sum[r], 2);
     }
@@ -219,7 +252,7 @@ __device__ static void store_rows(bf16 *o, float *lse, const float (&acc)[D / 2]
         const float part = 1 / x.sum[r];
         if (row >= a.queries) continue;
         if (lse && lane % 4 == 0)
-            lse[(h * a.batch + b) * a.queries + row] = (x.base[r] * a.unit + log2f(x.sum[r])) * LN2;
+            lse[(h * a.batch + b) * a.queries + row] = (x.base[r] * a.unit + log2f(x.sum[r])) * LOG_2;
         bf16 *const to = o + ((b * a.queries + row) * a.heads + h) * D + lane % 4 * 2;
 #pragma unroll
         for (int j = 0; j < D / 8; j++)
@@ -227,14 +260,15 @@ __device__ static void store_rows(bf16 *o, float *lse, const float (&acc)[D / 2]
     }
 }
 
-/* Far from infinity, so that what the weights multiply is finite, too, if v is below 2^60. A NaN is not within it. */
+/* Far from infinity, so that what the weights multiply is finite, too, if v is below 2^60, and far from where small weights
+ * are lost. A NaN is not within it. */
 __device__ static bool within_range(const softmax &x)
 {
-    return x.sum[0] < 0x1p64f && x.sum[1] < 0x1p64f;
+    return fminf(x.sum[0], x.sum[1]) > 0x1p-64f && x.sum[0] < 0x1p64f && x.sum[1] < 0x1p64f;
 }
 #endif
 
-template <int D>
+template <int D, pass FIRST>
 __global__ static void __launch_bounds__(forward_sizes<D>::THREADS, 1)
     forward(bf16 *o, float *lse, const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
             const __grid_constant__ CUtensorMap v, const forward_shape a)
@@ -256,6 +290,9 @@ __global__ static void __launch_bounds__(forward_sizes<D>::THREADS, 1)
         }
         mbarrier_init_fence();
     }
+    for (int i = threadIdx.x; i < (int)sizeof m.ones / 4; i += sizes::THREADS)
+        ((unsigned *)m.ones)[i] = 0x3f803f80; /* 1, 1 */
+    fence_proxy_async();
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         setmaxnreg_dec<D == 64 ? 32 : 24>();
@@ -272,8 +309,8 @@ __global__ static void __launch_bounds__(forward_sizes<D>::THREADS, 1)
         float acc[D / 2];
         softmax x;
         mbarrier_wait(&m.q_full, 0);
-        attend<D, false>(m, acc, x, a, steps, 0);
-        if (barrier_or(1, sizes::THREADS, !within_range(x))) attend<D, true>(m, acc, x, a, steps, steps);
+        attend<D, FIRST>(m, acc, x, a, steps, 0);
+        if (barrier_or(1, sizes::THREADS, !within_range(x))) attend<D, CAREFUL>(m, acc, x, a, steps, steps);
         store_rows<D>(o, lse, acc, x, a, h, first, b);
     }
 #endif
@@ -330,10 +367,10 @@ static void launch_forward(struct kern *k, const struct attention_shape *s, cons
         return;
     const forward_shape a = {s->queries, s->keys, s->batch, s->heads, s->scale * LOG2E};
     const size_t bytes = sizeof(forward_shared<D>) + ALIGN;
-    if (!cuda_allow_shared(k, "attention", (const void *)forward<D>, bytes)) return;
-    forward<D>
-        <<<(unsigned)(ceil_div(s->queries, sizes::QUERIES) * s->heads * s->batch), sizes::THREADS, bytes,
-           stream_of(k)>>>((bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, qm, km, vm, a);
+    const auto kernel = fabsf(a.unit - 1) < 1e-6f ? forward<D, POWERS> : forward<D, BASED>;
+    if (!cuda_allow_shared(k, "attention", (const void *)kernel, bytes)) return;
+    kernel<<<(unsigned)(ceil_div(s->queries, sizes::QUERIES) * s->heads * s->batch), sizes::THREADS, bytes,
+             stream_of(k)>>>((bf16 *)t->o->data, t->lse ? (float *)t->lse->data : NULL, qm, km, vm, a);
     cuda_good(k, "attention_forward", cudaGetLastError());
 }
 

@@ -373,7 +373,8 @@ static struct backend table(void)
     b.can_fp8 = cuda_can_fp8;
     b.wait = cuda_wait;
     b.basis = cuda_basis;
-    b.kernels = 1; /* 1: Hopper's attention, forward and backward; thin.cu */
+    b.kernels =
+        2; /* 1: Hopper's attention, both passes; thin.cu. 2: queries multiplied by attention_times() */
 #define OP(name) b.name = cuda_##name;
     KERNEL_OPS(OP)
 #undef OP

@@ -248,6 +248,12 @@ __device__ static inline uint64_t wgmma_advance(uint64_t operand, int bytes)
     return operand + (unsigned)(bytes >> 4);
 }
 
+/* The same, where the columns that follow the 64 stay where they are. */
+__device__ static inline uint64_t wgmma_advance_first(uint64_t operand, int bytes)
+{
+    return operand + (unsigned)(bytes >> 4) - ((uint64_t)(bytes >> 4) << 16);
+}
+
 /* Before the first product, and after registers that products use were written by other means. */
 __device__ static inline void wgmma_fence()
 {
@@ -281,6 +287,7 @@ template <int N> __device__ static inline void wgmma_fence_operand(unsigned (&a)
     "%" #a "0, %" #a "1, %" #a "2, %" #a "3, %" #a "4, %" #a "5, %" #a "6, %" #a "7, %" #a "8, %" #a "9, "
 #define LIST30 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, " TENS(1) TENS(2)
 #define LIST32 "{" LIST30 "%30, %31}"
+#define LIST36 "{" LIST30 "%30, %31, %32, %33, %34, %35}"
 #define LIST64 "{" LIST30 TENS(3) TENS(4) TENS(5) "%60, %61, %62, %63}"
 #define EIGHT(io, d, i)                                                                                      \
     io(d[i]), io(d[i + 1]), io(d[i + 2]), io(d[i + 3]), io(d[i + 4]), io(d[i + 5]), io(d[i + 6]), io(d[i + 7])
@@ -318,6 +325,15 @@ __device__ static inline void wgmma(float (&d)[32], uint64_t a, uint64_t b)
     else
         PRODUCT(WRITTEN, 0);
 #undef PRODUCT
+}
+/* d [64,64], e [64,8] += a [64,16] b [16,72]: a from registers, k down the rows of b */
+__device__ static inline void wgmma(float (&d)[32], float (&e)[4], const unsigned *a, uint64_t b)
+{
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n72k16.f32.bf16.bf16 " LIST36
+                 ", {%36, %37, %38, %39}, %40, p, 1, 1, 1;\n}"
+                 : THIRTY_TWO(ADDED, d, 0), "+f"(e[0]), "+f"(e[1]), "+f"(e[2]), "+f"(e[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 /* d [64,128] (+)= a [64,16] b [16,128], k along the rows of both */
 template <bool ADD> __device__ static inline void wgmma(float (&d)[64], uint64_t a, uint64_t b)
