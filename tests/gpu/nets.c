@@ -1,6 +1,6 @@
 /* The networks at full size on one GPU, random weights: median times of what peers.py times for PyTorch.
  *
- *   nets SECTION...     dit train t5 vae owl clip
+ *   nets SECTION...     dit train step (of train, the first line alone) t5 vae owl clip
  *
  * One JSON line a figure on stdout: {"name": .., "ms": .., "runs": ..} and what else is known of it. */
 #include <math.h>
@@ -43,12 +43,23 @@ static void section_dit(void)
 
 /* ---- a training step ---- */
 
+static void time_steps(int adapters, int recomputes)
+{
+    static const char *const all[] = {"standard", "transformer", "gdn_cssm:k=1", "gdn_cssm:k=5,rope=1"};
+    struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90);
+    timed_steps("random:cogvideox-5b", "train", all, adapters, recomputes, &latents, 226,
+                (const double[]){909, 1241});
+    free(latents.data);
+}
+
 static void section_train(void)
 {
-    static const char *const adapters[] = {"standard", "transformer", "gdn_cssm:k=1", "gdn_cssm:k=5,rope=1"};
-    struct tensor latents = host(DT_F32, "latents", 4, 13, 16, 60, 90);
-    timed_steps("random:cogvideox-5b", "train", adapters, 4, &latents, 226, (const double[]){909, 1241});
-    free(latents.data);
+    time_steps(4, RECOMPUTES);
+}
+
+static void section_step(void)
+{
+    time_steps(1, 1);
 }
 
 /* ---- the VAE ---- */
@@ -246,8 +257,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } sections[] = {{"dit", section_dit}, {"train", section_train}, {"vae", section_vae},
-                    {"t5", section_t5},   {"owl", section_owl},     {"clip", section_clip}};
+    } sections[] = {{"dit", section_dit},  {"train", section_train}, {"step", section_step},
+                    {"vae", section_vae},  {"t5", section_t5},       {"owl", section_owl},
+                    {"clip", section_clip}};
     for (int i = 1; i < argc; i++)
         for (size_t s = 0; s < sizeof sections / sizeof *sections; s++)
             if (!strcmp(argv[i], sections[s].name)) sections[s].run();

@@ -153,10 +153,11 @@ static inline bool run_step(void *context)
     return true;
 }
 
-/* Steps of each adapter, the first one under every way to recompute, and a profile of each. text: rows of it; tflop: of
- * a step, and of one in which all is computed again. `what`, the names' beginning: "train". */
+/* Steps of each adapter, the first one under so many ways to recompute, and a profile of each. text: rows of it; tflop:
+ * of a step, and of one in which all is computed again. `what`, the names' beginning: "train". */
 static inline void timed_steps(const char *preset, const char *what, const char *const *adapters, int count,
-                               const struct tensor *latents, int64_t text, const double tflop[2])
+                               int recomputes, const struct tensor *latents, int64_t text,
+                               const double tflop[2])
 {
     struct step s = {.t = {.seed = 42,
                            .adamw = {1e-4, 0.9, 0.999, 1e-8, 0.01},
@@ -176,7 +177,7 @@ static inline void timed_steps(const char *preset, const char *what, const char 
     for (int i = 0; i < count; i++) {
         struct trainer_start start = {.objective = "flow", .adapter = adapters[i], .targets = NULL};
         if (!trainer_start(&s.t, &start, latents, err, sizeof err)) stop(adapters[i], err);
-        for (int r = 0; r < (i ? 1 : RECOMPUTES); r++) {
+        for (int r = 0; r < (i ? 1 : recomputes); r++) {
             char name[64];
             trainer_recompute(&s.t, recompute_name[r]);
             snprintf(name, sizeof name, "%s %s, recompute %s", what, adapters[i], recompute_name[r]);

@@ -126,9 +126,9 @@ static void rows_of_3072(struct tensor *x, struct tensor *y, struct tensor *dy)
     TIME("layer_norm_backward adds", 4 * one, 0, layer_norm_backward(k, y, dy, x, &w, &scale, 1e-5f, true));
     TIME("rms_norm", 2 * one, 0, rms_norm_forward(k, y, x, &w, 1e-5f));
     TIME("qk_norm_rope", 2 * one + tables, 0,
-         qk_norm_rope_forward(k, y, x, &wh, &bh, &cos, &sin, TEXT, 1e-6f));
+         qk_norm_rope_forward(k, y, x, &wh, &bh, &cos, &sin, TEXT, 1e-6f, 1));
     TIME("qk_norm_rope_backward", 3 * one + tables, 0,
-         qk_norm_rope_backward(k, y, dy, x, &wh, &cos, &sin, TEXT, 1e-6f));
+         qk_norm_rope_backward(k, y, dy, x, &wh, &cos, &sin, TEXT, 1e-6f, 1));
     TIME("gated_add", 3 * one, 0, gated_add_forward(k, y, y, x, &w));
     TIME("gated_add_backward", 2 * one, 0, gated_add_backward(k, y, x, &w));
     TIME("add", 3 * one, 0, add(k, y, x));

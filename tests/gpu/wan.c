@@ -36,7 +36,8 @@ static void section_wan13(void)
     static const char *const adapters[] = {"standard", "gdn_cssm:k=1"};
     struct tensor latents = random_host(DT_F32, usual, "latents");
     pair("random:wan-1.3b", "wan13 pair", usual, 566);
-    timed_steps("random:wan-1.3b", "wan13 step", adapters, 2, &latents, TOKENS, (const double[]){864, 1147});
+    timed_steps("random:wan-1.3b", "wan13 step", adapters, 2, RECOMPUTES, &latents, TOKENS,
+                (const double[]){864, 1147});
     free(latents.data);
 }
 
@@ -50,7 +51,8 @@ static void section_wan5(void)
     static const char *const adapters[] = {"standard"};
     struct tensor latents = random_host(DT_F32, of_5b, "latents");
     pair("random:wan-5b", "wan5 pair", of_5b, 1034);
-    timed_steps("random:wan-5b", "wan5 step", adapters, 1, &latents, TOKENS, (const double[]){1448, 1965});
+    timed_steps("random:wan-5b", "wan5 step", adapters, 1, RECOMPUTES, &latents, TOKENS,
+                (const double[]){1448, 1965});
     free(latents.data);
 }
 
