@@ -93,10 +93,10 @@ ok 'a run that went on on another device says so, in the table and when it does'
     steps_by() { OPENBLAS_CORETYPE=$1 train-step -m random:tiny --device cpu --warmup 0 --max-steps 9 --save-every 2 --state moving 2>err >/dev/null; }
     draw --count 2 store >two.mp; steps_by Nehalem <two.mp
     draw --count 4 store >four.mp; steps_by Haswell <four.mp
-    grep "the steps so far were computed on CPU, OpenBLAS .* for Nehalem, those to come on CPU, OpenBLAS .* for Haswell" err
+    grep "the steps so far were computed on CPU, OpenBLAS .* for Nehalem.*, those to come on CPU, OpenBLAS .* for Haswell" err
     plot --table moving moved >table
     [ "$(grep -c "not the bytes" table)" = 1 ]
-    grep "^moving: to step 2 on CPU, OpenBLAS [^ ]* for Nehalem, then to step 4 on CPU, OpenBLAS [^ ]* for Haswell; not the bytes" table'
+    grep "^moving: to step 2 on CPU, OpenBLAS [^ ]* for Nehalem.*, then to step 4 on CPU, OpenBLAS [^ ]* for Haswell.*; not the bytes" table'
 ok 'a run that is none is named, and the others are listed' '
     fails 1 plot --table runs/gone runs/no_val >table; grep "runs/gone/state.safetensors: " err; grep "^no_val" table
     cp -r runs/standard_r4 runs/odd; cp runs/odd/best.safetensors runs/odd/state.safetensors

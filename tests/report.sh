@@ -229,7 +229,7 @@ ok 'a run that went on on another device says so below the table of training' '
     draw --count 2 store >two.mp; part Nehalem <two.mp
     draw --count 4 store >four.mp; part Haswell <four.mp
     plot --table --json runs/moved | grep -q "Haswell" || { echo "this OpenBLAS has kernels of one kind alone"; exit 77; }
-    said="moved: to step 2 on CPU, OpenBLAS .* for Nehalem, then to step 4 on CPU, OpenBLAS .* for Haswell; not the bytes that one of them alone gives."
+    said="moved: to step 2 on CPU, OpenBLAS .* for Nehalem.*, then to step 4 on CPU, OpenBLAS .* for Haswell.*; not the bytes that one of them alone gives."
     page --format text --run runs/moved --run runs/k1 base.jsonl k1.jsonl >text; [ "$(grep -cx "$said" text)" = 1 ]
     ready; page --run runs/moved base.jsonl k1.jsonl >page.html; grep "<p>$said</p>" page.html'
 ok 'videos of a run that were not all made alike show as such' '
