@@ -202,7 +202,7 @@ deb:
 	    dpkg-buildpackage --build=binary --no-sign --jobs=auto
 
 format:
-	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc')
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc' '*.cu')
 
 clean:
 	rm -rf build bin

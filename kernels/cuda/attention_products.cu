@@ -46,7 +46,8 @@ static bool takes_backward(struct kern *, const struct attention_shape *, const 
 static void run_forward(struct kern *k, const struct attention_shape *s, const struct attention_forward *t)
 {
     const enum dtype d = t->q->dtype;
-    const int64_t fit = SCORES / s->keys > 0 ? SCORES / s->keys : 1, tile = fit < s->queries ? fit : s->queries;
+    const int64_t fit = SCORES / s->keys > 0 ? SCORES / s->keys : 1,
+                  tile = fit < s->queries ? fit : s->queries;
     const int64_t shape[] = {2, tile, s->keys};
     struct tensor scores = kern_tensor_shape(k, DT_F32, shape), p = scores;
     if (d != DT_F32) p = kern_tensor_shape(k, d, shape);
@@ -55,7 +56,8 @@ static void run_forward(struct kern *k, const struct attention_shape *s, const s
         const struct tensor keys = tensor_rows(t->k, b * s->keys, s->keys),
                             values = tensor_rows(t->v, b * s->keys, s->keys);
         for (int64_t from = 0; from < s->queries && kern_ok(k); from += tile) {
-            const int64_t n = s->queries - from < tile ? s->queries - from : tile, row = b * s->queries + from;
+            const int64_t n = s->queries - from < tile ? s->queries - from : tile,
+                          row = b * s->queries + from;
             const struct tensor q = tensor_rows(t->q, row, n);
             struct tensor o = tensor_rows(t->o, row, n);
             scores.shape[0] = p.shape[0] = n;
@@ -70,4 +72,5 @@ static void run_forward(struct kern *k, const struct attention_shape *s, const s
     cuda_good(k, "attention_forward", cudaGetLastError());
 }
 
-const struct attention_way attention_products = {"products", takes_forward, run_forward, takes_backward, NULL};
+const struct attention_way attention_products = {"products", takes_forward, run_forward, takes_backward,
+                                                 NULL};

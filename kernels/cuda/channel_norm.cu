@@ -4,7 +4,8 @@
 #include "kernels/cuda/image.h"
 
 template <typename T, int N>
-__global__ static void channel_norm(T *y, const T *x, const T *w, int64_t pixels, int C, int lanes, bool silus)
+__global__ static void channel_norm(T *y, const T *x, const T *w, int64_t pixels, int C, int lanes,
+                                    bool silus)
 {
     const int lane = threadIdx.x % lanes;
     const int64_t p = (blockIdx.x * (int64_t)ACROSS + threadIdx.x) / lanes, at = p * C;
@@ -36,7 +37,8 @@ extern "C" void cuda_channel_norm_forward(struct kern *k, struct tensor *y, cons
     int lanes = 1;
     while (lanes < 32 && lanes < accesses) lanes *= 2;
     CALL_VECTORIZED(x->dtype, packed, T, N,
-                    channel_norm<T, N><<<(unsigned)ceil_div(pixels * lanes, ACROSS), ACROSS, 0, stream_of(k)>>>(
+                    channel_norm<T, N>
+                    <<<(unsigned)ceil_div(pixels * lanes, ACROSS), ACROSS, 0, stream_of(k)>>>(
                         (T *)y->data, (const T *)x->data, (const T *)w->data, pixels, (int)C, lanes, silus));
     CUDA_LAUNCHED(k);
 }

@@ -18,8 +18,9 @@ static const char LIBRARY[] = "libcudnn.so.9";
     X(Create)                                                                                                \
     X(Destroy)                                                                                               \
     X(SetStream)                                                                                             \
-    X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor)           \
-        X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
+    X(GetErrorString)                                                                                        \
+    X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor) X(BackendSetAttribute)      \
+        X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
 
 struct cudnn {
     cudnnHandle_t handle;

@@ -75,7 +75,8 @@ __global__ static void __launch_bounds__(THREADS)
     float u[N], most = 0x1p-100f;
 #pragma unroll
     for (int i = 0; i < RUNS; i++)
-        if ((i * THREADS + threadIdx.x) * N < width) v[i] = load<N>(x + row + (i * THREADS + threadIdx.x) * N);
+        if ((i * THREADS + threadIdx.x) * N < width)
+            v[i] = load<N>(x + row + (i * THREADS + threadIdx.x) * N);
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
         if ((i * THREADS + threadIdx.x) * N >= width) break;
@@ -116,8 +117,7 @@ static void rows_of(struct kern *k, struct tensor *codes, struct tensor *scale, 
     enum { N = pack<T>::N };
     const int64_t width = x->shape[1];
     const bool vectors = width % N == 0 && aligned(x->data, 16) && aligned(codes->data, 8),
-               few = vectors && width <= FEW * FEW_RUNS * N,
-               many = vectors && width <= MANY * MANY_RUNS * N;
+               few = vectors && width <= FEW * FEW_RUNS * N, many = vectors && width <= MANY * MANY_RUNS * N;
     auto f = few    ? rows_at_once<T, GELU, FEW, FEW_RUNS>
              : many ? rows_at_once<T, GELU, MANY, MANY_RUNS>
                     : rows_twice<T, GELU>;

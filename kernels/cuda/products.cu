@@ -425,10 +425,11 @@ bool cuda_can_fp8(struct kern *k)
     o.m = o.n = o.k = 256, o.parts = 1, o.part_step = o.m * o.n, o.tb = true;
     o.in = DT_U8, o.out = DT_BF16, o.alignment = 16, o.epilogue = CUBLASLT_EPILOGUE_BIAS;
     if (c->capability >= 89 && plan_for(c, &o, &e)) return true;
-    kern_fail(k,
-              "FP8: %s is a %s of compute capability %d.%d; cuBLASLt has products of rows with scales for 9.0 "
-              "alone, from 12.9 on",
-              k->device, c->card, c->capability / 10, c->capability % 10);
+    kern_fail(
+        k,
+        "FP8: %s is a %s of compute capability %d.%d; cuBLASLt has products of rows with scales for 9.0 "
+        "alone, from 12.9 on",
+        k->device, c->card, c->capability / 10, c->capability % 10);
     return false;
 }
 

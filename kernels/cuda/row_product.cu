@@ -60,8 +60,8 @@ bool cuda_row_product(struct kern *k, struct tensor *y, const struct tensor *x, 
      * two, 11008 to 4096 24.7 and 29.3; for 4096 to 11008 it is 25.0 and 24.2. Two by three need too many registers. */
     const int rows = m <= 2 && n > 8192 ? 2 : 1;
     const unsigned blocks = (unsigned)ceil_div(n, rows * WARPS);
-    CALL_BY_DTYPE(x->dtype, T,
-                  kernel_for<T>(m, rows)<<<blocks, THREADS, 0, stream_of(k)>>>(
+    CALL_BY_DTYPE(x->dtype, T, const auto kernel = kernel_for<T>(m, rows);
+                  kernel<<<blocks, THREADS, 0, stream_of(k)>>>(
                       (T *)y->data, (const T *)x->data, (const T *)w->data, b ? (const T *)b->data : NULL, n,
                       y->shape[y->rank - 1], depth, add));
     cuda_good(k, "linear_forward", cudaGetLastError());
