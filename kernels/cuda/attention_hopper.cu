@@ -19,9 +19,9 @@
 enum { KEYS = 128 };
 
 enum pass {
-    POWERS,  /* weights are powers of 2 */
-    BASED,   /* and scores relative to a base that is kept */
-    CAREFUL, /* that is raised where it must be */
+    POWERS,  /* a weight is 2 to the power of its score */
+    BASED,   /* of unit (score - base), where the base is that of the first keys */
+    CAREFUL, /* the same, and the base is raised where a later score is much larger */
 };
 
 template <int D> struct forward_sizes {
