@@ -12,8 +12,6 @@
 #include "filters/lib/compute.h"
 #include "filters/lib/filter.h"
 #include "filters/learning/training_run.h"
-#include "formats/clock.h"
-#include "formats/error.h"
 #include "formats/io.h"
 
 static const char help[] =
@@ -74,11 +72,12 @@ static struct training_run work = {.t = &t,
                                    .eval_clips = 10,
                                    .patience = 5,
                                    .min_delta = 1e-4,
+                                   .save_every = 50,
                                    .emit = show_metrics};
 static const char *expert = "";
 static double levels_from = NAN, levels_to = NAN;
 static const char *state, *levels = "uniform", *empty_prompt, *val, *recompute = "auto";
-static int64_t save_every = 50, frames;
+static int64_t frames;
 static struct size size;
 static bool dry_run;
 static char err[1024];
@@ -106,16 +105,13 @@ static const struct option_spec options[] = {
     {.name = "eval-clips", .kind = OPT_INT, .dest = &work.eval_clips, .low = 1, .high = 1e6},
     {.name = "patience", .kind = OPT_INT, .dest = &work.patience, .high = 1e12},
     {.name = "min-delta", .kind = OPT_REAL, .dest = &work.min_delta, .high = 1e30},
-    {.name = "save-every", .kind = OPT_INT, .dest = &save_every, .low = 1, .high = 1e12},
+    {.name = "save-every", .kind = OPT_INT, .dest = &work.save_every, .low = 1, .high = 1e12},
     {.name = "recompute", .kind = OPT_CHOICE, .dest = &recompute, .choices = "none|ffn|full|auto"},
     {.name = "dump-grads", .kind = OPT_TEXT, .dest = &work.dump},
     {.name = "dry-run", .kind = OPT_FLAG, .dest = &dry_run},
     {.name = "frames", .kind = OPT_INT, .dest = &frames, .low = 1, .high = 1e6},
     {.name = "size", .kind = OPT_SIZE, .dest = &size},
     {0}};
-
-static double eval_seconds; /* of all evaluations here */
-static int64_t evaluations;
 
 /* A line of the metrics: JSON, but to a terminal words. There the progress line tells of the steps. */
 static void show_metrics(json_t *line_stolen)
@@ -138,16 +134,6 @@ static void show_metrics(json_t *line_stolen)
     if (val_loss || !isatty(2)) filter_emit_text(text);
 }
 
-/* Seconds for the steps and evaluations to come, if no patience ends the run. */
-static double time_left(void)
-{
-    const int64_t due =
-        work.val ? (t.max_steps + work.eval_every - 1) / work.eval_every - run.step / work.eval_every : 0;
-    const double step = run.timed_steps ? run.seconds / (double)run.timed_steps : 0;
-    return step * (double)(t.max_steps - run.step) +
-           (evaluations ? eval_seconds / (double)evaluations * (double)due : 0);
-}
-
 static void choose_levels(void)
 {
     t.expert = !*expert ? EXPERT_NONE : strcmp(expert, "low") ? EXPERT_HIGH : EXPERT_LOW;
@@ -158,108 +144,9 @@ static void choose_levels(void)
         usage_error("--levels-from %g is not below --levels-to %g", t.level_from, t.level_to);
 }
 
-static void save(void)
+/* What is wrong with the options, whatever the model. */
+static void check(void)
 {
-    if (!training_run_save(&work, err, sizeof err)) die("%s", err);
-}
-
-static void evaluate(void)
-{
-    const double began = clock_seconds();
-    progress_left(time_left(), "step %lld of %lld, evaluation", (long long)run.step, (long long)t.max_steps);
-    if (!training_run_evaluate(&work, err, sizeof err)) die("%s", err);
-    eval_seconds += clock_seconds() - began;
-    evaluations++;
-    if (run.finished)
-        say(NULL, "no better validation loss in %lld evaluations: stopping at step %lld",
-            (long long)work.patience, (long long)run.step);
-}
-
-/* What is at work, and with the last of a step what is due after it. false with the reason in err: all is as after
- * the last step. */
-static bool finish(void)
-{
-    if (!t.busy) return true;
-    if (!training_run_finish(&work, err, sizeof err)) return false;
-    if (t.pending) return true;
-    progress_left(time_left(), "step %lld of %lld, loss %.4f, evaluations %lld", (long long)run.step,
-                  (long long)t.max_steps, t.loss, (long long)evaluations);
-    bool last = run.step == t.max_steps;
-    if (work.val && (run.step % work.eval_every == 0 || last)) evaluate();
-    if (last) run.finished = true;
-    if (run.step % save_every == 0 || run.finished) save();
-    return true;
-}
-
-/* What the steps since the last save made. */
-static void keep(void)
-{
-    if (run.metrics && run.step > run.saved && kern_ok(t.denoiser->k)) save();
-}
-
-/* Before what is wrong with stdin ends the program; false: the run needs no more of it. */
-static bool settle(void)
-{
-    const bool good = finish();
-    keep();
-    if (!good) die("%s", err);
-    return !run.finished;
-}
-
-/* A record that is not fit for the step that it is due in: after the steps before it, if they do not end the run. */
-static bool refuse(const struct record *f, int64_t position, const char *why)
-{
-    return finish() &&
-           (run.finished || fail(err, sizeof err, "step %lld, position %lld: %.200s: %s",
-                                 (long long)run.step + 1, (long long)position, record_key(f), why));
-}
-
-/* One record; when there is one for each device these begin with them. */
-static bool take(struct record *f, int64_t position)
-{
-    char why[600];
-    if (!trainer_take(&t, f, position, why, sizeof why)) return refuse(f, position, why);
-    if (!trainer_full(&t)) return true;
-    if (!finish()) return false;
-    if (!run.finished) training_run_begin(&work);
-    return true;
-}
-
-/* The next record is read while the devices work, if one is wanted and comes in time. */
-static bool next_record(struct record *f, bool *good)
-{
-    const bool wanted = trainer_taken(&t) < t.accumulate * (t.max_steps - run.step);
-    if (t.busy && (!wanted || !filter_ready(training_run_spare(&work)))) *good = finish();
-    return *good && !run.finished && filter_next(f);
-}
-
-/* The first record says for what size of frame the adapter is. */
-static void begin(struct record *first)
-{
-    char warning[1100];
-    const struct tensor *latents = record_want(first, "latents", DT_COUNT, 4);
-    if (!latents)
-        die("%s: %s; records for training are made by: decode | vae-encode | t5-encode | pack",
-            record_key(first), first->error);
-    if (!training_run_open(&work, &start, state, latents, filter_input_settings(), warning, sizeof warning,
-                           err, sizeof err))
-        die("%s", err);
-    if (*warning) say(NULL, "%s", warning);
-    if (run.resumed)
-        say(NULL, "%s: going on after step %lld%s", state, (long long)run.step,
-            run.finished ? ", where it was finished" : "");
-    else if (work.val)
-        evaluate();
-}
-
-int main(int argc, char **argv)
-{
-    struct record f = RECORD_INIT;
-    int64_t next = 0; /* the position of a record that states none */
-    bool good = true;
-    filter_start(argc, argv, help, options,
-                 FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT | FILTER_DEVICES);
-    filter.own_progress = true;
     if (!state && !dry_run) usage_error("--state is required");
     if (t.warmup >= t.max_steps)
         usage_error("--warmup %lld does not end before --max-steps %lld", (long long)t.warmup,
@@ -271,6 +158,40 @@ int main(int argc, char **argv)
                     compute_devices(), (long long)t.accumulate);
     if (!trainer_levels(&t, levels, err, sizeof err)) usage_error("%s", err);
     choose_levels();
+}
+
+/* Before what is wrong with stdin ends the program; false: the run needs no more of it. */
+static bool settle(void)
+{
+    if (!training_run_settle(&work, err, sizeof err)) die("%s", err);
+    return !run.finished;
+}
+
+/* The first record says for what size of frame the adapter is. */
+static void begin(struct record *first)
+{
+    const struct tensor *latents = record_want(first, "latents", DT_COUNT, 4);
+    if (!latents)
+        die("%s: %s; records for training are made by: decode | vae-encode | t5-encode | pack",
+            record_key(first), first->error);
+    if (!training_run_open(&work, &start, state, latents, filter_input_settings(), err, sizeof err))
+        die("%s", err);
+}
+
+/* The next record is read while the devices work, if one is wanted and comes in time. */
+static bool make_way(void)
+{
+    return !t.busy || (training_run_wants(&work) && filter_ready(training_run_spare(&work))) ||
+           training_run_finish(&work, err, sizeof err);
+}
+
+int main(int argc, char **argv)
+{
+    struct record f = RECORD_INIT;
+    filter_start(argc, argv, help, options,
+                 FILTER_COMPUTE | FILTER_NEEDS_MODEL | FILTER_TEXT_OUT | FILTER_DEVICES);
+    filter.own_progress = true;
+    check();
     struct kern *k = compute_open();
     trainer_recompute(&t, recompute);
     t.seed = (uint64_t)filter.seed;
@@ -296,24 +217,13 @@ int main(int argc, char **argv)
 
     filter_catch_term();
     filter_on_trouble(settle);
-    bool more = filter_next(&f);
+    bool good = true, more = filter_next(&f);
     if (more) begin(&f);
-    for (; more && good && !run.finished; more = good && next_record(&f, &good)) {
-        json_t *position = json_object_get(record_meta(&f), "position");
-        int64_t at = json_is_integer(position) ? json_integer_value(position) : next;
-        int64_t due = run.position + trainer_taken(&t);
-        next = at + 1;
-        if (at == due)
-            good = take(&f, at);
-        else if (at > due) { /* those before were done before the resume */
-            char why[120];
-            snprintf(why, sizeof why, "position %lld is due: start draw without --from", (long long)due);
-            good = refuse(&f, at, why);
-        }
+    while (more && !run.finished) {
+        good = training_run_take(&work, &f, err, sizeof err) && make_way();
+        more = good && !run.finished && filter_next(&f);
     }
-    good = good && finish();
-    keep();
-    if (!good) die("%s", err);
+    if (!training_run_settle(&work, err, sizeof err) || !good) die("%s", err);
     if (io_interrupted) {
         say(NULL, "interrupted: saved after step %lld", (long long)run.step);
         signal(SIGTERM, SIG_DFL);
