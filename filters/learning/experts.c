@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "filters/lib/compute.h"
+#include "filters/lib/messages.h"
 #include "formats/error.h"
 
 /* What a record has between the two: the latents, and what the scheduler carries over. F32 [T,C,h,w] each. */
@@ -28,6 +29,19 @@ static bool equip(struct denoiser *d, struct adapter_set *set, const struct text
     return fail(err, errlen, "--merge: %s", why);
 }
 
+static void tell_misfits(const struct sampler *s, const struct text_list *files)
+{
+    const struct scheduler_kind *kind = s->scheduler.kind;
+    for (int i = 0; i < s->adapters.count; i++) {
+        const char *objective = json_string_value(json_object_get(s->adapters.item[i]->extra, "objective"));
+        if (objective && !strcmp(objective, "flow") != kind->flow)
+            say(files->item[i], "was trained with objective %s; %s%s", objective,
+                kind->flow ? "dpm or ddim fit it, not "
+                           : "its answers are no v-predictions: --scheduler euler fits it",
+                kind->flow ? kind->name : "");
+    }
+}
+
 bool experts_open(struct experts *e, struct kern *k, const struct expert_parts *p, char *err, size_t errlen)
 {
     for (int i = e->first; i <= e->last; i++) {
@@ -36,6 +50,7 @@ bool experts_open(struct experts *e, struct kern *k, const struct expert_parts *
         if (!s->denoiser || !equip(s->denoiser, &s->adapters, &p->adapters[i], p->merge, err, errlen))
             return false;
     }
+    for (int i = e->first; i <= e->last; i++) tell_misfits(&e->s[i], &p->adapters[i]);
     return true;
 }
 

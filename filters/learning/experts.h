@@ -23,8 +23,8 @@ struct expert_parts {
     bool merge;
 };
 
-/* The networks first..last with their adapters on the device. false: reason in err. After it the caller may close the
- * adapters that were folded in. */
+/* The networks first..last with their adapters on the device. An adapter that the scheduler, which is there already, does
+ * not fit is named on stderr. false: reason in err. After it the caller may close the adapters that were folded in. */
 bool experts_open(struct experts *e, struct kern *k, const struct expert_parts *p, char *err, size_t errlen);
 /* The high one again, on the second device of --device, for the half of the negative text. false: reason in err. */
 bool experts_open_second(struct experts *e, const struct expert_parts *p, char *err, size_t errlen);
