@@ -244,6 +244,12 @@ ok "a loss that is not finite stops the run and names step and record" '
     train --state only-good <good.mp >/dev/null
     cmp nan/state.safetensors only-good/state.safetensors
     cmp nan/metrics.jsonl only-good/metrics.jsonl'
+ok "an evaluation that fails is not left behind by a save: nothing would do it again" '
+    records 4 far >far.mp
+    fails 1 train-step -m "$M" --device cpu --objective v --lr 1000 --weight-decay 1000 --clip 0 --warmup 0 --max-steps 6 --val val \
+        --eval-every 2 --state undone <far.mp >/dev/null
+    grep -x "train-step: step 2: validation: .*: not finite" err
+    [ ! -e undone/state.safetensors ]'
 ok "records that are not fit for training stop it, with the command that makes them" '
     tensor-gen --name video --dtype u8 --shape 5,32,64,3 --key raw >v.mp
     fails 1 train --state v <v.mp; grep "raw: has no tensor .latents.: there is video; .*vae-encode" err
