@@ -173,6 +173,18 @@ finished() {
         show --check "$WORK/runs/$1/best.safetensors" "$WORK/runs/$1/last.safetensors" 2>/dev/null
 }
 
+# The checksum of a run's adapter; of a base `none`. A rehearsal prints nothing where it is not there yet.
+adapter_sum() {
+    if [ -n "$checking" ]; then return; fi
+    if [ -z "$(adapter_of "$1")" ]; then
+        echo none
+    elif finished "$1"; then
+        cksum <"$WORK/runs/$1/best.safetensors"
+    elif [ -z "$dry" ]; then
+        die "$1: its adapter is not there, or not finished: train $1"
+    fi
+}
+
 # What adapters learn to answer and what the scheduler reads as an answer; one line when these are not the same.
 misfit() {
     [ "$(adapter_of "${chosen[-1]}")" ] || [ ${#chosen[@]} -gt 1 ] || return 0

@@ -101,6 +101,16 @@ ok '--dry-run tells the pipelines, and they give the same videos' '
     little generate --dry-run base >told 2>err
     bash -e ./told
     diff -r work/videos/base/42 ../one/work/videos/base/42'
+ok 'a rehearsal of what is made finds nothing to do, and notices other settings' '
+    need_all
+    cd one
+    little reproduce --dry-run >told 2>err
+    grep -c "precompute: 0 of 4\|train: 0 of 2\|generate: 0 of 6\|grade-all: 0 of 6" err | grep -x 4
+    fails 1 little train --dry-run LR=1e-2; grep "now  *LR=1e-2" err
+    fails 1 little generate --dry-run STEPS=4; grep "now  *STEPS=4" err
+    little drift --dry-run standard_r16 APPROXIMATE=1 >told; grep "^sample " told
+    mkdir -p work/drift; : >work/drift/standard_r16.made
+    fails 1 little drift --dry-run standard_r16 APPROXIMATE=1; grep "now  *ADAPTER=[0-9]" err; rm -r work/drift'
 ok 'each worker has a GPU of its own, and no two have one' '
     need_all
     mkdir -p fake run; printf "#!/bin/sh\nprintf \"0\\n1\\n\"\n" >fake/nvidia-smi; chmod +x fake/nvidia-smi
