@@ -82,10 +82,9 @@ read_settings() {
     [ "$EXPERT" != low ] || adapter_option=--adapter-low
     [ -n "$WORK" ] || wrong 'WORK is a folder'
     for setting in WORK $paths; do
-        case $setting=${!setting} in
-        *=-*) printf -v "$setting" %s "./${!setting}" ;; # a path that looks like an option
-        WORK=*) ;;
-        *=WORK/*) printf -v "$setting" %s "$WORK/${!setting#WORK/}" ;;
+        case ${!setting} in
+        -*) printf -v "$setting" %s "./${!setting}" ;; # a path that looks like an option
+        WORK/*) [ "$setting" = WORK ] || printf -v "$setting" %s "$WORK/${!setting#WORK/}" ;;
         esac
     done
     # the clips are to be as long as the videos: so many seconds

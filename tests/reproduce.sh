@@ -211,4 +211,8 @@ ok 'what was made with other settings is not gone on with; wrong usage' '
     fails 2 little train nonsense; grep "no run nonsense" err
     fails 2 little generate -j 0; fails 2 little grade-all --stage x; fails 2 little reproduce RUNS="../x standard"
     for p in train generate grade-all reproduce; do $p --help | grep "^usage: $p"; done'
+ok 'a path with an = in it is that path, whatever is behind it' '
+    for path in "$PWD/lr=-1/c.csv" "a=WORK/c.csv"; do
+        little precompute --dry-run CLIPS="$path" 2>/dev/null | grep -F -e " $path > work/lists/"
+    done'
 finish
