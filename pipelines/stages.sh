@@ -69,7 +69,7 @@ meant() { # NAME: a hint at the setting of which it is the beginning, or that is
 read_settings() {
     local setting
     for setting in $(names "$1") "${given[@]%%=*}"; do
-        [[ " $settings" == *" $setting "* ]] || wrong "no setting $setting: $(meant "$setting")there are $settings"
+        [[ $setting != *' '* && " $settings" == *" $setting "* ]] || wrong "no setting $setting: $(meant "$setting")there are $settings"
     done
     # shellcheck source=pipelines/paper.conf
     . "$lib/paper.conf"
@@ -102,7 +102,7 @@ given_as() {
 # What is wrong with settings that no program gets as they are; the programs check the rest. A line break would end a line in lists of
 # names and in the shell's.
 check_settings() {
-    local setting number='[0-9]+(\.[0-9]*)?(e-?[0-9]+)?'
+    local setting number='[0-9]+(\.[0-9]*)?(e-?[0-9]+)?' seed='(0|[1-9][0-9]{0,17})'
     for setting in $settings; do
         [ "$setting" = RUNS ] || [[ ${!setting} != *$'\n'* ]] || wrong "$setting has a line break in it"
     done
@@ -121,7 +121,7 @@ check_settings() {
     [[ $FIRST =~ ^([1-9][0-9]{0,8})?$ ]] || wrong "FIRST is a number, not \`$FIRST\`"
     [[ $JOBS =~ ^([1-9][0-9]{0,8})?$ ]] || wrong "-j (JOBS) is a number, not \`$JOBS\`"
     [[ $SIZE =~ ^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$ ]] || wrong "SIZE is WIDTHxHEIGHT, not \`$SIZE\`"
-    [[ $SEEDS =~ ^[0-9]{1,18}(\ +[0-9]{1,18})*\ *$ ]] || wrong "SEEDS are numbers, not \`$SEEDS\`"
+    [[ $SEEDS =~ ^$seed(\ +$seed)*\ *$ ]] || wrong "SEEDS are numbers, without zeros in front, not \`$SEEDS\`"
     [ -z "$(tr -s ' ' '\n' <<<"$SEEDS" | sort | uniq -d)" ] || wrong "SEEDS names one twice: \`$SEEDS\`"
     check_runs
 }
@@ -162,6 +162,8 @@ adapter_of() { awk -v run="$1" '$1 == run { print $2 }' <<<"$RUNS"; } # nothing:
 choose_runs() {
     local run
     for run in "${operands[@]}"; do runs | grep -qxF -e "$run" || wrong "no run $run in RUNS: $(runs | tr '\n' ' ')"; done
+    run=$(printf '%s\n' "${operands[@]}" | sort | uniq -d | head -n 1)
+    [ -z "$run" ] || wrong "$run is named twice"
     chosen=("${operands[@]}")
     [ ${#chosen[@]} -gt 0 ] || mapfile -t chosen < <(runs)
 }
@@ -228,7 +230,7 @@ start() {
         esac
         shift
     done
-    [[ $first =~ ^[0-9]+$ ]] || wrong "--stage is a number, not \`$first\`"
+    [[ $first =~ ^[1-9]$ && $first -le ${stages:-9} ]] || wrong "--stage is a number, 1 to ${stages:-9}, not \`$first\`"
     if [[ $config != */* ]] && [ -e "$lib/$config.conf" ]; then config=$lib/$config.conf; fi
     case $config in -*) config=./$config ;; esac
     if [ ! -f "$config" ] || [ ! -r "$config" ]; then die "$config: no such configuration: there are$(configurations) and files"; fi

@@ -192,7 +192,7 @@ ok 'settings that a program would refuse hours later are refused by it at the st
 odd nonsense" train-step train
     refused VAL_FRACTION=2 curate precompute; refused DEVICE=gpu "[a-z0-9-]*" precompute; refused THREADS=-1 "[a-z0-9-]*" precompute
     fails 2 little plan TASKS=sa WORK=nothing; grep "TASKS are sa and pc at least" err
-    for setting in FILTER=maybe TILING=on KEEP_GOING=1 DELAY=soon COST_CLIP="1; touch hit" COST_STEP="standard \$(touch hit)" SEEDS="1 1" BASE=other "RUNS=base
+    for setting in FILTER=maybe TILING=on KEEP_GOING=1 DELAY=soon COST_CLIP="1; touch hit" COST_STEP="standard \$(touch hit)" SEEDS="1 1" SEEDS="42 042" "MODEL GRADER=x" BASE=other "RUNS=base
 base" "RUNS=base
 a standard more" "RUNS=base
 a.made standard"; do
@@ -209,7 +209,9 @@ ok 'what was made with other settings is not gone on with; wrong usage' '
     cp -r work/runs runs; printf x | dd of=work/runs/standard_r16/best.safetensors bs=1 seek=9 conv=notrunc 2>/dev/null
     fails 1 little generate standard_r16; grep "standard_r16: its adapter" err; rm -r work/runs; mv runs work
     fails 2 little train nonsense; grep "no run nonsense" err
-    fails 2 little generate -j 0; fails 2 little grade-all --stage x; fails 2 little reproduce RUNS="../x standard"
+    for stage in 0 4 x 99999999999999999999; do fails 2 little generate --stage $stage; [ "$(wc -l <err)" = 1 ]; done
+    fails 2 little generate base base; grep "base is named twice" err
+    fails 2 little generate -j 0; fails 2 little reproduce RUNS="../x standard"
     for p in train generate grade-all reproduce; do $p --help | grep "^usage: $p"; done'
 ok 'a path with an = in it is that path, whatever is behind it' '
     for path in "$PWD/lr=-1/c.csv" "a=WORK/c.csv"; do
