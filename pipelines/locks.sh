@@ -14,8 +14,9 @@
 # locked NAME: waits for this lock; until unlocked, or until this process and what it started meanwhile have ended. One at a time.
 locked() {
     [ -z "$dry" ] || return 0
-    mkdir -p -- "$WORK/log"
-    exec {lock}<>"$WORK/log/$1.lock"
+    local said
+    said=$(mkdir -p -- "$WORK/log" 2>&1) || die "$said"
+    { exec {lock}<>"$WORK/log/$1.lock"; } 2>/dev/null || die "$WORK/log/$1.lock: it cannot be written"
     flock -n "$lock" || { say "another pipeline is writing in $WORK: waiting"; flock "$lock"; }
 }
 unlocked() { [ -n "$dry" ] || exec {lock}>&-; }

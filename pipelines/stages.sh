@@ -25,6 +25,7 @@ counted=records
 stages=$(sed -n 's/^stages .* \([0-9]\) .*/\1/p' <<<"$help") # how many
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 die() { say "$*"; exit 1; }
+tell() { printf '%s\n' "$*" 2>/dev/null || die 'stdout: it cannot be written'; }
 wrong() { say "$* (see $name --help)"; exit 2; }
 shopt -u patsub_replacement 2>/dev/null || true # bash 5.2: a & in a name would stand for what was replaced
 
@@ -87,6 +88,7 @@ read_settings() {
         WORK/*) [ "$setting" = WORK ] || printf -v "$setting" %s "$WORK/${!setting#WORK/}" ;;
         esac
     done
+    [ ! -e "$WORK" ] || [ -d "$WORK" ] || wrong "WORK is a folder, which $WORK is not"
     # the clips are to be as long as the videos: so many seconds
     [ "$FILTER" != length ] || FILTER=$(awk -v frames="$FRAMES" -v fps="$FPS" 'BEGIN { if (fps + 0 > 0) printf "%.4f", frames / fps }')
     check_settings
@@ -202,10 +204,11 @@ start() {
     local worker='' value checked=''
     config=paper
     given=() operands=() chosen=() first=1 slot=1 dry='' checking='' wait=''
+    { : 3>&1; } 2>/dev/null || die 'stdout: it is closed'
     while [ $# -gt 0 ]; do
         case $1 in
-        -h | --help) printf '%s\n' "${help/COMMON/"$common_help"}"; exit ;;
-        --version) train-step --version | sed "s/^[^ ]*/$name/"; exit ;;
+        -h | --help) tell "${help/COMMON/"$common_help"}"; exit ;;
+        --version) value=$(train-step --version) && tell "$name${value#train-step}"; exit ;;
         --config | --stage | -j | --sshlogin | --slurm | --job | --slot)
             [ $# -gt 1 ] || wrong "$1 wants a value"
             value=$2

@@ -213,6 +213,15 @@ ok 'what was made with other settings is not gone on with; wrong usage' '
     fails 2 little generate base base; grep "base is named twice" err
     fails 2 little generate -j 0; fails 2 little reproduce RUNS="../x standard"
     for p in train generate grade-all reproduce; do $p --help | grep "^usage: $p"; done'
+ok 'a WORK that is no folder, or cannot be written, and a stdout that is closed or full: one line each' '
+    need_all
+    echo >file; mkdir -p taken/log/claim.lock
+    said() { [ "$(wc -l <err)" = 1 ]; grep "^$1: .*$2" err; }
+    fails 2 little plan WORK=file; said plan file
+    fails 1 little generate WORK=file/work; said generate file
+    fails 1 little grade-all WORK=taken; said grade-all claim.lock
+    fails 1 little plan >&-; said plan stdout
+    for option in --help --version; do fails 1 train $option >/dev/full; said train stdout; done'
 ok 'a path with an = in it is that path, whatever is behind it' '
     for path in "$PWD/lr=-1/c.csv" "a=WORK/c.csv"; do
         little precompute --dry-run CLIPS="$path" 2>/dev/null | grep -F -e " $path > work/lists/"
