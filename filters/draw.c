@@ -3,6 +3,7 @@
  * Position p (0, 1, 2, ...) lies in epoch p / n, for n records, and there at p % n of a permutation of the
  * sorted keys that depends on the seed and the epoch alone. So a stream can start anywhere, and neither
  * shards nor the order of packing matter. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,8 +31,12 @@ static const char help[] =
 static int64_t state_position(const char *run)
 {
     char path[4096], err[512], *end;
-    snprintf(path, sizeof path, "%s/state.safetensors", run);
-    if (access(path, F_OK)) return 0;
+    if (!*run) usage_error("--from: a folder's name is empty");
+    errno = snprintf(path, sizeof path, "%s/state.safetensors", run) < (int)sizeof path ? 0 : ENAMETOOLONG;
+    if (errno || access(path, F_OK)) {
+        if (errno == ENOENT) return 0;
+        die("%s: %s", run, strerror(errno));
+    }
     struct safetensors *state = safetensors_open(path, err, sizeof err);
     if (!state) die("%s", err);
     const char *text = json_string_value(json_object_get(state->metadata, "position"));

@@ -44,6 +44,13 @@ ok '--from starts where the run stands' '
     draw --from run --count 5 s >a.mp; draw --position 13 --count 5 s >b.mp; cmp a.mp b.mp; [ "$(positions a.mp)" = "13 14 15 16 17 " ]
     mkdir fresh; draw --from fresh --count 2 s >a.mp; [ "$(positions a.mp)" = "0 1 " ]
     draw --from not-there-yet --count 2 s >b.mp; cmp a.mp b.mp'
+ok 'what is no run folder, or cannot be looked into, is not one whose state is still to come' '
+    ln -s loop loop
+    fails 1 draw --from run/state.safetensors --count 1 s >out; grep "^draw: run/state.safetensors: Not a directory" err
+    fails 1 draw --from loop --count 1 s >out; grep "^draw: loop: " err
+    fails 1 draw --from "$(seq -s / 2000)" --count 1 s >out
+    fails 2 draw --from "" --count 1 s >out; grep -e "--from" err
+    [ ! -s out ]'
 ok 'a state without a good position is refused' '
     for bad in "" -1 x 7x 99999999999999999999; do
         state bad "$bad"; fails 1 draw --from bad --count 1 s >/dev/null; grep "bad/state.safetensors: .*position" err
