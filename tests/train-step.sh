@@ -102,6 +102,12 @@ ok "--levels with a shift moves what the same draw gives, and belongs to the run
     for wrong in normal uniform,shift uniform,shift=0 uniform,shift=101 uniform,shift=3x uniform,scale=3 "" uniform,; do
         fails 2 train --levels "$wrong" --state wrong <nine.mp; grep "^train-step: --levels is uniform or logit-normal" err
     done; [ ! -e wrong ]'
+ok "a range in which there are as good as no levels is refused, and nothing outside is drawn" '
+    for range in "--levels-to 1e-30" "--levels-to 1e-300"; do
+        fails 2 train --levels logit-normal,shift=100 $range --state none <nine.mp; grep "none of --levels lie there" err
+    done
+    fails 2 train --levels logit-normal,shift=0.01 --levels-from 0.9999999999999999 --state none <nine.mp; [ ! -e none ]
+    train --levels logit-normal --levels-to 0.0001 --state few <nine.mp | sed -n "s/.*\"s\":\([^,]*\).*/\1/p" | awk "{ n += \$1 <= 0.0001 } END { exit n != 9 }"'
 ok "--accumulate 3: three records a step, named by the last; stopping anywhere changes nothing" '
     threes() { train --accumulate 3 --max-steps 8 --save-every 3 "$@"; }
     draw --count 24 train | threes --state three >three.jsonl

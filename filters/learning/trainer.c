@@ -92,10 +92,25 @@ static struct adapter_base base_for(const struct trainer *t, const struct tensor
     return (struct adapter_base){&t->denoiser->linears, latents->shape[2] / patch, latents->shape[3] / patch};
 }
 
+static bool has_range(const struct trainer *t)
+{
+    return t->level_to > 0;
+}
+
+/* Far out there are so few levels that no number tells them apart: what is drawn would lie outside the range. */
+static bool range_has_levels(const struct trainer *t, char *err, size_t errlen)
+{
+    const double s = trainer_level(t, 0.5);
+    if (!has_range(t) || (s >= t->level_from && s <= t->level_to)) return true;
+    return fail(err, errlen, "--levels-from %g, --levels-to %g: as good as none of --levels lie there",
+                t->level_from, t->level_to);
+}
+
 bool trainer_takes(const struct trainer *t, const struct trainer_start *start, char *err, size_t errlen)
 {
     struct tensor latents = geometry_latents(&t->denoiser->geometry, 0, 0, 0);
-    if (!objective_fits(&t->noise, start->objective, err, errlen)) return false;
+    if (!objective_fits(&t->noise, start->objective, err, errlen) || !range_has_levels(t, err, errlen))
+        return false;
     if (start->init) return true;
     struct adapter *a = adapter_make(start->adapter, start->targets, base_for(t, &latents), err, errlen);
     adapter_close(a);
@@ -289,11 +304,6 @@ static bool make_example(const struct trainer *t, struct example *e, struct reco
     else
         rng_normal(&r, e->eps.data, (size_t)tensor_count(&e->eps));
     return true;
-}
-
-static bool has_range(const struct trainer *t)
-{
-    return t->level_to > 0;
 }
 
 /* How much of the levels lie below s: flow_shift() undone, and the distribution function of the sigmoid of a normal. */
