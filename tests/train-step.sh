@@ -143,6 +143,7 @@ ok "the empty prompt: must be one record that fits, and belongs to the run" '
         fails 1 train --caption-dropout 0.1 --empty-prompt $bad --state ce <few.mp
         grep "$bad: " err
     done
+    fails 1 train --caption-dropout 0.1 --empty-prompt /dev/null --state ce <few.mp; grep "^train-step: /dev/null: byte 0: empty input" err
     train --caption-dropout 0.1 --empty-prompt empty.mp --state ce <few.mp >/dev/null
     tensor-gen --name prompt_embeds --shape 32,64 >other.mp
     fails 1 train --caption-dropout 0.1 --empty-prompt other.mp --state ce <few.mp; grep "\`caption_dropout\` was" err

@@ -183,10 +183,11 @@ bool trainer_empty_prompt(struct trainer *t, const char *path, char *err, size_t
             good = fail(why, sizeof why, "it has more than one record");
     }
     if (f.error[0]) good = fail(why, sizeof why, "%s", f.error);
+    if (got == RECORD_DAMAGED && f.error[0]) path = NULL; /* it is in the reason */
     record_free(&f);
     record_reader_close(r);
     close(fd);
-    return good || fail(err, errlen, "%s: %s", path, why);
+    return good || fail(err, errlen, "%s%s%s", path ? path : "", path ? ": " : "", why);
 }
 
 void trainer_close(struct trainer *t)
