@@ -110,6 +110,11 @@ ok 'an adapter in each form makes the same video, and comes back as the same fil
     [ "$(show comfyui.safetensors | grep -c "^diffusion_model.blocks.[0-3].self_attn.[qkvo].lora_[AB].weight")" = 32 ]
     show --jsonl kohya.safetensors | grep -c "\"lora_unet_blocks_[0-3]_self_attn_[qkvo].alpha\"" | grep -x 16
     show kohya.safetensors | grep -x "ss_network_alpha = 12"'
+ok 'an adapter_config.json that cannot be read is not one that is not there' '
+    mkdir saved; model-convert --to peft "$lora" saved/adapter_model.safetensors; ln -s adapter_config.json saved/adapter_config.json
+    fails 1 made_with saved >got.mp; grep -q "^sample: saved/adapter_config.json: " err
+    rm saved/adapter_config.json; ln -sf adapter_model.safetensors saved/adapter_model.safetensors; cp "$lora" saved/pytorch_lora_weights.safetensors
+    fails 1 made_with saved >got.mp; grep -q "^sample: saved/adapter_model.safetensors: " err'
 ok 'training goes on from each of them to the same adapter' '
     for form in peft comfyui kohya; do
         model-convert --to $form "$lora" $form.safetensors

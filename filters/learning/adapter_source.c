@@ -382,7 +382,8 @@ static json_t *find_file(char file[4096], const char *path, char *err, size_t er
     snprintf(file, 4096, "%s", path);
     for (int i = 0; i < 2; i++) {
         char name[4096];
-        if (snprintf(name, sizeof name, "%s/%s", path, inside[i]) < (int)sizeof name && !access(name, F_OK)) {
+        if (snprintf(name, sizeof name, "%s/%s", path, inside[i]) < (int)sizeof name &&
+            path_kind(name, err, errlen) != PATH_ABSENT) {
             memcpy(file, name, sizeof name);
             break;
         }
@@ -390,7 +391,8 @@ static json_t *find_file(char file[4096], const char *path, char *err, size_t er
     if (!strcmp(file, path) && path_kind(path, err, errlen) == PATH_FOLDER) refuse_folder(path, err, errlen);
     if (*err || !ends_with(file, inside[0])) return NULL;
     snprintf(config, sizeof config, "%.*sadapter_config.json", (int)(strlen(file) - strlen(inside[0])), file);
-    return access(config, F_OK) ? NULL : json_file_read(config, 1 << 20, err, errlen);
+    return path_kind(config, err, errlen) == PATH_ABSENT ? NULL
+                                                         : json_file_read(config, 1 << 20, err, errlen);
 }
 
 struct safetensors *adapter_file_open(char file[4096], const char *path, json_t **config, char *err,
