@@ -177,9 +177,11 @@ static void copy_others(const char *dir, const char *out)
     if (!d) die("%s: %s", dir, strerror(errno));
     for (struct dirent *e; errno = 0, (e = readdir(d));) {
         char *from = text("%s/%s", dir, e->d_name), *to = text("%s/%s", out, e->d_name);
-        bool skip = kind_of(from) != PATH_FILE;
+        const enum path_kind kind = kind_of(from);
+        bool skip = kind == PATH_FOLDER || kind == PATH_OTHER;
         for (size_t i = 0; i < sizeof skipped / sizeof skipped[0]; i++)
             skip |= ends_with(e->d_name, skipped[i]);
+        if (!skip && kind == PATH_ABSENT) die("%s: a link to what is not there", from);
         if (!skip && !atomic_copy(from, to, err, sizeof err)) die("%s", err);
         free(from), free(to);
     }

@@ -79,6 +79,8 @@ ok 'folders that leave a question are refused' '
     fails 1 model-convert "$data/sharded" out; grep -q "out: not empty" err
     mkdir both; cp "$data/views.bin" both/pytorch_model.bin; cp "$data/views.bin" both/diffusion_pytorch_model.bin
     fails 1 model-convert both out-both; grep -q "only one of them can hold the weights" err; [ ! -e out-both ]
+    cp -r "$data/sharded" linked; ln -s gone linked/tokenizer.json; ln -s gone linked/other.bin
+    fails 1 model-convert linked out-linked; grep -q "linked/tokenizer.json: a link to what is not there" err; [ ! -e out-linked ]
     mkdir neither; fails 1 model-convert neither out-neither; grep -q "neither: neither pytorch_model.bin nor" err; [ ! -e out-neither ]
     fails 1 model-convert nowhere out-nowhere; grep -q "nowhere: No such file" err
     fails 1 model-convert "$data/views.bin" neither; grep -q "not a regular file" err'
