@@ -196,7 +196,10 @@ int main(int argc, char **argv)
     trainer_recompute(&t, recompute);
     t.seed = (uint64_t)filter.seed;
     /* What is wrong with the command is said before the weights are read. */
-    if (!trainer_open(&t, k, filter.model, true, err, sizeof err)) die("%s", err);
+    if (!trainer_open(&t, k, filter.model, true, err, sizeof err)) {
+        if (!strncmp(err, "--", 2)) usage_error("%s", err);
+        die("%s", err);
+    }
     errno = 0;
     bool takes = trainer_takes(&t, &start, err, sizeof err);
     if (!takes && errno == ENOMEM) die("%s", err);
