@@ -112,6 +112,7 @@ int main(int argc, char **argv)
         {0}};
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT);
     if (!folder) usage_error("-o DIR is required");
+    options_unfit("shard-bytes|commit-every", missing, "--missing writes nothing");
     filter_checked();
     if (missing)
         print_missing(folder);

@@ -245,6 +245,9 @@ int main(int argc, char **argv)
     if (geometry && !model) usage_error("--geometry is a model's: it needs -m");
     if (model && stats) usage_error("--stats is of values, and a model's are not loaded");
     if (card && (model || filter.argc)) usage_error("--joules goes alone");
+    options_unfit("jsonl|stats|geometry|check", card, "--joules goes alone");
+    options_unfit("jsonl|check", geometry, "--geometry prints lines of its own");
+    options_unfit("jsonl|stats", check, "--check prints only what is wrong");
     filter_checked();
     if (card)
         show_joules();

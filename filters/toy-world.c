@@ -126,6 +126,8 @@ int main(int argc, char **argv)
     if (!*prefix) usage_error("--key is empty");
     if (captions && (choice.unlawful > 0 || choice.mismatch > 0))
         usage_error("--captions are of what is to be: neither --unlawful nor --mismatch");
+    options_unfit("frames|size", captions, "--captions have none");
+    options_unfit("strong", !(choice.unlawful > 0), "nothing is --unlawful");
     choice.kinds = parse_kinds(kinds);
     choice.split = !strcmp(split, "all") ? TOY_ALL : !strcmp(split, "train") ? TOY_TRAIN : TOY_TEST;
     filter_checked();

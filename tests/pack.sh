@@ -87,6 +87,7 @@ ok 'a full disk: a message, and what was committed stands' '
     pack -o full <big.mp 2>err; grep "32 added, 0 replaced, 8 skipped" err'
 ok 'a folder that cannot be made is named' 'touch file; fails 1 pack -o file/x <in.mp; grep "file" err'
 ok 'a folder must be given' 'fails 2 pack <in.mp; grep -e "-o DIR" err'
+ok '--missing writes no shards' 'for option in --shard-bytes --commit-every; do fails 2 pack -o s --missing $option 9 <in.mp; grep -e "$option: " err; done'
 
 printf '%s\n' '{"key":"clip0","caption":"a kettle boils over"}' '{"key":"clip1","caption":"other"}' '{"key":"new"}' >list.jsonl
 ok '--missing prints what is not there, or was made from something else' '

@@ -137,6 +137,9 @@ END
 ok 'wrong usage' '
     fails 2 show -m model s
     fails 2 show -m model --stats
+    for options in "--check --jsonl s" "--check --stats s" "-m model --geometry --jsonl" "-m model --geometry --check" "--joules 0 --stats"; do
+        fails 2 show $options; grep "^show: --" err
+    done
     fails 1 show -m random:huge
     grep "huge" err
     fails 1 show -m nowhere

@@ -71,5 +71,6 @@ ok 'wrong usage' '
     fails 2 toy-world --frames 1 >out
     fails 2 toy-world --unlawful 1.5 >out
     fails 2 toy-world --captions --unlawful 0.5 >out; grep "of what is to be" err
+    fails 2 toy-world --captions --frames 5 >out; fails 2 toy-world --captions --size 8x8 >out; fails 2 toy-world --strong 0.4 >out; grep "^toy-world: --strong: " err
     fails 2 toy-world --key "" >out'
 finish

@@ -270,7 +270,13 @@ ok "wrong usage" '
     fails 2 train --adapter lora --state x <few.mp; grep "no adapter .lora.: there are standard" err
     fails 2 train --targets attn2.to_q --state x <few.mp; grep "no target .attn2.to_q.: .*there are to_q, to_k" err
     fails 2 train --adapter standard:rank=0 --state x <few.mp; grep "rank 0 is outside" err
-    fails 2 train --adapter standard:k=5 --state x <few.mp'
+    fails 2 train --adapter standard:k=5 --state x <few.mp
+    fails 2 train --expert low --state x <few.mp; grep "^train-step: --expert: this model has one transformer" err'
+ok "an option that would do nothing is refused" '
+    unfit() { fails 2 train-step -m "$M" --state x "$@" <few.mp; grep "^train-step: $1: " err; [ ! -e x ]; }
+    for option in --eval-every --eval-clips --patience --min-delta; do unfit $option 3; done
+    unfit --frames 5; unfit --size 64x32
+    unfit --targets to_q --init whole/best.safetensors; unfit --adapter standard --init whole/best.safetensors'
 ok "what is wrong with the command is said before weights are read" '
     model-init tiny unread
     echo x >unread/transformer/diffusion_pytorch_model.safetensors

@@ -10,10 +10,22 @@
 #include "filters/lib/messages.h"
 #include "formats/listed.h"
 
+enum { MAX = 64 };
+static const char *given[MAX]; /* the names of the options on the command line, each once */
+static int given_count;
+
+static bool is_given(const char *name, size_t length)
+{
+    for (int i = 0; i < given_count; i++)
+        if (strlen(given[i]) == length && !strncmp(given[i], name, length)) return true;
+    return false;
+}
+
 static void set_option(const struct option_spec *o, const char *value)
 {
     char *end;
     errno = 0;
+    if (!is_given(o->name, strlen(o->name))) given[given_count++] = o->name;
     switch (o->kind) {
     case OPT_FLAG: *(bool *)o->dest = true; break;
     case OPT_TEXT: *(const char **)o->dest = value; break;
@@ -108,7 +120,7 @@ static void no_option(const char *given, const struct option *longs)
 
 enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count)
 {
-    enum { MAX = 64, HELP = 1000, VERSION, FIRST };
+    enum { HELP = 1000, VERSION, FIRST };
     const struct option_spec *known[MAX];
     struct option longs[MAX + 3];
     char letters[2 * MAX + 3] = ":h";
@@ -142,6 +154,14 @@ enum options_got options_parse(int argc, char **argv, const struct option_spec *
             if (c == FIRST + i || c == known[i]->letter) set_option(known[i], optarg);
     }
     return OPTIONS_GOOD;
+}
+
+void options_unfit(const char *names, bool unfit, const char *why)
+{
+    for (size_t n; unfit && *names; names += n + (names[n] == '|')) {
+        n = strcspn(names, "|");
+        if (is_given(names, n)) usage_error("--%.*s: %s", (int)n, names, why);
+    }
 }
 
 json_t *options_settings(const struct option_spec *const *tables, int count)

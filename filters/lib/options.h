@@ -39,6 +39,10 @@ struct option_spec {
 enum options_got { OPTIONS_GOOD, OPTIONS_HELP, OPTIONS_VERSION };
 enum options_got options_parse(int argc, char **argv, const struct option_spec *const *tables, int count);
 
+/* With unfit set it is wrong usage, for that reason, that one of these options stood on the command line, whatever its
+ * value; names: separated by |. */
+void options_unfit(const char *names, bool unfit, const char *why);
+
 /* A new object: the present values of those that are settings, by name. Text that is not UTF-8 is wrong
  * usage. */
 json_t *options_settings(const struct option_spec *const *tables, int count);
