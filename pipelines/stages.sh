@@ -331,8 +331,14 @@ check_command() {
     [ $status != 2 ] || { printf '%s\n' "$said" >&2; failed=2; } # 1: a model that is not there, say; plan tells
 }
 
+# A key that two prompts have, whose videos would be one file. A table's have numbers.
+prompt_twice() { foresee prompts | collect --missing /dev/null 2>/dev/null | keys | sort | uniq -d | head -n 1 || true; }
+
 # list_by NAME: the list that `command` makes, unless it is there, and its parts.
 list_by() {
+    local twice=''
+    [ "$1$dry" != prompts ] || twice=$(prompt_twice)
+    [ -z "$twice" ] || die "$PROMPTS: two prompts have the key $twice"
     locked shared
     if [ -z "$checking" ] && [ -e "$(list "$1")" ]; then say "$(list "$1") is there"; else run_to "$(list "$1")" "${command[@]}"; fi
     split_list "$1"

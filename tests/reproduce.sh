@@ -222,6 +222,13 @@ ok 'a WORK that is no folder, or cannot be written, and a stdout that is closed 
     fails 1 little grade-all WORK=taken; said grade-all claim.lock
     fails 1 little plan >&-; said plan stdout
     for option in --help --version; do fails 1 train $option >/dev/full; said train stdout; done'
+ok 'two prompts with one key, in a list or in its first part: refused before there is a list' '
+    need_all
+    printf "{\"key\": \"%s\",\"caption\":\"a ball\"}\n" "a \$b" c "a \$b" >twice.jsonl
+    fails 1 little generate WORK=twice PROMPTS=twice.jsonl base; grep "^generate: twice.jsonl: two prompts have the key a .b\$" err
+    [ -z "$(find twice/lists -name "*.jsonl*")" ]
+    fails 1 little plan WORK=twice PROMPTS=twice.jsonl base; grep "cannot be done: two prompts in PROMPTS=twice.jsonl have the key a .b\$" err
+    little plan WORK=twice PROMPTS=twice.jsonl FIRST=2 base'
 ok 'a path with an = in it is that path, whatever is behind it' '
     for path in "$PWD/lr=-1/c.csv" "a=WORK/c.csv"; do
         little precompute --dry-run CLIPS="$path" 2>/dev/null | grep -F -e " $path > work/lists/"
