@@ -105,6 +105,15 @@ static bool add_to_sheet(struct sheet *sheet, struct record *f, const struct ten
            sheet_add(sheet, video, why, size);
 }
 
+/* So that it is known before the videos are made. */
+static bool may_be_written(const char *path, char *why, size_t size)
+{
+    struct atomic_file file;
+    const bool good = atomic_open(&file, path, why, size);
+    if (good) atomic_abort(&file);
+    return good;
+}
+
 int main(int argc, char **argv)
 {
     struct record f = RECORD_INIT;
@@ -117,6 +126,7 @@ int main(int argc, char **argv)
     if (!encoder) die("%s", why);
     if (sheet_path && !sheet_words_ready(why, sizeof why)) die("--sheet: %s", why);
     if (!make_folder(folder, why, sizeof why)) die("%s", why);
+    if (sheet_path && !may_be_written(sheet_path, why, sizeof why)) die("--sheet: %s", why);
     size_t end = strlen(folder);
     char *trimmed = strndup(folder, end > 1 && folder[end - 1] == '/' ? end - 1 : end);
     if (!trimmed) die("out of memory");

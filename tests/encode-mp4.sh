@@ -158,6 +158,12 @@ ok 'its cells are the frames, from the first to the last' '
     ffmpeg -nostdin -v error -i ramp.png -vf crop=1520:190:0:26,scale=8:1:flags=area -pix_fmt gray -f rawvideo - |
         od -An -tu1 -w1 | sort -nc'
 
+ok 'a sheet that cannot be written is said before any video is made; it may lie in the folder of the videos' '
+    for bad in . gone/sheet.png /dev/full; do
+        fails 1 encode-mp4 --sheet $bad -o unmade <many.mp >out; grep "^encode-mp4: --sheet: $bad: " err; [ ! -s out ]
+    done
+    [ -z "$(ls unmade)" ]
+    tensor-gen --name video --dtype u8 --shape 1,48,64,3 | encode-mp4 --sheet inside/sheet.png -o inside >list.jsonl; [ -s inside/sheet.png ]'
 ok 'no video, no contact sheet' '
     need gnuplot
     tensor-gen --name video --shape 1 --count 0 | encode-mp4 --sheet none.png -o none >list.jsonl
