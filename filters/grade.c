@@ -242,11 +242,11 @@ int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
     settle_tasks();
+    if (columns && !csv) usage_error("--columns is of the --csv");
     filter_checked();
     for (int i = 0; csv && task[i]; i++)
         if (!graded_csv_open(&table[i], csv, task[i], task[1] != NULL, columns, err, sizeof err))
             die("--csv %s", err);
-    if (columns && !csv) usage_error("--columns is of the --csv");
     set.exact_frames = !strcmp(frames_from, "exact");
     set.exact_rope = !strcmp(rope, "exact"), set.exact_logits = !strcmp(logits, "exact");
 

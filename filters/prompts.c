@@ -108,7 +108,6 @@ static void find_columns(const struct csv *c, const char *name)
     for (int i = 0; i < only.count; i++) {
         char column[256];
         size_t n = strcspn(only.item[i], "=");
-        if (!only.item[i][n]) usage_error("--only wants COLUMN=VALUE, not `%s`", only.item[i]);
         snprintf(column, sizeof column, "%.*s", (int)n, only.item[i]);
         at.only[i] = need_column(c, name, column);
     }
@@ -161,6 +160,8 @@ int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_TEXT_OUT | FILTER_ARGUMENTS);
     if (filter.argc > 1) usage_error("one test CSV, not `%s` also", filter.argv[1]);
+    for (int i = 0; i < only.count; i++)
+        if (!strchr(only.item[i], '=')) usage_error("--only wants COLUMN=VALUE, not `%s`", only.item[i]);
     filter_checked();
     const char *name = filter.argc ? filter.argv[0] : "stdin";
     json_t *texts = read_upsampled(), *numbers = json_object(), *models = json_object();

@@ -132,5 +132,5 @@ model-init tiny nothing
 model-convert nothing nothing
 E2
     fails 2 sample -m random:tiny --frames 6 --check-options; fails 2 sample -m nothing --scheduler ddim --steps 7 --check-options; fails 2 train-step -m random:tiny --state nothing --adapter odd --check-options
-    fails 2 grade -m nothing --task sa,x --check-options; fails 2 curate --fraction 0.1 --check-options; fails 2 toy-world --kinds odd --check-options'
+    fails 2 grade -m nothing --task sa,x --check-options; fails 2 grade -m nothing --columns caption --check-options; fails 2 prompts --only hard --check-options; fails 2 curate --fraction 0.1 --check-options; fails 2 toy-world --kinds odd --check-options'
 finish
