@@ -76,7 +76,8 @@ static void read_run(struct curve *run, const char *path)
     if (kind == PATH_UNKNOWN) die("%s", err);
     bool is_folder = kind == PATH_FOLDER;
     snprintf(file, sizeof file, "%s%s", path ? path : "stdin", is_folder ? "/metrics.jsonl" : "");
-    FILE *in = open_input(path ? file : NULL);
+    FILE *in = is_folder ? open_regular(file, err, sizeof err) : open_input(path ? file : NULL);
+    if (!in) die("%s", err);
     if (!metrics_read(&run->m, in, file, err, sizeof err)) {
         rewind(in);
         json_t *comparison = read_comparison(in, why_not, sizeof why_not);

@@ -1,10 +1,12 @@
 #include "formats/path.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "formats/error.h"
 #include "formats/io.h"
@@ -17,6 +19,20 @@ enum path_kind path_kind(const char *path, char *err, size_t errlen)
     if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG) return PATH_ABSENT;
     fail(err, errlen, "%s: %s", path, strerror(errno));
     return PATH_UNKNOWN;
+}
+
+FILE *open_regular(const char *path, char *err, size_t errlen)
+{
+    struct stat st;
+    FILE *f = NULL;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const bool odd = fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+    if (fd >= 0 && !odd && (f = fdopen(fd, "r"))) return f;
+    const int error = odd ? EINVAL : errno;
+    fail(err, errlen, "%s: %s", path, odd ? "not a regular file" : strerror(error));
+    if (fd >= 0) close(fd);
+    errno = error;
+    return NULL;
 }
 
 /* The folder that a file is in, from the root. */

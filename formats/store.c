@@ -15,6 +15,7 @@
 #include "formats/error.h"
 #include "formats/hash.h"
 #include "formats/io.h"
+#include "formats/path.h"
 
 enum { VERSION = 1, MAX_SHARD = 999999999, PATH_SIZE = 4096 + 512 };
 
@@ -200,9 +201,8 @@ static int load_index(struct store *s, const char *prefix, struct index_head *he
 {
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/%sindex.jsonl", s->folder, prefix);
-    FILE *in = fopen(path, "re");
-    if (!in && (errno == ENOENT || errno == ENOTDIR)) return 0;
-    if (!in) return fail(err, errlen, "%s: %s", path, strerror(errno)), -1;
+    FILE *in = open_regular(path, err, errlen);
+    if (!in) return errno == ENOENT || errno == ENOTDIR ? 0 : -1;
     bool good = read_index(s, in, prefix, head, err, errlen);
     fclose(in);
     return good ? 1 : -1;
@@ -293,7 +293,7 @@ static int open_shard(const struct store *s, int shard)
 {
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/%s", s->folder, s->shard[shard]);
-    return open(path, O_RDONLY | O_CLOEXEC);
+    return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe, where a shard should be, is empty */
 }
 
 /* Every shard has the bytes that the index speaks of. */
@@ -502,7 +502,7 @@ static bool enter_shard(struct store_writer *w, const char *name, char *err, siz
     struct record *f = &w->scratch;
     int64_t number;
     snprintf(path, sizeof path, "%s/%s", w->store->folder, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC), shard = shard_index(w->store, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), shard = shard_index(w->store, name);
     if (fd < 0) return fail(err, errlen, "%s: %s", path, strerror(errno));
     struct record_reader *r = record_reader_open(fd, name);
     enum record_got got = RECORD_DAMAGED;

@@ -73,6 +73,10 @@ trained() {
 trained runs/standard_r4 4 --adapter standard:rank=4,alpha=8 --objective v --val store --eval-every 2
 trained runs/unfinished 99 --targets to_q,to_v --val store --eval-every 100
 trained runs/no_val 6
+ok 'a pipe in the place of metrics.jsonl is refused, not waited for' '
+    cp -r runs/standard_r4 piped; rm piped/metrics.jsonl; mkfifo piped/metrics.jsonl
+    fails 1 timeout 20 plot -o piped.svg piped; grep "piped/metrics.jsonl: not a regular file" err; [ ! -e piped.svg ]
+    fails 1 timeout 20 plot --table piped >out; grep "piped/metrics.jsonl: not a regular file" err'
 ok 'a table: parameters as counted by hand, the stop step, the best loss as evaluated' '
     plot --table runs/standard_r4 runs/unfinished/ runs/no_val >table
     [ "$(wc -l <table)" = 4 ]

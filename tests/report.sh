@@ -196,6 +196,9 @@ mkdir ledger
     entry start generate 'base 42 1' 300; entry start generate 'base 42 1' 400; printf '{"event":"en'
 } >ledger/generate-base-42-1.jsonl
 { entry start train k1 10; entry end train k1 7210 7200 3600 100 0; } >ledger/train-k1.jsonl
+ok 'a pipe in a ledger is refused, not waited for' '
+    mkdir piped; mkfifo piped/train-k1.jsonl
+    fails 1 timeout 20 report --base base --ledger piped --format text base.jsonl; grep "piped/train-k1.jsonl: not a regular file" err'
 ok 'what it cost: overlapping work is one time, an attempt that was killed is told, half a line does not count' '
     page --format text --ledger ledger base.jsonl k1.jsonl >text 2>err
     grep "ledger: 1 lines" err

@@ -144,6 +144,14 @@ ok 'wrong usage' '
     grep "huge" err
     fails 1 show -m nowhere
     grep "nowhere" err'
+ok 'a pipe in the place of an index or a shard is refused, not waited for' '
+    tensor-gen --name x --shape 2 --count 3 | pack -o whole
+    for file in index.jsonl 000000.mp; do
+        rm -rf piped; cp -r whole piped; rm piped/$file; mkfifo piped/$file
+        for program in "show" "show --check" "draw --count 1"; do fails 1 timeout 20 $program piped >out; done
+    done
+    rm -rf piped; cp -r whole piped; rm piped/index.jsonl; mkfifo piped/index.jsonl
+    fails 1 timeout 20 pack -o piped <s; grep "piped/index.jsonl: not a regular file" err'
 ok 'a full disk is noticed, however much there is to show' '
     fails 1 show s >/dev/full
     fails 1 show -m random:cogvideox-5b >/dev/full

@@ -9,6 +9,7 @@
 
 #include "formats/error.h"
 #include "formats/io.h"
+#include "formats/path.h"
 
 struct interval {
     double from, to;
@@ -109,8 +110,8 @@ static bool read_job(struct budget *b, const char *path, char *err, size_t errle
     struct job job = {0}, *j = &job;
     char *text = NULL;
     size_t room = 0;
-    FILE *in = fopen(path, "re");
-    bool good = in || fail(err, errlen, "%s: %s", path, strerror(errno));
+    FILE *in = open_regular(path, err, errlen);
+    bool good = in != NULL;
     ssize_t n = 0;
     while (good && !b->failed && (n = read_text_line(in, &text, &room)) > 0) {
         json_t *line = json_loads(text, JSON_REJECT_DUPLICATES, NULL);

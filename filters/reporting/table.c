@@ -57,8 +57,8 @@ static bool add_gain(json_t *row, const char *folder, char *err, size_t errlen)
     size_t size = 0;
     json_t *first = NULL, *best = NULL;
     snprintf(path, sizeof path, "%s/metrics.jsonl", folder);
-    FILE *in = fopen(path, "re");
-    if (!in) return fail(err, errlen, "%s: %s", path, strerror(errno));
+    FILE *in = open_regular(path, err, errlen);
+    if (!in) return false;
     ssize_t n_text;
     while ((n_text = read_text_line(in, &text, &size)) > 0) {
         json_t *line = strstr(text, "\"val_losses\"") ? json_loads(text, 0, NULL) : NULL;
