@@ -15,7 +15,11 @@ for bin in "$examples/../bin" "${BIN:-}"; do # BIN: the programs of another buil
     [ ! -x "$bin/decode" ] || PATH=$bin:$PATH
 done
 out=${1:-$examples/../build/demo}
-rm -rf "$out" && mkdir -p "$out" && cd "$out"
+if [ $# -gt 0 ] && [ -n "$(ls -A -- "$out" 2>/dev/null)" ] && [ ! -e "$out/.demo" ]; then # it would be removed
+    echo "demo.sh: $out: it is there, and no demo's: name another folder" >&2
+    exit 1
+fi
+rm -rf -- "$out" && mkdir -p -- "$out" && cd -- "$out" && : >.demo
 out=$PWD
 model=$examples/toy/model grader=$examples/toy/grader
 

@@ -40,6 +40,12 @@ ok "it runs on six real clips" '
     [ "$(grep -o "[0-9]* added" err | tr "\n" " ")" = "5 added 1 added " ]
     falls work/run/metrics.jsonl 0.9
     for video in work/tuned/*.mp4; do plays "$video"; done'
+ok "a demo removes no folder but its own" '
+    mkdir mine; echo x >mine/thesis; echo x >file
+    for demo in demo demo-adapters; do
+        for there in mine file; do fails 1 "$top/examples/$demo.sh" $there; grep "^$demo.sh: $there: it is there" err; done
+    done
+    [ -s mine/thesis ] && [ -s file ]'
 ok "make demo: videos, contact sheets, scores, a report and a loss that falls" '
     fast
     "$top/examples/demo.sh" demo >said 2>err || { cat err; exit 1; }
