@@ -36,6 +36,7 @@ ok 'a probe: plans by what it measured, for these settings only' '
     [ "$(ls work | tr "\n" " ")" = "log measured.conf " ]; cmp measured work/measured.conf
     grep "^COST_CLIP=[0-9.]*[1-9]" measured; grep "^COST_VIDEO=[0-9.]*[1-9]" measured; grep "^COST_SCORE=[0-9.]*[1-9]" measured
     grep "^COST_STEP=. standard [0-9.]* transformer [0-9.]* gdn_cssm [0-9.]*.\$" measured
+    fails 1 little probe --stage 5; grep "^probe: COST_CLIP is not measured: begin with an earlier stage" err; cmp measured work/measured.conf; rm -r work/probe
     little plan >table; grep "^minutes by: work/measured.conf" table
     little plan STEPS=4 >table; grep "^minutes by: the settings" table
     little probe --dry-run | grep -c "^t5-encode .* | sample .* | vae-decode .* | encode-mp4" | grep -x 2'
