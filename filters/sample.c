@@ -238,7 +238,7 @@ static void settle(const struct model *m)
     if (!geometry_fits(&g, how.frames, how.size.width, how.size.height, err, sizeof err))
         usage_error("%s", err);
     const bool good = sampling_settle(&how, p, config, err, sizeof err);
-    if (good) options_unfit("dynamic|negative", !(s[HIGH].guidance > 1), "there is no guidance");
+    if (good) options_idle("dynamic|negative", !(s[HIGH].guidance > 1), "there is no guidance");
     if (!good && !strncmp(err, "--", 2)) usage_error("%s", err);
     if (!good) die("%s", err);
     json_decref(config);

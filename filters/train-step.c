@@ -151,9 +151,9 @@ static void check(void)
     if (t.warmup >= t.max_steps)
         usage_error("--warmup %lld does not end before --max-steps %lld", (long long)t.warmup,
                     (long long)t.max_steps);
-    options_unfit("eval-every|eval-clips|patience|min-delta", !val, "there is no --val to evaluate on");
+    options_idle("eval-every|eval-clips|patience|min-delta", !val, "there is no --val to evaluate on");
     options_unfit("frames|size", !dry_run, "records have theirs: it is for --dry-run");
-    options_unfit("adapter|targets", start.init, "--init decides them");
+    options_idle("adapter|targets", start.init, "--init decides them");
     if (!empty_prompt != !(t.caption_dropout > 0))
         usage_error("--caption-dropout and --empty-prompt need each other");
     if (compute_devices() > TRAINER_DEVICES || t.accumulate % compute_devices())

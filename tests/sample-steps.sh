@@ -87,7 +87,10 @@ ok "lists that are none are refused, before anything is read" '
     refused "--guidance-steps 3-1" "is FIRST-LAST"
     refused "--guidance-steps 0-8" "step 8: there are 8 steps"
     refused "--guidance-steps 0-3,5" "is FIRST-LAST"
-    for option in "--guidance-steps 1-3" --dynamic "--negative a"; do refused "$option --guidance 1" "there is no guidance"; done
+    refused "--guidance-steps 1-3 --guidance 1" "there is no guidance"
+    for option in --dynamic "--negative a"; do
+        sample -m $M --device cpu --check-options --guidance 1 $option 2>err; grep -x "sample: ${option%% *} does nothing: there is no guidance" err
+    done
     refused "--guidance-steps 2-3 --compute-steps 0-1,3-7" "its first step, 2, must be one of --compute-steps"
     fails 2 sample -m $M --check-options --steps 8 --compute-steps 0
     sample -m $M --check-options --steps 8 --compute-steps 3'

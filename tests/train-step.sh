@@ -274,9 +274,11 @@ ok "wrong usage" '
     fails 2 train --expert low --state x <few.mp; grep "^train-step: --expert: this model has one transformer" err'
 ok "an option that would do nothing is refused" '
     unfit() { fails 2 train-step -m "$M" --state x "$@" <few.mp; grep "^train-step: $1: " err; [ ! -e x ]; }
-    for option in --eval-every --eval-clips --patience --min-delta; do unfit $option 3; done
-    unfit --frames 5; unfit --size 64x32
-    unfit --targets to_q --init whole/best.safetensors; unfit --adapter standard --init whole/best.safetensors'
+    unfit --frames 5; unfit --size 64x32'
+ok "and one that a script may well pass always is told to do nothing" '
+    idle() { train-step -m "$M" --device cpu --check-options --state x "$@" 2>err; grep -x "train-step: $1 does nothing: .*" err; }
+    for option in --eval-every --eval-clips --patience --min-delta; do idle $option 3; done
+    whole; idle --targets to_q --init whole/best.safetensors; idle --adapter standard --init whole/best.safetensors'
 ok "what is wrong with the command is said before weights are read" '
     model-init tiny unread
     echo x >unread/transformer/diffusion_pytorch_model.safetensors

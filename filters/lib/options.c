@@ -156,12 +156,24 @@ enum options_got options_parse(int argc, char **argv, const struct option_spec *
     return OPTIONS_GOOD;
 }
 
+static void tell_given(const char *names, bool wrong, const char *why)
+{
+    for (size_t n; *names; names += n + (names[n] == '|')) {
+        n = strcspn(names, "|");
+        if (!is_given(names, n)) continue;
+        if (wrong) usage_error("--%.*s: %s", (int)n, names, why);
+        say(NULL, "--%.*s does nothing: %s", (int)n, names, why);
+    }
+}
+
 void options_unfit(const char *names, bool unfit, const char *why)
 {
-    for (size_t n; unfit && *names; names += n + (names[n] == '|')) {
-        n = strcspn(names, "|");
-        if (is_given(names, n)) usage_error("--%.*s: %s", (int)n, names, why);
-    }
+    if (unfit) tell_given(names, true, why);
+}
+
+void options_idle(const char *names, bool idle, const char *why)
+{
+    if (idle) tell_given(names, false, why);
 }
 
 json_t *options_settings(const struct option_spec *const *tables, int count)

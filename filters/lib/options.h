@@ -42,6 +42,8 @@ enum options_got options_parse(int argc, char **argv, const struct option_spec *
 /* With unfit set it is wrong usage, for that reason, that one of these options stood on the command line, whatever its
  * value; names: separated by |. */
 void options_unfit(const char *names, bool unfit, const char *why);
+/* With idle set a line on stderr says that such an option does nothing, and why. For what a script may well pass always. */
+void options_idle(const char *names, bool idle, const char *why);
 
 /* A new object: the present values of those that are settings, by name. Text that is not UTF-8 is wrong
  * usage. */
