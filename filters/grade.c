@@ -5,8 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "filters/lib/compute.h"
@@ -100,37 +98,18 @@ static void settle_tasks(void)
     }
 }
 
-/* Whether stdout goes on behind the earlier lines. Then no other grade may: each would write what is missing. */
-static bool goes_on(void)
-{
-    struct stat out, earlier;
-    if (fstat(1, &out)) die("stdout: %s", strerror(errno));
-    if (stat(done_path, &earlier)) {
-        if (errno == ENOENT) return false;
-        die("%s: %s", done_path, strerror(errno));
-    }
-    if (!S_ISREG(out.st_mode) || out.st_dev != earlier.st_dev || out.st_ino != earlier.st_ino) return false;
-    if (flock(1, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
-        die("%s: another grade is at work on it", done_path);
-    return true;
-}
-
 /* What was done before. When stdout goes on behind it, a line that was cut off is cut away. */
 static void take_up(void)
 {
     int64_t whole, half;
-    bool same = goes_on();
-    if (!(done = graded_read(done_path, how, task, &whole, &half, err, sizeof err))) die("%s", err);
+    bool same;
+    if (!graded_lock(1, done_path, &same, err, sizeof err) ||
+        !(done = graded_read(done_path, how, task, &whole, &half, err, sizeof err)))
+        die("%s", err);
     say(done_path, "%zu done before", json_object_size(done));
     if (half)
         say(done_path, "its last line was cut off after %lld bytes and does not count", (long long)half);
     if (same && half && ftruncate(1, whole)) die("%s: %s", done_path, strerror(errno));
-}
-
-/* The field that a task asks about, or NULL. */
-static const char *field_of(const char *task)
-{
-    return !strcmp(task, "sa") ? "caption" : !strcmp(task, "rule") ? "rule" : NULL;
 }
 
 /* Its frames as a tensor of the record, which its line does not tell of. In a thread of its own. */
@@ -142,7 +121,7 @@ static bool look(struct record *f)
     char why[sizeof f->error] = "";
     if (json_object_get(done, record_key(f))) return true;
     for (int i = 0; task[i]; i++)
-        if ((field = field_of(task[i])) && !record_text(f, field))
+        if ((field = owl_prompt_field(task[i])) && !record_text(f, field))
             return snprintf(f->error, sizeof f->error, "no `%s`, which %s asks about", field, task[i]), false;
     struct tensor *frames = record_add(f, seen_frames, DT_U8, 4, set.frames, side, side, 3);
     if (!frames) return false;
@@ -154,64 +133,36 @@ static bool look(struct record *f)
     return good;
 }
 
-static void put(json_t *line, const char *task, const char *what, json_t *value)
-{
-    char name[32];
-    snprintf(name, sizeof name, "%s%s", task, what);
-    if (json_object_set_new(line, name, value)) die("out of memory");
-}
-
-/* What the grader says goes into the line. */
-static void tell(struct record *f, const char *task, const struct verdict *v, json_t *line)
-{
-    const char *field = field_of(task);
-    json_t *probs = v->digit ? json_array() : json_null();
-    for (int d = 0; v->digit && d < OWL_SCORES; d++) json_array_append_new(probs, json_real(v->p[d]));
-    if (!strcmp(task, "rule")) put(line, task, "_asked", json_string(record_text(f, field)));
-    put(line, task, "", json_integer(v->score));
-    put(line, task, "_text", json_string(v->text));
-    put(line, task, "_probs", probs);
-    put(line, task, "_expected", v->digit ? json_real(v->expected) : json_null());
-    put(line, task, "_fallback", json_boolean(v->fallback));
-    if (v->prompt >= GRADER_LENGTH) {
-        put(line, task, "_too_long", json_true());
-        say(record_key(f), "its prompt for %s has %d tokens: upstream has no score from %d on", task,
-            v->prompt, GRADER_LENGTH);
-    }
-}
-
 /* The record's line; NULL with the reason in err. */
 static json_t *grade(struct record *f)
 {
     struct verdict v[GRADER_TASKS];
-    const char *text[GRADER_TASKS];
+    const char *text[GRADER_TASKS], *field;
     int count = 0;
     for (; task[count]; count++)
-        text[count] = field_of(task[count]) ? record_text(f, field_of(task[count])) : NULL;
+        text[count] = (field = owl_prompt_field(task[count])) ? record_text(f, field) : NULL;
     if (!grader_look(grader, record_find(f, seen_frames), err, sizeof err) ||
         !grader_ask(grader, count, task, text, v, err, sizeof err))
         return NULL;
     json_t *line = filter_record_json(f);
     for (int i = 0; i < count; i++) {
-        tell(f, task[i], &v[i], line);
+        if (!verdict_tell(&v[i], task[i], text[i], line)) die("out of memory");
+        if (v[i].prompt >= GRADER_LENGTH)
+            say(record_key(f), "its prompt for %s has %d tokens: upstream has no score from %d on", task[i],
+                v[i].prompt, GRADER_LENGTH);
         free(v[i].text);
     }
-    put(line, "grade", "", json_incref(how));
+    if (json_object_set(line, "grade", how)) die("out of memory");
     return line;
 }
 
-/* An earlier run's line, when it is of the same video and what was asked about it; else
- * NULL and why in err. */
+/* An earlier run's line, when it is of this record; else NULL and why in err. */
 static json_t *taken_up(struct record *f, json_t *line)
 {
-    static const char *const same[] = {"path", "caption", "rule"};
-    for (int i = 0; i < 3; i++) {
-        json_t *now = json_object_get(record_meta(f), same[i]), *then = json_object_get(line, same[i]);
-        if (i == 2 && json_object_get(line, "rule_asked")) then = json_object_get(line, "rule_asked");
-        if (now != then && !json_equal(now, then))
-            return snprintf(err, sizeof err, "%s has it with another `%s`", done_path, same[i]), NULL;
-    }
-    return json_incref(line);
+    const char *field;
+    if (graded_is_of(line, record_meta(f), &field)) return json_incref(line);
+    snprintf(err, sizeof err, "%s has it with another `%s`", done_path, field);
+    return NULL;
 }
 
 /* looked: there are its frames, or a line of it. */
@@ -238,6 +189,25 @@ static void take(struct record *f, bool looked)
         filter_emit_line(line);
 }
 
+/* How it is graded, for every line. */
+static void describe(const struct kern *k)
+{
+    how = json_pack("{s:s, s:s}", "version", SLUICE_VERSION, "model", grader_id(grader));
+    json_object_update(how, filter.settings);
+    json_object_del(how, "seed"); /* nothing is drawn */
+    int bad = json_object_set_new(how, "dtype", json_string(kern_compute(k) == DT_F32 ? "f32" : "bf16"));
+    if (!set.max_new) bad |= json_object_set_new(how, "max-new-tokens", json_null());
+    if (bad) die("out of memory");
+}
+
+static void write_tables(void)
+{
+    if (csv && graded_csv_lacks(&table[0], err, sizeof err))
+        say(csv, "no record has `%s`: its column is empty", err);
+    for (int i = 0; csv && task[i]; i++)
+        if (!graded_csv_commit(&table[i], err, sizeof err)) die("--csv %s", err);
+}
+
 int main(int argc, char **argv)
 {
     filter_start(argc, argv, help, options, FILTER_COMPUTE | FILTER_TEXT_OUT | FILTER_NEEDS_MODEL);
@@ -254,21 +224,13 @@ int main(int argc, char **argv)
     if (!m) die("%s", err);
     struct kern *k = compute_open();
     if (!(grader = grader_open(k, m, &set, err, sizeof err))) die("%s: %s", filter.model, err);
-    how = json_pack("{s:s, s:s}", "version", SLUICE_VERSION, "model", grader_id(grader));
-    json_object_update(how, filter.settings);
-    json_object_del(how, "seed"); /* nothing is drawn */
-    int bad = json_object_set_new(how, "dtype", json_string(kern_compute(k) == DT_F32 ? "f32" : "bf16"));
-    if (!set.max_new) bad |= json_object_set_new(how, "max-new-tokens", json_null());
-    if (bad) die("out of memory");
+    describe(k);
     seen = json_object();
     if (done_path) take_up();
 
     const int64_t side = grader_side(grader);
     filter_side_by_side(filter_clips_at_once(filter.threads, set.frames * side * side * 3), look, take);
-    if (csv && graded_csv_lacks(&table[0], err, sizeof err))
-        say(csv, "no record has `%s`: its column is empty", err);
-    for (int i = 0; csv && task[i]; i++)
-        if (!graded_csv_commit(&table[i], err, sizeof err)) die("--csv %s", err);
+    write_tables();
 
     json_decref(how), json_decref(done), json_decref(seen);
     grader_close(grader);

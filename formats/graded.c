@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 
 #include "formats/atomic.h"
 #include "formats/csv.h"
@@ -73,6 +75,29 @@ json_t *graded_read(const char *path, const json_t *how, const char *const *task
     if (read && !why[0]) return done;
     json_decref(done);
     return NULL;
+}
+
+bool graded_lock(int out, const char *path, bool *same, char *err, size_t errlen)
+{
+    struct stat now, earlier;
+    *same = false;
+    if (fstat(out, &now)) return fail(err, errlen, "stdout: %s", strerror(errno));
+    if (stat(path, &earlier)) return errno == ENOENT || fail(err, errlen, "%s: %s", path, strerror(errno));
+    *same = S_ISREG(now.st_mode) && now.st_dev == earlier.st_dev && now.st_ino == earlier.st_ino;
+    if (*same && flock(out, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return fail(err, errlen, "%s: another grade is at work on it", path);
+    return true;
+}
+
+bool graded_is_of(json_t *line, json_t *fields, const char **field)
+{
+    static const char *const same[] = {"path", "caption", "rule"};
+    for (int i = 0; i < 3; i++) {
+        json_t *now = json_object_get(fields, *field = same[i]), *then = json_object_get(line, same[i]);
+        if (i == 2 && json_object_get(line, "rule_asked")) then = json_object_get(line, "rule_asked");
+        if (now != then && !json_equal(now, then)) return false;
+    }
+    return true;
 }
 
 /* ---- the table ----------------------------------------------------------------------------------------- */

@@ -19,6 +19,13 @@
 json_t *graded_read(const char *path, const json_t *how, const char *const *tasks, int64_t *whole,
                     int64_t *half, char *err, size_t errlen);
 
+/* Whether what is written to `out` goes on behind these lines, since it is the file at path: *same. It is locked then
+ * until the program ends, for another run at work there would write what is missing, too. false: one is, or a file
+ * cannot be looked at; reason in err. */
+bool graded_lock(int out, const char *path, bool *same, char *err, size_t errlen);
+/* Whether a line is of the same video and texts as a record with these fields. false: *field is which one differs. */
+bool graded_is_of(json_t *line, json_t *fields, const char **field);
+
 /* One task's scores as upstream's driver writes them with pandas: rows are numbered in a column without a
  * name, then come the input's columns in its order, and the score as a float:
  *

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "formats/error.h"
 #include "formats/resize.h"
@@ -180,5 +181,28 @@ bool grader_ask(struct grader *g, int count, const char *const *task, const char
         good = judge(g, &q[i], &v[i], err, errlen);
         while (!good && i) free(v[--i].text);
     }
+    return good;
+}
+
+/* ---- telling ------------------------------------------------------------------------------------------- */
+
+static bool put(json_t *line, const char *task, const char *what, json_t *value)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%s%s", task, what);
+    return json_object_set_new(line, name, value) == 0;
+}
+
+bool verdict_tell(const struct verdict *v, const char *task, const char *text, json_t *line)
+{
+    json_t *probs = v->digit ? json_array() : json_null();
+    for (int d = 0; v->digit && d < OWL_SCORES; d++) json_array_append_new(probs, json_real(v->p[d]));
+    bool good = strcmp(task, "rule") || put(line, task, "_asked", json_string(text));
+    good &= put(line, task, "", json_integer(v->score));
+    good &= put(line, task, "_text", json_string(v->text));
+    good &= put(line, task, "_probs", probs);
+    good &= put(line, task, "_expected", v->digit ? json_real(v->expected) : json_null());
+    good &= put(line, task, "_fallback", json_boolean(v->fallback));
+    if (v->prompt >= GRADER_LENGTH) good &= put(line, task, "_too_long", json_true());
     return good;
 }

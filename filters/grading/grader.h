@@ -5,6 +5,8 @@
 #ifndef GRADING_GRADER_H
 #define GRADING_GRADER_H
 
+#include <jansson.h>
+
 #include "filters/nets/owl.h"
 #include "filters/grading/owl_prompt.h"
 
@@ -57,5 +59,9 @@ struct verdict {
  * none has a text. */
 bool grader_ask(struct grader *g, int count, const char *const *task, const char *const *text,
                 struct verdict *v, char *err, size_t errlen);
+
+/* Adds what a verdict says to a graded line, under names that begin with its task (graded.h); text: as it was asked
+ * about. false: out of memory. */
+bool verdict_tell(const struct verdict *v, const char *task, const char *text, json_t *line);
 
 #endif

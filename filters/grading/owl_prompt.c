@@ -75,27 +75,39 @@ static const char head[] =
     "The following is a conversation between a curious human and an AI assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions.\nHuman: <|video|>\nHuman: ";
 static const struct task {
-    const char *name, *before, *after; /* the text; no `after`: there is none */
+    const char *name, *field, *before, *after; /* the field's text; no field, no `after`: there is none */
 } tasks[] = {
-    {"sa", "Does this video match the description: \"",
+    {"sa", "caption", "Does this video match the description: \"",
      "\"? Please rate the video on a scale from 1 to 5, where 5 indicates a perfect match and 1 indicates no "
      "relevance.\nAI: "},
-    {"pc",
+    {"pc", NULL,
      "Does this video adhere to the physical laws? Rate the video on a scale from 1 to 5, where 5 means full "
      "compliance and 1 means significant violations.\nAI: ",
      NULL},
-    {"rule", "Does the video follow the physical rule: \"",
+    {"rule", "rule", "Does the video follow the physical rule: \"",
      "\"?\nChoose 0 if not, 1 if valid, or 2 if indeterminate. \nAI: "},
 };
+
+static const struct task *task_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof tasks / sizeof tasks[0]; i++)
+        if (!strcmp(tasks[i].name, name)) return &tasks[i];
+    return NULL;
+}
+
+const char *owl_prompt_field(const char *task)
+{
+    const struct task *k = task_find(task);
+    return k ? k->field : NULL;
+}
 
 bool owl_prompt_ids(const struct tokenizer *t, const char *task, const char *text, int32_t **ids, int *count,
                     char *err, size_t errlen)
 {
-    const struct task *k = tasks, *end = tasks + sizeof tasks / sizeof tasks[0];
+    const struct task *k = task_find(task);
     const struct medium *medium = NULL;
     char *prompt;
-    while (k < end && strcmp(k->name, task)) k++;
-    if (k == end) return fail(err, errlen, "the grader has no task %s", task);
+    if (!k) return fail(err, errlen, "the grader has no task %s", task);
     if (k->after && !text) return fail(err, errlen, "task %s needs a text", task);
     if (k->after) find_medium(text, &medium);
     if (medium)

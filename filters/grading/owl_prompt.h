@@ -28,6 +28,9 @@ bool owl_ids(const struct tokenizer *t, const char *prompt, int32_t **ids, int *
 bool owl_prompt_ids(const struct tokenizer *t, const char *task, const char *text, int32_t **ids, int *count,
                     char *err, size_t errlen);
 
+/* The field of a record that holds a task's text: "caption", "rule"; NULL: it has none. */
+const char *owl_prompt_field(const char *task);
+
 /* The ids of the digits 0 to 5, as they are in an answer. false: the tokenizer has none for one of them. */
 bool owl_digit_ids(const struct tokenizer *t, int32_t id[OWL_SCORES], char *err, size_t errlen);
 
