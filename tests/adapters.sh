@@ -47,8 +47,8 @@ done
 for kind in $kinds; do
     ok "$kind, killed with -9 at a random moment and started again: the same bytes" 'survive_kills 1 $kind'
 done
-ok "the six runs differ" '
-    for kind in $kinds; do run $kind; tail -n 1 $kind.jsonl; done | sort -u | wc -l | grep "^6$"'
+ok "the runs differ, each from each" '
+    for kind in $kinds; do run $kind; tail -n 1 $kind.jsonl; done | sort -u | wc -l | grep -x "$(echo "$kinds" | wc -w)"'
 ok "a kernel larger than the grid is cropped, and that is said" '
     run gdn_cssm:k=5
     run gdn_cssm

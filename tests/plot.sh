@@ -85,6 +85,11 @@ ok 'a table: parameters as counted by hand, the stop step, the best loss as eval
     grep -E "^unfinished +standard:rank=16,alpha=16 to_q,to_v +32,768 +[0-9.e-]+ +6 so far +[0-9.]+ +0 +0.0000 ± 0.0000\$" table
     grep -E "^no_val +standard:rank=16,alpha=16 +65,536 +[0-9.e-]+ +6 +- +- +-\$" table
     [ "$(sed "s/±/+/" table | awk "{ print length }" | sort -u | wc -l)" = 1 ]'
+ok 'a run that found nothing better than where it began says so' '
+    trained runs/idle 4 --lr 0 --val store --eval-every 2
+    plot --table runs/standard_r4 runs/idle >table
+    [ "$(tail -n 1 table)" = "idle: no evaluation was better than that before the first step; its best adapter is the untrained one." ]
+    rm -r runs/idle'
 ok 'the same as JSON' '
     plot --table --json runs/standard_r4 runs/no_val >table.jsonl
     [ "$(wc -l <table.jsonl)" = 2 ]

@@ -19,7 +19,9 @@ ok "the experiment runs as written, from clips and prompts to the report" '
     grep "^12 prompts, " said
     [ "$(find experiment-tiny/videos -name "*.mp4" | wc -l)" = 84 ]
     [ "$(cat experiment-tiny/scores/*.jsonl | wc -l)" = 84 ]
-    grep "gdn_cssm_r16_k5_rope" experiment-tiny/report.html'
+    grep "gdn_cssm_r16_k5_rope" experiment-tiny/report.html
+    plot --table experiment-tiny/runs/*/ >trained; cat trained
+    [ "$(grep -c "its best adapter is the untrained one" trained)" -lt 3 ] # of six; else the comparison is of the base with itself'
 cat block2 >ran 2>/dev/null
 for file in $readmes; do
     [ "$file" != README.md ] || continue

@@ -158,7 +158,7 @@ static void put_training(FILE *f, const json_t *rows)
     html_element(f, "h2", NULL, "Training");
     put_table(f, "The adapters. Lower by: the best validation loss, than the first, with its standard error.",
               table_texts(rows));
-    json_t *notes = table_moves(rows);
+    json_t *notes = table_notes(rows);
     for (size_t i = 0; i < json_array_size(notes); i++)
         html_element(f, "p", NULL, json_string_value(json_array_get(notes, i)));
     json_decref(notes);

@@ -233,20 +233,31 @@ static json_t *moves(const json_t *row, const json_t *bases)
     return json_string(text);
 }
 
-json_t *table_moves(const json_t *rows)
+/* Whether a run has ended, and its best evaluation is that before the first step. */
+static bool untrained(const json_t *row)
+{
+    const json_t *at = json_object_get(row, "best_step");
+    return json_is_true(json_object_get(row, "finished")) && json_is_integer(at) && !json_integer_value(at);
+}
+
+json_t *table_notes(const json_t *rows)
 {
     json_t *texts = json_array(), *row;
     size_t i;
     json_array_foreach (rows, i, row) {
         const json_t *bases = json_object_get(row, "computed_on");
         if (json_array_size(bases) > 1) json_array_append_new(texts, moves(row, bases));
+        if (untrained(row))
+            json_array_append_new(texts, json_sprintf("%s: no evaluation was better than that before the "
+                                                      "first step; its best adapter is the untrained one.",
+                                                      json_string_value(json_object_get(row, "run"))));
     }
     return texts;
 }
 
 void table_print(FILE *out, const json_t *rows)
 {
-    json_t *texts = table_texts(rows), *notes = table_moves(rows);
+    json_t *texts = table_texts(rows), *notes = table_notes(rows);
     columns_print(out, texts, 2);
     for (size_t i = 0; i < json_array_size(notes); i++)
         fprintf(out, "%s%s\n", i ? "" : "\n", json_string_value(json_array_get(notes, i)));

@@ -21,7 +21,8 @@ json_t *table_config(const char *folder, char *err, size_t errlen);
 /* A list of rows for people, as lists of texts under a heading, new; and as aligned columns. */
 json_t *table_texts(const json_t *rows);
 void table_print(FILE *out, const json_t *rows);
-/* Sentences about the runs that were begun on one device and went on on another, a new list; it may be empty. */
-json_t *table_moves(const json_t *rows);
+/* Sentences about the runs that were begun on one device and went on on another, and about those whose best adapter is the
+ * untrained one; a new list, it may be empty. */
+json_t *table_notes(const json_t *rows);
 
 #endif
