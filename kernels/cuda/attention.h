@@ -4,6 +4,8 @@
 
 #include "kernels/cuda/cuda.h"
 
+static const float LOG2E = 1.44269504f; /* 1 / LOG_2 */
+
 /* The shapes and scalars of attention_forward in kernels.h. */
 struct attention_shape {
     int heads, d;

@@ -15,8 +15,6 @@ enum {
     ALIGN = 1024,                    /* of tiles in shared memory */
 };
 
-static const float LOG2E = 1.44269504f;
-
 /* The dynamic shared memory, from the first address on that tiles may have. */
 template <typename S> __device__ static S &aligned(unsigned char *p)
 {

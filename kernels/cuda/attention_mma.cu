@@ -197,7 +197,7 @@ __device__ static void store_rows(work<I> &w, bf16 *o, float *lse, float unit, i
             const int at = row + 16 * r + 8 * i + lane / 4;
             const float total = row_sum(w.sum[r][i]), part = 1 / total;
             if (at >= queries) continue;
-            if (lse && lane % 4 == 0) lse[at] = (w.base[r][i] * unit + log2f(total)) * LN2;
+            if (lse && lane % 4 == 0) lse[at] = (w.base[r][i] * unit + log2f(total)) * LOG_2;
             bf16 *const to = o + at * stride + lane % 4 * 2;
 #pragma unroll
             for (int j = 0; j < I::D / 8; j++)

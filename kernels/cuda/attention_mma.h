@@ -11,6 +11,4 @@ bool attention_mma_takes_backward(struct kern *k, const struct attention_shape *
 void attention_mma_backward(struct kern *k, const struct attention_shape *s,
                             const struct attention_backward *t);
 
-static const float LOG2E = 1.44269504f, LN2 = 0.69314718f;
-
 #endif

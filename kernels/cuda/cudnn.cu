@@ -19,8 +19,10 @@ static const char LIBRARY[] = "libcudnn.so.9";
     X(Destroy)                                                                                               \
     X(SetStream)                                                                                             \
     X(GetErrorString)                                                                                        \
-    X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor) X(BackendSetAttribute)      \
-        X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
+    X(GetLastErrorString)                                                                                    \
+    X(BackendCreateDescriptor)                                                                               \
+    X(BackendDestroyDescriptor)                                                                              \
+    X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
 
 struct cudnn {
     cudnnHandle_t handle;
